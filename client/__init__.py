@@ -1,0 +1,1 @@
+"""The institution: the relay that Flower runs, and the trusted worker behind it."""

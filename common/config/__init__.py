@@ -1,0 +1,1 @@
+"""Study and site: YAML into frozen, validated dataclasses."""

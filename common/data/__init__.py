@@ -1,0 +1,1 @@
+"""Annotated documents: records, formats, alignment, partitions, synthetic notes."""

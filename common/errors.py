@@ -1,0 +1,88 @@
+"""The one exception tree. Every error names the place, what was expected and the remedy.
+
+    FednerError                exit code
+    ├── UsageError             2   the command line was used wrongly
+    ├── ConfigError            3   a study or site file
+    ├── DataError              4   annotated input
+    ├── EncoderError           5   base weights, tokenizer, model folder
+    ├── PolicyRefusal          6   the institution's policy says no
+    ├── ProtocolError          7   bytes between coordinator, relay and worker
+    └── FederationError        8   a run that could not be carried through
+
+Messages may name files, lines, offsets, labels and identifiers. They never quote a document's
+text: an error may end up in a log or a ticket.
+"""
+
+from typing import ClassVar
+
+
+class FednerError(Exception):
+    """Base of all errors that fedner raises on purpose.
+
+    Args:
+        message: what is wrong, and what was expected.
+        place: where: `file:line`, a YAML path, a document id.
+        remedy: what the reader can do about it.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, place: str | None = None, remedy: str | None = None):
+        super().__init__(message, place, remedy)
+        self.message = message
+        self.place = place
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        head = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{head}\n  remedy: {self.remedy}" if self.remedy else head
+
+
+class UsageError(FednerError):
+    """The command line was used wrongly."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigError(FednerError):
+    """A study or site file is not what the schema says."""
+
+    code = "config"
+    exit_code = 3
+
+
+class DataError(FednerError):
+    """Annotated input is malformed, inconsistent or missing."""
+
+    code = "data"
+    exit_code = 4
+
+
+class EncoderError(FednerError):
+    """Base weights, a tokenizer or a saved model are missing, altered or of another kind."""
+
+    code = "encoder"
+    exit_code = 5
+
+
+class PolicyRefusal(FednerError):
+    """The institution's own policy refuses what the study asks."""
+
+    code = "refused"
+    exit_code = 6
+
+
+class ProtocolError(FednerError):
+    """A message between coordinator, relay and worker breaks the protocol."""
+
+    code = "protocol"
+    exit_code = 7
+
+
+class FederationError(FednerError):
+    """A federated run could not be carried through."""
+
+    code = "federation"
+    exit_code = 8

@@ -1,0 +1,1 @@
+"""The impure edge of `common`: files, sockets and the internals of Flower."""

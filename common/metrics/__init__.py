@@ -1,0 +1,1 @@
+"""Entity-level and token-level reports, and counts that merge."""

@@ -1,0 +1,1 @@
+"""Encoder, head and the loops that train and evaluate them."""

@@ -1,0 +1,1 @@
+"""Privacy mechanisms and what a run must say about them."""

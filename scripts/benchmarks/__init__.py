@@ -1,0 +1,1 @@
+"""Benchmarks that print tables; run them through `scripts/bench`."""

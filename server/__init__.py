@@ -1,0 +1,1 @@
+"""The coordinator: pure round plan, aggregation, and its Flower adapter."""
