@@ -5,7 +5,7 @@
     ├── ConfigError            3   a study or site file
     ├── DataError              4   annotated input
     ├── EncoderError           5   base weights, tokenizer, model folder
-    ├── PolicyRefusal          6   the institution's policy says no
+    ├── PolicyError            6   the institution's policy says no
     ├── ProtocolError          7   bytes between coordinator, relay and worker
     └── FederationError        8   a run that could not be carried through
 
@@ -67,7 +67,7 @@ class EncoderError(FednerError):
     exit_code = 5
 
 
-class PolicyRefusal(FednerError):
+class PolicyError(FednerError):
     """The institution's own policy refuses what the study asks."""
 
     code = "refused"

@@ -108,9 +108,7 @@ class Document:
         for (start, end), tokens in zip(self.sentences, self.tokens or (), strict=True):
             self._check_ascending(tokens, start, end, "token")
 
-    def _check_ascending(
-        self, pieces: tuple[Offsets, ...], low: int, high: int, what: str
-    ) -> None:
+    def _check_ascending(self, pieces: tuple[Offsets, ...], low: int, high: int, what: str) -> None:
         for start, end in pieces:
             if not low <= start < end <= high:
                 raise DataError(

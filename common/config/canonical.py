@@ -1,0 +1,30 @@
+"""The canonical hash of a study: the same study, however its YAML is laid out."""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import yaml
+
+from common.config.study import Study
+
+HASH_LABEL = b"fedner study v1\n"
+
+
+def canonical_bytes(study: Study) -> bytes:
+    """Canonical JSON (sorted keys, no blanks, ASCII) of all but `simulation`."""
+    content = asdict(study)
+    del content["simulation"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def study_yaml(study: Study) -> str:
+    """YAML of all but `simulation`; `parse_study` of it has the same hash."""
+    text: str = yaml.safe_dump(json.loads(canonical_bytes(study)), sort_keys=False)
+    return text
+
+
+def study_hash(study: Study) -> str:
+    """SHA-256, in hexadecimal, over a label and the canonical bytes. Defaults are included."""
+    return hashlib.sha256(HASH_LABEL + canonical_bytes(study)).hexdigest()

@@ -1,0 +1,155 @@
+"""YAML text into a study or a site: strict, with the line, the path, the value and the remedy."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from common.config.site import Site
+from common.config.study import Study
+from common.errors import ConfigError
+
+Config = TypeVar("Config", Study, Site)
+YamlPath = tuple[str | int, ...]
+
+_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+_REMEDIES = {
+    "privacy": "this version has no privacy mechanism: write `privacy: none` in so many words, "
+    "or wait for the version that has the one you need; nothing weaker is put in its place",
+    "secure_aggregation": "this version has no secure aggregation: write "
+    "`secure_aggregation: none` in so many words; nothing weaker is put in its place",
+}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and reads `1e-4` as a number (YAML 1.2)."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+            )
+        seen.add(key.value)
+    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True)
+            for k, v in node.value}  # fmt: skip
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def parse_study(text: str, source: str) -> Study:
+    """Parse a study file.
+
+    Raises:
+        ConfigError: naming `source:line`, the YAML path, the value, what was expected.
+    """
+    return _parse(text, source, Study)
+
+
+def parse_site(text: str, source: str) -> Site:
+    """Parse a site file.
+
+    Raises:
+        ConfigError: naming `source:line`, the YAML path, the value, what was expected.
+    """
+    return _parse(text, source, Site)
+
+
+def parse_any(text: str, source: str) -> Study | Site:
+    """Parse a study or a site file, told apart by the key `institution`."""
+    raw, _ = _load(text, source)
+    return parse_site(text, source) if "institution" in raw else parse_study(text, source)
+
+
+def _parse(text: str, source: str, schema: type[Config]) -> Config:
+    raw, lines = _load(text, source)
+    try:
+        return TypeAdapter(schema).validate_json(json.dumps(raw, allow_nan=False, default=str))
+    except ValueError as error:
+        if not isinstance(error, ValidationError):
+            raise ConfigError("numbers must be finite", place=source) from None
+        found = [_describe(e, source, lines, schema) for e in error.errors()]
+    place, message, remedy = found[0]
+    more = "".join(f"\n  also {p}: {m}" for p, m, _ in found[1:])
+    raise ConfigError(message + more, place=place, remedy=remedy)
+
+
+def _load(text: str, source: str) -> tuple[dict[str, Any], dict[YamlPath, int]]:
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        raw = loader.construct_document(node) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(f"not valid YAML: {error.problem}", place=place) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"not valid YAML: {error}", place=source) from None
+    finally:
+        loader.dispose()
+    if node is None or not isinstance(raw, dict):
+        raise ConfigError("expected a mapping of keys at the top", place=f"{source}:1")
+    return raw, dict(_lines(node, ()))
+
+
+def _lines(node: yaml.Node, path: YamlPath) -> Iterator[tuple[YamlPath, int]]:
+    yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*path, key.value), key.start_mark.line + 1
+            yield from (
+                (p, n) for p, n in _lines(value, (*path, key.value)) if len(p) > len(path) + 1
+            )
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _lines(item, (*path, index))
+
+
+def _describe(
+    error: Any, source: str, lines: dict[YamlPath, int], schema: type
+) -> tuple[str, str, str | None]:
+    path = tuple(error["loc"])
+    known = path
+    while known and known not in lines:
+        known = known[:-1]
+    dotted = ".".join(str(part) for part in path) or "(top)"
+    place = f"{source}:{lines[known]}"
+    kind = error["type"]
+    if kind in {"missing", "missing_argument"}:
+        return place, f"{dotted}: missing, expected a value", _remedy(path, "add the key")
+    if kind in {"unexpected_keyword_argument", "extra_forbidden"}:
+        return place, f"{dotted}: unknown key", _nearest(str(path[-1]), _keys_at(schema, path[:-1]))
+    message = re.sub(r"^Value error, ", "", error["msg"])
+    shown = error["input"]
+    value = f" (got {shown!r})" if isinstance(shown, str | int | float | bool) else ""
+    return place, f"{dotted}: {message}{value}", _remedy(path, None)
+
+
+def _remedy(path: YamlPath, otherwise: str | None) -> str | None:
+    return _REMEDIES.get(str(path[0]), otherwise) if path else otherwise
+
+
+def _nearest(key: str, known: list[str]) -> str | None:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    return f"{hint}known keys here: {', '.join(known)}" if known else None
+
+
+def _keys_at(schema: Any, path: YamlPath) -> list[str]:
+    for part in path:
+        hint = next((f.type for f in fields(schema) if f.name == part), None)
+        options = [hint, *getattr(hint, "__args__", ())]
+        nested = next((o for o in options if is_dataclass(o)), None)
+        if nested is None:
+            return []
+        schema = nested
+    return [f.name for f in fields(schema)]

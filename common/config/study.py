@@ -1,0 +1,257 @@
+"""The study: what all institutions agree on. Its canonical hash names it everywhere."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+
+from common.config.data import STRICT, Data
+
+Name = str
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Task:
+    """What is predicted. `labels` are entity types; tags are their IOB2 expansion."""
+
+    kind: Literal["ner"] = "ner"
+    labels: tuple[str, ...] = ("Disease", "Symptom", "Medication")
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if not labels or len(set(labels)) != len(labels):
+            raise ValueError("labels must be distinct, and at least one")
+        if any(not label or any(c.isspace() for c in label) for label in labels):
+            raise ValueError("a label must not be empty or hold blanks")
+        return labels
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Encoder:
+    """The base encoder, by the name it was imported under, pinned by its weights.
+
+    Attributes:
+        name: as in `fedner encoder list`, or the path of a local folder.
+        weights_sha256: SHA-256 of its `model.safetensors`.
+    """
+
+    name: str = Field(min_length=1)
+    weights_sha256: str = Field(pattern=SHA256_PATTERN)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Text:
+    """How documents become model inputs.
+
+    Attributes:
+        context: one input per sentence, or windows over the whole document.
+        max_tokens: longest input in sub-words, special tokens included.
+        overlap_tokens: sub-words that neighbouring windows of a long input share.
+    """
+
+    context: Literal["sentence", "document"] = "sentence"
+    max_tokens: int = Field(default=128, ge=16, le=4096)
+    overlap_tokens: int = Field(default=32, ge=0)
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> "Text":
+        if self.overlap_tokens * 2 >= self.max_tokens - 2:
+            raise ValueError("overlap_tokens must be less than half of max_tokens - 2")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) B A."""
+
+    rank: int = Field(default=8, ge=1, le=512)
+    alpha: float = Field(default=16.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Model:
+    """Which weights are trained; only these travel.
+
+    Attributes:
+        train: every weight; all but the embeddings; adapters and head; the head alone.
+        dropout: replaces the encoder's own dropout probabilities if given.
+    """
+
+    train: Literal["full", "frozen_embeddings", "lora", "head"] = "frozen_embeddings"
+    lora: Lora | None = None
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _lora_when_asked(self) -> "Model":
+        if (self.train == "lora") != (self.lora is not None):
+            raise ValueError("give `lora` exactly when `train: lora`")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Training:
+    """Local training at each institution.
+
+    Attributes:
+        rounds: communication rounds.
+        local_epochs: passes over the institution's own training set per round.
+        batch_size: inputs per optimiser step.
+        learning_rate: peak of AdamW's rate; it warms up over `warmup` of the whole study and
+            then falls linearly to zero at its end.
+        precision: `auto` takes bfloat16 autocast where the hardware computes in it.
+        seed: of head and adapter initialisation, batch order and dropout.
+    """
+
+    rounds: int = Field(ge=1, le=100_000)
+    local_epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = Field(default=1, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Aggregation:
+    """How the coordinator turns updates into the next model.
+
+    Attributes:
+        optimizer: `fedavg` (McMahan et al. 2017, arXiv 1602.05629) or `fedadam` (Reddi et al.
+            2021, arXiv 2003.00295, algorithm 2).
+        learning_rate: the server's.
+        tau: FedAdam's degree of adaptivity.
+        weights: public constant per institution; equal if absent. Never a private count.
+    """
+
+    optimizer: Literal["fedavg", "fedadam"] = "fedavg"
+    learning_rate: float = Field(default=1.0, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0)
+    weights: dict[Name, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Federation:
+    """Who takes part, and how long the coordinator waits.
+
+    Attributes:
+        institutions: roster of names.
+        quorum: fewest institutions whose updates make a round; all if absent.
+        deadline_s: longest wait for one round's replies.
+        evaluate_every: rounds between federated evaluations; the last round always is one.
+    """
+
+    institutions: tuple[Name, ...] = Field(min_length=1)
+    quorum: int | None = Field(default=None, ge=1)
+    deadline_s: float = Field(default=3600.0, gt=0)
+    evaluate_every: int = Field(default=1, ge=1)
+
+    @field_validator("institutions")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("institutions must be distinct")
+        for name in names:
+            if not re.match(NAME_PATTERN, name):
+                raise ValueError(f"{name!r} is not a name: lower-case letters, digits, - and _")
+        return names
+
+    @model_validator(mode="after")
+    def _quorum_fits(self) -> "Federation":
+        if self.quorum is not None and self.quorum > len(self.institutions):
+            raise ValueError("quorum is larger than the number of institutions")
+        return self
+
+    @property
+    def required(self) -> int:
+        """Fewest institutions whose updates make a round."""
+        return self.quorum if self.quorum is not None else len(self.institutions)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Synthetic:
+    """Generated notes for a simulation (see `common.data.synthetic`)."""
+
+    patients_per_institution: int = Field(ge=2)
+    notes_per_patient: tuple[int, int] = (2, 4)
+    test_fraction: float = Field(default=0.25, gt=0, lt=1)
+    seed: int = Field(default=1, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Partition:
+    """How a simulation deals one corpus out (see `common.data.partition`)."""
+
+    kind: Literal["document", "iid", "dirichlet", "size"] = "document"
+    seed: int = Field(default=1, ge=0)
+    alpha: float | None = Field(default=None, gt=0)
+    proportions: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Simulation:
+    """What `fedner simulate` stands in for the institutions. Not part of the study's hash."""
+
+    synthetic: Synthetic | None = None
+    data: Data | None = None
+    partition: Partition | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Simulation":
+        if (self.synthetic is None) == (self.data is None):
+            raise ValueError("give exactly one of `synthetic` and `data`")
+        if (self.data is None) != (self.partition is None):
+            raise ValueError("`partition` goes with `data`, and only with it")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Study:
+    """A whole study.
+
+    Attributes:
+        privacy: which mechanism protects the updates. This version has none, and a study must
+            say so in so many words.
+        secure_aggregation: likewise.
+        simulation: stand-ins for the institutions' data; outside the hash.
+    """
+
+    study: Name = Field(pattern=NAME_PATTERN)
+    task: Task = Field(default_factory=Task)
+    encoder: Encoder
+    text: Text = Field(default_factory=Text)
+    model: Model = Field(default_factory=Model)
+    training: Training
+    aggregation: Aggregation = Field(default_factory=Aggregation)
+    federation: Federation
+    privacy: Literal["none"]
+    secure_aggregation: Literal["none"]
+    simulation: Simulation | None = None
+
+    @model_validator(mode="after")
+    def _weights_name_the_roster(self) -> "Study":
+        weights = self.aggregation.weights
+        if weights is None:
+            return self
+        if set(weights) != set(self.federation.institutions):
+            raise ValueError("aggregation.weights must name every institution, and no other")
+        if min(weights.values()) <= 0:
+            raise ValueError("aggregation.weights must be positive")
+        return self
+
+    @property
+    def public_weights(self) -> dict[Name, float]:
+        """Weight per institution, summing to 1 over the roster."""
+        names = self.federation.institutions
+        weights = self.aggregation.weights or dict.fromkeys(names, 1.0)
+        total = sum(weights.values())
+        return {name: weights[name] / total for name in names}

@@ -1,0 +1,39 @@
+"""Study and site files from disk."""
+
+from pathlib import Path
+
+from common.config.load import parse_any, parse_site, parse_study
+from common.config.site import Site
+from common.config.study import Study
+from common.errors import ConfigError
+
+
+def read_config(path: Path) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: missing, unreadable or not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"can't be read: {type(error).__name__}",
+            place=str(path),
+            remedy="give the path of a study or site file; samples lie in configs/",
+        ) from None
+
+
+def load_study(path: Path) -> Study:
+    """Read and check a study file."""
+    return parse_study(read_config(path), str(path))
+
+
+def load_site(path: Path) -> Site:
+    """Read and check a site file."""
+    return parse_site(read_config(path), str(path))
+
+
+def load_any(path: Path) -> Study | Site:
+    """Read and check a study or a site file."""
+    return parse_any(read_config(path), str(path))

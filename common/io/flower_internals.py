@@ -1,0 +1,299 @@
+"""The one file that touches Flower's internals; everything else keeps to Flower's public API.
+
+    LocalGrid               a Grid in this process: simulations without processes or sleeps
+    supernode               flower-supernode with its hard-coded sleeps shortened
+    superexec               a warm flower-superexec that forks, and runs the node's own relay
+    shorten_object_backoff  for ServerApps: messages arrive sooner
+    flower_environment      what every Flower process of ours has in its environment
+
+Formal guarantees of the superexec: it takes ClientApp tasks only; what runs is `client.app` as
+installed on the node, while the coordinator's bundle is neither unpacked nor imported, whatever
+module its own pyproject names; each message runs in a fresh child.
+
+The exact pin keeps the internal names valid; `tests/integration/test_flower_internals.py` lists
+them and fails when an upgrade moves one. Not mended here: `Grid.send_and_receive` polls every 3 s.
+
+Run as `python -P -m common.io.flower_internals`: without `-P` the working directory's own
+`client` package, if there is one, would be taken for the installed one.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, NoReturn
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from common.errors import FederationError, UsageError
+
+PINNED_FLOWER: Final = "1.41.0"
+IDLE_SLEEP_S: Final = 3  # the SuperNode's sleep when no message waits for it
+REPLY_SLEEP_S: Final = 0.5  # the SuperNode's sleep while its client app works
+FAST_IDLE_SLEEP_S: Final = 0.2
+FAST_REPLY_SLEEP_S: Final = 0.05
+IDLE_SHARE: Final = 0.05
+FAST_PULL: Final = {"initial_backoff": 0.05, "backoff_cap": 1.0, "max_tries_per_object": None}
+RELAY_MODULE: Final = "client.app"  # named, not imported: `common` doesn't know `client`
+LOCAL_RUN_ID: Final = 1
+CLIENT_APP_RAISED: Final = 2  # flwr ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+
+Config = dict[str, Any]
+NodeConfigs = Mapping[int, Config] | Sequence[Config]
+
+_QUIET: Final = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Return variables for every Flower process: quiet, state in `home`, superexecs at 10 Hz."""
+    state = {"FLWR_HOME": str(home.absolute())}
+    return {**_QUIET, **state, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+
+
+def check_flower_version() -> None:
+    """Raise FederationError unless the pinned Flower is installed."""
+    found = importlib.metadata.version("flwr")
+    if found != PINNED_FLOWER:
+        message = f"flwr {PINNED_FLOWER} is pinned, but {found} is installed"
+        raise FederationError(message, remedy=f"install flwr=={PINNED_FLOWER}, as on all peers")
+
+
+def _check_environment() -> None:
+    wrong = [name for name, value in _QUIET.items() if os.environ.get(name) != value]
+    if wrong or not os.environ.get("FLWR_HOME"):
+        message = f"the environment must set {', '.join([*wrong, 'FLWR_HOME'])}"
+        raise FederationError(message, remedy="set the variables of flower_environment()")
+
+
+class LocalGrid(Grid):  # type: ignore[misc]
+    """A Grid whose nodes are contexts in this process.
+
+    A handler runs when its message is pushed; an exception comes back as the error message a
+    SuperNode would send. Use it in a `with`: `Message` reads a process-wide identity, which is
+    set on entry and put back on exit.
+
+    Args:
+        node_configs: one configuration a node, or a mapping of node id to configuration. The
+            order is kept; ids made for a sequence are the same in every process.
+    """
+
+    def __init__(self, client_app: ClientApp, node_configs: NodeConfigs, run_config: Config):
+        check_flower_version()
+        if not isinstance(node_configs, Mapping):
+            node_configs = {_local_node_id(i): config for i, config in enumerate(node_configs)}
+        self._app = client_app
+        self._contexts = {
+            node_id: Context(LOCAL_RUN_ID, node_id, dict(config), RecordDict(), dict(run_config))
+            for node_id, config in node_configs.items()
+        }
+        self._replies: dict[str, Message] = {}
+        self._pushed = 0
+        self._run: Any = None
+        self._scope = contextlib.ExitStack()
+
+    def __enter__(self) -> "LocalGrid":
+        self._scope.enter_context(_local_identity())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scope.close()
+
+    def set_run(self, run: Any) -> None:
+        """Keep `run` for whoever asks."""
+        self._run = run
+
+    @property
+    def run(self) -> Any:
+        """What `set_run` was given."""
+        return self._run
+
+    def create_message(self, *_: Any, **__: Any) -> NoReturn:
+        """Flower deprecates this."""
+        raise NotImplementedError("build a Message instead")
+
+    def get_node_ids(self) -> list[int]:
+        """Return all node ids, in the order they were given in."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Run each message's handler; return ids for `pull_messages`."""
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies to these messages that weren't pulled before."""
+        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], **_: Any) -> list[Message]:
+        """Push all messages and pull their replies; there is nothing to time out."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _push(self, message: Message) -> str:
+        self._pushed += 1
+        message.metadata.__dict__["_message_id"] = message_id = f"local-{self._pushed}"
+        context = self._contexts[message.metadata.dst_node_id]
+        try:
+            reply = self._app(message, context)
+        except Exception as error:  # noqa: BLE001 - as the SuperNode does
+            reason = f"{type(error)}:<'{error}'>"
+            reply = Message(Error(code=CLIENT_APP_RAISED, reason=reason), reply_to=message)
+        self._replies[message_id] = reply
+        return message_id
+
+
+def _local_node_id(index: int) -> int:
+    """A 63-bit id: as large as Flower's own."""
+    return int.from_bytes(hashlib.sha256(b"fedner node %d" % index).digest()[:8], "big") >> 1
+
+
+@contextlib.contextmanager
+def _local_identity() -> Iterator[None]:
+    """Set what `Message()` reads in a ServerApp's process; put the old values back."""
+    identity = import_module("flwr.supercore.task_identity").TaskIdentity
+    before = {name: getattr(identity, name) for name in ("_run_id", "_node_id", "_task_id")}
+    try:
+        for name in before:
+            setattr(identity, name, LOCAL_RUN_ID)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(identity, name, value)
+
+
+class NodePacer:
+    """Replaces the SuperNode's sleeps: quick while a run is busy, as slow as Flower's when idle.
+
+    An idle sleep is a twentieth of the idle time so far, within 0.2 s and 3 s: it adds at most
+    5 % to a wait, and a node left alone for a minute polls as Flower does.
+    """
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep):
+        self._sleep = sleep
+        self._idle_s = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep instead of Flower's `time.sleep(seconds)`."""
+        if seconds != IDLE_SLEEP_S:
+            self._idle_s = 0.0
+            self._sleep(FAST_REPLY_SLEEP_S if seconds == REPLY_SLEEP_S else seconds)
+            return
+        pause_s = min(IDLE_SLEEP_S, max(FAST_IDLE_SLEEP_S, self._idle_s * IDLE_SHARE))
+        self._idle_s += pause_s
+        self._sleep(pause_s)
+
+
+def shorten_object_backoff() -> None:
+    """Look again after 0.05 to 1 s, not 1 to 10 s, for a message's parts still on their way.
+
+    Flower's limit of two hours stays; its 500 tries an object don't, or they would end sooner.
+    """
+    transfers = import_module("flwr.supercore.inflatable.inflatable_utils")
+    for pull in (transfers.pull_objects, transfers.pull_and_inflate_object_from_tree):
+        pull.__kwdefaults__.update(FAST_PULL)
+
+
+def supernode() -> None:
+    """Run flower-supernode with `NodePacer` in place of its sleeps."""
+    shorten_object_backoff()
+    loop: Any = import_module("flwr.supernode.start_client_internal")
+    loop.time = SimpleNamespace(sleep=NodePacer().sleep)
+    import_module("flwr.supernode.cli").flower_supernode()
+
+
+def superexec() -> None:
+    """Run flower-superexec with the forking executor, the installed relay imported up front."""
+    shorten_object_backoff()
+    _pin_client_app(import_module(RELAY_MODULE).app)
+    executor = _fork_executor()
+    module: Any = import_module("flwr.supercore.superexec.run_superexec")
+    module.get_executor = lambda *_, **__: executor
+    import_module("flwr.supercore.cli").flower_superexec()
+
+
+def _pin_client_app(relay: ClientApp) -> None:
+    """Make Flower's runner use `relay`, and neither unpack nor import what the bundle holds.
+
+    Importing the module first wouldn't do: the bundle's pyproject names the module to load.
+    """
+    runner: Any = import_module("flwr.supernode.runtime.run_clientapp")
+    runner.install_from_fab = lambda *_, **__: None
+    runner.get_load_client_app_fn = lambda *_, **__: lambda *_bundle: relay
+
+
+def _fork_executor() -> Any:
+    """Return a SuperExec executor that runs each ClientApp task in a forked child."""
+    executors = import_module("flwr.supercore.superexec.executor")
+    base, result = executors.SubprocessExecutor, executors.LaunchResult
+    client_app = import_module("flwr.supercore.constant").TaskType.CLIENT_APP
+
+    class ForkExecutor(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            self._children: set[int] = set()
+
+        def get_eligible_capacity(self, task_types: set[Any], **_: Any) -> tuple[Any, set[str]]:
+            return task_types & {client_app}, set()
+
+        def launch(self, spec: Any) -> Any:
+            if spec.task_type != client_app:
+                return result.failed("this node runs ClientApp tasks only")
+            child = os.fork()
+            if child == 0:
+                _run_child(spec)
+            self._children.add(child)
+            return result.accepted()
+
+        def reconcile(self) -> None:
+            self._children = {pid for pid in self._children if not os.waitpid(pid, os.WNOHANG)[0]}
+
+    return ForkExecutor()
+
+
+def _run_child(spec: Any) -> NoReturn:
+    """Run one task as flwr-clientapp would, without the parent's exit handlers, and exit."""
+    code = 1
+    try:
+        import_module("flwr.supercore.exit.exit_handler").registered_exit_handlers.clear()
+        tls = import_module("flwr.supercore.tls")
+        import_module("flwr.supernode.runtime.run_clientapp").run_clientapp(
+            spec.runtime_api_address,
+            spec.token,
+            spec.insecure,
+            tls.validate_and_resolve_root_certificates(spec.root_certificates_path, spec.insecure),
+            spec.parent_pid,
+            runtime_dependency_install=False,
+        )
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else 1
+    except BaseException:  # noqa: BLE001 - a forked child must never return into the parent's loop
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run `supernode` or `superexec` with the rest of `argv` as the Flower command's own."""
+    roles = {"supernode": supernode, "superexec": superexec}
+    if not argv or argv[0] not in roles:
+        raise UsageError("expected supernode or superexec first", remedy="name one of the two")
+    check_flower_version()
+    _check_environment()
+    sys.argv = [f"flower-{argv[0]}", *argv[1:]]
+    roles[argv[0]]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

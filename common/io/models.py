@@ -1,0 +1,91 @@
+"""Saved models: a folder that `transformers` loads as it is, with the study it came from."""
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from common import __version__
+from common.config.canonical import study_hash, study_yaml
+from common.config.load import parse_study
+from common.config.study import Model, Study
+from common.errors import EncoderError
+from common.io.atomic import write_bytes, write_json
+from common.io.encoders import TOKENIZER_FILES, WEIGHTS, file_sha256
+from common.model.build import merged
+from common.model.ner import NerModel
+from common.privacy.notice import notices
+
+MANIFEST: Final = "fedner.json"
+STUDY: Final = "study.yaml"
+
+
+def save_model(model: NerModel, encoder_dir: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write weights (adapters merged), configuration, tokenizer, study, manifest and card.
+
+    Args:
+        encoder_dir: where the tokenizer's files lie.
+        facts: what the manifest says of the run beside study, privacy and hashes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    module = merged(copy.deepcopy(model.module)).cpu()
+    module.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (encoder_dir / name).is_file():
+            shutil.copyfile(encoder_dir / name, folder / name)
+    study = model.study
+    write_bytes(folder / STUDY, study_yaml(study).encode())
+    write_bytes(folder / "README.md", _card(study).encode())
+    write_json(
+        folder / MANIFEST,
+        {
+            "fedner": __version__,
+            "study": study.study,
+            "study_sha256": study_hash(study),
+            "privacy": study.privacy,
+            "secure_aggregation": study.secure_aggregation,
+            "notices": list(notices(study)),
+            "weights_sha256": file_sha256(folder / WEIGHTS),
+            **facts,
+        },
+    )
+
+
+def load_model(folder: Path, device: str = "auto") -> NerModel:
+    """Load a saved model for prediction and evaluation.
+
+    Raises:
+        EncoderError: not a model that fedner saved, or weights that are not the manifest's.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        study = parse_study((folder / STUDY).read_text("utf-8"), str(folder / STUDY))
+        found = file_sha256(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise EncoderError(
+            f"not a model saved by fedner: {type(error).__name__}",
+            place=str(folder),
+            remedy="give the `model` folder of a run, such as runs/…/model",
+        ) from None
+    if manifest.get("weights_sha256") != found:
+        raise EncoderError(
+            "the weights are not the ones that the manifest names",
+            place=str(folder / WEIGHTS),
+            remedy="take the folder again from where the run wrote it",
+        )
+    return NerModel(folder, replace(study, model=Model(train="full")), device)
+
+
+def _card(study: Study) -> str:
+    said = "\n".join(f"> **{notice}**\n>" for notice in notices(study))
+    return (
+        f"# {study.study}\n\n{said}\n\n"
+        f"Named-entity recogniser for {', '.join(study.task.labels)}, fine-tuned from "
+        f"`{study.encoder.name}` by federated learning over "
+        f"{len(study.federation.institutions)} institutions with fedner {__version__}.\n\n"
+        f"Study `{study_hash(study)}`; see `{STUDY}` and `{MANIFEST}`.\n\n"
+        "Not a medical device: no output of this model is a diagnosis.\n"
+    )

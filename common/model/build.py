@@ -1,0 +1,179 @@
+"""Encoder and head from the study; which weights are trained; the trained weights as one vector.
+
+Everything that is not in the encoder's own file (the head, the adapters) starts from a counter-
+based generator keyed by seed and parameter name, so that every institution starts from the same
+numbers on any machine, and the coordinator needs no weights at all: it keeps the sum of updates.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from common.config.study import Lora, Study
+from common.data.labels import bio_tags
+from common.errors import EncoderError
+
+Vector = npt.NDArray[np.float32]
+
+_DROPOUT_KEYS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names and shapes of the trained weights, in the order in which the vector holds them."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    def digest(self) -> str:
+        """SHA-256 of names and shapes, in hexadecimal."""
+        text = "\n".join(f"{n} {list(s)}" for n, s in zip(self.names, self.shapes, strict=True))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_model(encoder_dir: Path, study: Study) -> nn.Module:
+    """The study's model on the CPU in float32, initialised; only trained weights need gradients.
+
+    Raises:
+        EncoderError: the folder holds no encoder that a token classifier can be built on.
+    """
+    loaded, missing = _load_pretrained(encoder_dir, study)
+    model: nn.Module = loaded
+    _initialise(model, missing, study.training.seed)
+    if study.model.train == "lora":
+        return _add_lora(model, study.model.lora or Lora(), study.training.seed)
+    if study.model.train == "head":
+        _freeze(loaded.base_model)
+    elif study.model.train == "frozen_embeddings":
+        _freeze(loaded.base_model.embeddings)
+    return model
+
+
+def _load_pretrained(encoder_dir: Path, study: Study) -> tuple[Any, set[str]]:
+    from transformers import AutoConfig, AutoModelForTokenClassification
+
+    tags = bio_tags(study.task.labels)
+    try:
+        config = AutoConfig.from_pretrained(
+            encoder_dir,
+            local_files_only=True,
+            num_labels=len(tags),
+            id2label=dict(enumerate(tags)),
+            label2id={tag: i for i, tag in enumerate(tags)},
+        )
+        if study.model.dropout is not None:
+            for key in _DROPOUT_KEYS:
+                if hasattr(config, key):
+                    setattr(config, key, study.model.dropout)
+        model, info = AutoModelForTokenClassification.from_pretrained(
+            encoder_dir,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(
+            f"no token classifier can be built on this encoder: {type(error).__name__}",
+            place=str(encoder_dir),
+            remedy="import it again with `fedner encoder add`, then `fedner encoder verify`",
+        ) from error
+    return model, set(info["missing_keys"])
+
+
+def _initialise(model: nn.Module, missing: set[str], seed: int) -> None:
+    for name, parameter in model.named_parameters():
+        if name not in missing:
+            continue
+        if parameter.ndim < 2:
+            nn.init.zeros_(parameter)
+        else:
+            _normal_(parameter, 0.02, seed, name)
+
+
+def _normal_(parameter: nn.Parameter, stddev: float, seed: int, name: str) -> None:
+    key = hashlib.sha256(f"fedner init v1/{seed}/{name}".encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "big")))
+    values = generator.normal(0.0, stddev, size=tuple(parameter.shape)).astype(np.float32)
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(values))
+
+
+def _add_lora(model: nn.Module, lora: Lora, seed: int) -> nn.Module:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    config = LoraConfig(
+        task_type=TaskType.TOKEN_CLS,
+        r=lora.rank,
+        lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        modules_to_save=["classifier"],
+    )
+    adapted: nn.Module = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_A" in name:
+            _normal_(parameter, 1 / math.sqrt(parameter.shape[1]), seed, name)
+    return adapted
+
+
+def _freeze(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def merged(model: Any) -> Any:
+    """The same model without adapters: LoRA's products are added into the weights."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((n, p) for n, p in model.named_parameters() if p.requires_grad)
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """Layout of the trained weights."""
+    named = list(_trained(model))
+    return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
+
+
+def get_vector(model: nn.Module) -> Vector:
+    """The trained weights, flat: float32 `[layout.size]`."""
+    parts = [p.detach().to("cpu", torch.float32).reshape(-1).numpy() for _, p in _trained(model)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def set_vector(model: nn.Module, vector: Vector) -> None:
+    """Replace the trained weights.
+
+    Raises:
+        EncoderError: the vector has another length than the layout.
+    """
+    expected = layout_of(model).size
+    if vector.shape != (expected,):
+        raise EncoderError(f"expected {expected} trained weights, got {vector.shape}")
+    offset = 0
+    with torch.no_grad():
+        for _, parameter in _trained(model):
+            part = vector[offset : offset + parameter.numel()]
+            parameter.copy_(torch.from_numpy(part).reshape(parameter.shape))
+            offset += parameter.numel()

@@ -1,0 +1,155 @@
+"""Windows into padded tensors: buckets of like length, explicit positions and token types."""
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.config.study import Text
+from common.data.encode import Window, WindowOptions
+from common.errors import EncoderError
+
+IGNORED = -100
+_BUCKET_BATCHES = 50
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A fast tokenizer that is fed word by word, so that sub-words never straddle words."""
+
+    fast: Any
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Load from a local folder; never the network.
+
+        Raises:
+            EncoderError: no tokenizer, or one without the special tokens needed.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            fast = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, use_fast=True, add_prefix_space=True
+            )
+        except (OSError, ValueError) as error:
+            raise EncoderError(
+                f"no tokenizer here: {type(error).__name__}",
+                place=str(folder),
+                remedy="import the encoder again with `fedner encoder add`",
+            ) from error
+        for name in ("cls_token_id", "sep_token_id", "pad_token_id", "unk_token_id"):
+            if getattr(fast, name) is None:
+                raise EncoderError(f"the tokenizer has no {name}", place=str(folder))
+        return cls(fast)
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Sub-word ids per word; a word that the normaliser erases becomes the unknown token."""
+        if not words:
+            return []
+        unique = list(dict.fromkeys(words))
+        encoded = self.fast(
+            unique, add_special_tokens=False, return_attention_mask=False, truncation=False
+        )
+        ids = dict(zip(unique, encoded["input_ids"], strict=True))
+        return [ids[word] or [self.fast.unk_token_id] for word in words]
+
+    def window_options(self, text: Text) -> WindowOptions:
+        """How the study cuts documents, with this tokenizer's special tokens."""
+        return WindowOptions(
+            per_sentence=text.context == "sentence",
+            max_tokens=text.max_tokens,
+            overlap_tokens=text.overlap_tokens,
+            first_id=self.fast.cls_token_id,
+            last_id=self.fast.sep_token_id,
+        )
+
+    @property
+    def pad_id(self) -> int:
+        return int(self.fast.pad_token_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """Pads windows to the longest of the batch, with what the encoder's `forward` takes.
+
+    `position_ids` and `token_type_ids` are contiguous `[batch, tokens]`: per-example clipping
+    needs a batch axis on every input. RoBERTa counts positions from its padding index.
+    """
+
+    pad_id: int
+    takes_token_types: bool
+    first_position: int
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Tokenizer) -> "Collator":
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        taken = inspect.signature(base.forward).parameters
+        positions = base.base_model.embeddings.position_embeddings
+        padding = positions.padding_idx
+        return cls(
+            tokenizer.pad_id, "token_type_ids" in taken, 0 if padding is None else padding + 1
+        )
+
+    def __call__(self, windows: Sequence[Window], labels: Sequence[Sequence[int]] | None) -> Batch:
+        """Tensors of int64 `[batch, tokens]`; `labels` are word tags of the owned words."""
+        longest = max(len(w.input_ids) for w in windows)
+        ids = np.full((len(windows), longest), self.pad_id, np.int64)
+        mask = np.zeros_like(ids)
+        targets = np.full_like(ids, IGNORED)
+        for row, window in enumerate(windows):
+            ids[row, : len(window.input_ids)] = window.input_ids
+            mask[row, : len(window.input_ids)] = 1
+            if labels is not None:
+                targets[row, list(window.positions)] = labels[row]
+        positions = np.broadcast_to(np.arange(longest), ids.shape) + self.first_position
+        if self.first_position:
+            positions = np.where(mask == 1, positions, self.first_position - 1)
+        arrays = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": np.ascontiguousarray(positions),
+        }
+        if self.takes_token_types:
+            arrays["token_type_ids"] = np.zeros_like(ids)
+        if labels is not None:
+            arrays["labels"] = targets
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def shuffled_batches(
+    lengths: Sequence[int], batch_size: int, seed_text: str
+) -> Iterator[list[int]]:
+    """Indices of one epoch's batches: shuffled, then sorted by length within large buckets.
+
+    Every index appears once. Deterministic in `seed_text`.
+    """
+    seed = int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:8], "big")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    order = generator.permutation(len(lengths))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * _BUCKET_BATCHES):
+        chosen = order[start : start + batch_size * _BUCKET_BATCHES].tolist()
+        bucket = sorted(chosen, key=lambda i: lengths[i])
+        batches.extend(bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size))
+    for i in generator.permutation(len(batches)):
+        yield batches[i]
+
+
+def sorted_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Indices in order of length, in batches of at most `token_budget` padded sub-words."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and lengths[i] * (len(batch) + 1) > token_budget:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

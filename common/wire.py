@@ -1,0 +1,183 @@
+"""The bytes between coordinator and worker: versioned, strict, the same in every transport.
+
+    message = MAGIC (4) | header length, big endian (4) | header, JSON | body
+
+A header has exactly the keys of its kind. The body is an opaque vector whose SHA-256 stands in
+the header. `CLEAR_FACTS` and `CLEAR_FIELDS` are all that a reply says outside its body.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import ProtocolError
+
+MAGIC: Final = b"FDN1"
+MAX_HEADER_BYTES: Final = 1 << 16
+
+Kind = Literal["hello", "train", "evaluate"]
+KINDS: Final = get_args(Kind)
+
+
+class Refusal(StrEnum):
+    """Why a worker did not do what was asked: all that the coordinator learns about it."""
+
+    MALFORMED = "malformed-request"
+    STUDY = "other-study"
+    POLICY = "policy"
+    DIMENSION = "wrong-dimension"
+    STALE = "stale-round"
+    INTERNAL = "internal-error"
+
+
+CLEAR_FACTS: Final = frozenset({"version", "dimension", "layout", "initial", "encoder"})
+"""What a `hello` reply says of the model: public constants of study and encoder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One instruction of the coordinator.
+
+    Attributes:
+        round: counted from 1; 0 for `hello`.
+        body: float32 little-endian `[dimension]`, the sum of all updates so far; empty stands
+            for zeros.
+    """
+
+    kind: Kind
+    study: str
+    round: int
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A worker's answer.
+
+    Attributes:
+        refusal: empty if the worker did as asked.
+        facts: only in answer to `hello`; keys among `CLEAR_FACTS`.
+        body: `train`: float32 `[dimension]`, the update. `evaluate`: int64, the counts.
+    """
+
+    kind: Kind
+    study: str
+    round: int
+    institution: str
+    refusal: str = ""
+    facts: dict[str, str | int] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)
+
+
+CLEAR_FIELDS: Final = frozenset({"kind", "study", "round", "institution", "refusal", "facts"})
+
+
+def encode(message: Request | Reply) -> bytes:
+    """The bytes of a request or a reply."""
+    header = {k: v for k, v in asdict(message).items() if k != "body"}
+    header["body_sha256"] = hashlib.sha256(message.body).hexdigest()
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return b"".join((MAGIC, struct.pack(">I", len(text)), text, message.body))
+
+
+def decode_request(data: bytes) -> Request:
+    """Parse a request.
+
+    Raises:
+        ProtocolError: whatever is not exactly a request of this version.
+    """
+    header, body = _split(data, {"kind": str, "study": str, "round": int})
+    return Request(**header, body=body)
+
+
+def decode_reply(data: bytes) -> Reply:
+    """Parse a reply.
+
+    Raises:
+        ProtocolError: whatever is not exactly a reply of this version, or says more in clear
+            than the allow-list.
+    """
+    header, body = _split(data, dict.fromkeys(CLEAR_FIELDS, str) | {"round": int, "facts": dict})
+    facts = header["facts"]
+    if not set(facts) <= CLEAR_FACTS or any(type(v) not in {str, int} for v in facts.values()):
+        raise ProtocolError("a reply states facts that are not on the allow-list")
+    if header["refusal"] and header["refusal"] not in set(Refusal):
+        raise ProtocolError("a reply has an unknown refusal code")
+    return Reply(**header, body=body)
+
+
+def _split(data: bytes, keys: dict[str, type]) -> tuple[dict[str, Any], bytes]:
+    if data[:4] != MAGIC:
+        raise ProtocolError(
+            "not a message of this protocol version", remedy="install the same fedner everywhere"
+        )
+    if len(data) < 8:
+        raise ProtocolError("truncated before the header")
+    (length,) = struct.unpack_from(">I", data, 4)
+    if length > MAX_HEADER_BYTES or len(data) < 8 + length:
+        raise ProtocolError(f"header of {length} bytes is too long or truncated")
+    header = _parse_header(data[8 : 8 + length], keys)
+    body = data[8 + length :]
+    if hashlib.sha256(body).hexdigest() != header.pop("body_sha256"):
+        raise ProtocolError("the body is not the one that the header names")
+    return header, body
+
+
+def _parse_header(text: bytes, keys: dict[str, type]) -> dict[str, Any]:
+    try:
+        header = json.loads(text.decode("ascii"))
+    except (ValueError, RecursionError):
+        raise ProtocolError("the header is not JSON") from None
+    expected = keys | {"body_sha256": str}
+    if not isinstance(header, dict) or set(header) != set(expected):
+        raise ProtocolError("the header does not have exactly its keys")
+    for key, kind in expected.items():
+        if type(header[key]) is not kind:
+            raise ProtocolError(f"header key {key}: expected {kind.__name__}")
+    if header["kind"] not in KINDS or not 0 <= header["round"] < 1 << 31:
+        raise ProtocolError("header: unknown kind, or round out of range")
+    return header
+
+
+def vector_to_bytes(vector: npt.NDArray[np.float32]) -> bytes:
+    """Float32 little-endian bytes."""
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def vector_from_bytes(body: bytes, dimension: int) -> npt.NDArray[np.float32]:
+    """Read-only float32 `[dimension]`.
+
+    Raises:
+        ProtocolError: another length, or values that are not finite.
+    """
+    if len(body) != 4 * dimension:
+        raise ProtocolError(f"expected a vector of {dimension} values, got {len(body)} bytes")
+    vector = np.frombuffer(body, "<f4")
+    if not np.isfinite(vector).all():
+        raise ProtocolError("the vector holds values that are not finite")
+    return vector
+
+
+def counts_to_bytes(counts: npt.NDArray[np.int64]) -> bytes:
+    """Int64 little-endian bytes."""
+    return counts.astype("<i8", copy=False).tobytes()
+
+
+def counts_from_bytes(body: bytes, size: int) -> npt.NDArray[np.int64]:
+    """Read-only int64 `[size]`.
+
+    Raises:
+        ProtocolError: another length, or a negative count.
+    """
+    if len(body) != 8 * size:
+        raise ProtocolError(f"expected {size} counts, got {len(body)} bytes")
+    counts = np.frombuffer(body, "<i8")
+    if (counts < 0).any():
+        raise ProtocolError("a count is negative")
+    return counts

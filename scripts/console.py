@@ -1,0 +1,110 @@
+"""What the command line shows: notices, tables, progress, errors."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from common.config.study import Study
+from common.errors import FednerError
+from common.metrics.entities import Scores
+from common.privacy.notice import notices
+
+out = Console()
+err = Console(stderr=True)
+
+
+def show_notices(study: Study) -> None:
+    """Say what the study does without, so that nobody misses it."""
+    said = notices(study)
+    if said:
+        err.print(Panel("\n".join(said), style="bold red", title="read this"))
+
+
+def show_error(error: FednerError) -> None:
+    """One error: place, what is wrong, remedy."""
+    head = f"{error.place}: " if error.place else ""
+    err.print(f"[bold red]error[/] {head}{error.message}", highlight=False, markup=True)
+    if error.remedy:
+        err.print(f"  [green]remedy:[/] {error.remedy}", highlight=False)
+
+
+def report_table(title: str, report: Mapping[str, Scores]) -> Table:
+    """Precision, recall, F1 and support per row."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in ("precision", "recall", "F1", "support"):
+        table.add_column(name, justify="right")
+    for row, s in report.items():
+        if row == "micro":
+            table.add_section()
+        table.add_row(row, *(f"{v:.4f}" for v in (s.precision, s.recall, s.f1)), str(s.support))
+    return table
+
+
+def comparison_table(
+    title: str, rows: Mapping[str, Mapping[str, Scores]], labels: Sequence[str]
+) -> Table:
+    """F1 per label and micro, one row per way of training."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("trained by")
+    for label in (*labels, "micro"):
+        table.add_column(f"{label} F1", justify="right")
+    for name, report in rows.items():
+        table.add_row(name, *(f"{report[label].f1:.4f}" for label in (*labels, "micro")))
+    return table
+
+
+def scores_from_json(report: Mapping[str, Mapping[str, float]]) -> dict[str, Scores]:
+    """A report as `metrics.jsonl` holds it, as scores again."""
+    return {
+        row: Scores(s["precision"], s["recall"], s["f1"], int(s["support"]))
+        for row, s in report.items()
+    }
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Progress bars that vanish when done; nothing when not a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    ) as progress:
+        yield progress
+
+
+def log_to(path: Path) -> None:
+    """Send the log of everything that fedner and Flower do to a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("fedner")
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    root.propagate = False
+
+
+def quiet_libraries() -> None:
+    """No load reports, bars or chatter from libraries on the user's terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -1,0 +1,172 @@
+"""`fedner data`: look at documents, generate some, deal a simulation's out to folders."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from common.config.canonical import study_yaml
+from common.config.site import Site
+from common.data.encode import document_words, tags_of
+from common.data.flatten import flatten_all
+from common.data.records import Document
+from common.data.sentences import tokenise
+from common.data.synthetic import SyntheticOptions, generate_notes
+from common.errors import UsageError
+from common.io.atomic import write_bytes
+from common.io.configs import load_any, load_study
+from common.io.corpus import load_documents, save_documents
+from common.io.datasets import load_sides, simulated_sides
+from scripts.console import out
+from scripts.verbs.evaluate import check_format
+
+app = typer.Typer(help="Annotated documents.", no_args_is_help=True)
+
+
+@app.command("inspect")
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Study or site file, or a corpus with --format.")
+    ],
+    format: Annotated[str | None, typer.Option(help="conll, brat, pubtator or jsonl.")] = None,
+) -> None:
+    """Count documents, words and entities, and all that reading and flattening resolved.
+
+    Example: fedner data inspect configs/quickstart.yaml
+    """
+    if format is not None:
+        result = load_documents(path, check_format(format))
+        out.print(_counts({path.name: result.documents}))
+        _show_notes(result.notes)
+        return
+    config = load_any(path)
+    if isinstance(config, Site):
+        study = load_study(path.parent / config.study)
+        holders = {config.institution: load_sides(config.data, study.task.labels, path.parent)}
+    else:
+        holders = simulated_sides(config, path.parent)
+    rows = {
+        f"{n} {side}": getattr(s, side) for n, s in holders.items() for side in ("train", "test")
+    }
+    out.print(_counts(rows))
+    _show_notes(next(iter(holders.values())).notes)
+
+
+@app.command("synth")
+def synth(
+    output: Annotated[Path, typer.Option("--out", help="Folder to make: one JSONL file each.")],
+    institutions: Annotated[int, typer.Option(min=1, help="How many institutions.")] = 4,
+    patients: Annotated[int, typer.Option(min=1, help="Patients per institution.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 1,
+) -> None:
+    """Write synthetic clinical notes with gold entities. No person stands behind them.
+
+    Example: fedner data synth --out notes --institutions 4 --patients 40
+    """
+    names = tuple(f"hospital-{i + 1}" for i in range(institutions))
+    notes = generate_notes(
+        SyntheticOptions(
+            institutions=names,
+            patients_per_institution=patients,
+            notes_per_patient=(2, 4),
+            seed=seed,
+        )
+    )
+    _make(output)
+    for name, documents in notes.items():
+        save_documents(documents, output / f"{name}.jsonl", "jsonl")
+    out.print(_counts(notes))
+    out.print(f"written  {output}")
+
+
+@app.command("deal")
+def deal(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="A study with `simulation`.")],
+    output: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    coordinator: Annotated[str, typer.Option(help="Where institutions will look for it.")] = (
+        "127.0.0.1:9192"
+    ),
+) -> None:
+    """Write a simulation's institutions as real ones: study, documents and site file of each.
+
+    Example: fedner data deal configs/quickstart.yaml --out federation
+    """
+    study = load_study(path)
+    _make(output)
+    write_bytes(output / "study.yaml", study_yaml(study).encode())
+    for name, sides in simulated_sides(study, path.parent).items():
+        folder = output / name
+        folder.mkdir()
+        save_documents(sides.train, folder / "train.jsonl", "jsonl")
+        save_documents(sides.test, folder / "test.jsonl", "jsonl")
+        text = yaml.safe_dump(_site(name, coordinator), sort_keys=False)
+        write_bytes(folder / "site.yaml", text.encode())
+        out.print(f"written  {folder / 'site.yaml'}")
+
+
+def _site(name: str, coordinator: str) -> dict[str, Any]:
+    sides = {side: {"format": "jsonl", "path": f"{side}.jsonl"} for side in ("train", "test")}
+    return {
+        "institution": name,
+        "study": "../study.yaml",
+        "coordinator": coordinator,
+        "data": sides,
+        "state": "state",
+        "policy": {"accept_privacy_none": True, "accept_secure_aggregation_none": True},
+    }
+
+
+def _make(folder: Path) -> None:
+    if folder.exists():
+        raise UsageError(f"{folder} is already there", remedy="name a folder that is not")
+    folder.mkdir(parents=True)
+
+
+def _counts(rows: Mapping[str, Sequence[Document]]) -> Table:
+    labels = sorted({e.label for documents in rows.values() for d in documents for e in d.entities})
+    heads = (
+        "documents",
+        "patients",
+        "sentences",
+        "words",
+        *labels,
+        "resolved",
+        "inexact",
+        "crossing",
+    )
+    table = Table("")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, documents in rows.items():
+        table.add_row(name, *(f"{count:,}" for count in _row(documents, labels)))
+    return table
+
+
+def _row(documents: Sequence[Document], labels: list[str]) -> list[int]:
+    given = Counter(e.label for d in documents for e in d.entities)
+    ready, flattened = flatten_all([tokenise(d) for d in documents])
+    reports = [tags_of(d, labels)[1] for d in ready] if labels else []
+    return [
+        len(documents),
+        len({d.patient_id for d in documents if d.patient_id is not None}),
+        sum(len(d.sentences or ()) for d in ready),
+        sum(len(document_words(d)) for d in ready),
+        *(given[label] for label in labels),
+        sum(given.values()) - flattened.kept + flattened.discontinuous_resolved,
+        sum(r.inexact for r in reports),
+        sum(r.crossing for r in reports),
+    ]
+
+
+def _show_notes(notes: Mapping[str, int]) -> None:
+    for note, count in sorted(notes.items()):
+        if count:
+            out.print(f"  {note}: {count}")
+    out.print(
+        "resolved: nested, overlapping or discontinuous entities that were dropped or shortened; "
+        "inexact: boundaries inside a word; crossing: entities over a sentence's end"
+    )

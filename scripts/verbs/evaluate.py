@@ -1,0 +1,74 @@
+"""`fedner evaluate`: a saved model on annotated documents."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.config.site import Site
+from common.data.records import Document
+from common.errors import UsageError
+from common.io.configs import load_any
+from common.io.corpus import Format, load_documents
+from common.io.datasets import load_sides, simulated_sides
+from common.io.models import load_model
+from common.model.ner import set_threads
+from scripts.console import out, progress_bars, quiet_libraries, report_table, show_notices
+from server.coordinator import as_json
+
+
+def command(
+    model_path: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model's folder.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Study or site file (held-out side), or a corpus."),
+    ],
+    format: Annotated[
+        str | None, typer.Option(help="DATA is a corpus: conll, brat, pubtator or jsonl.")
+    ] = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")] = False,
+    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if absent.")] = None,
+) -> None:
+    """Entity and word scores of a saved model.
+
+    Example: fedner evaluate runs/RUN/model configs/quickstart.yaml
+    """
+    quiet_libraries()
+    set_threads(threads)
+    model = load_model(model_path, device)
+    documents = _documents(path, format, model.labels)
+    with progress_bars() as bars:
+        task = bars.add_task("windows", total=None)
+        evaluation = model.evaluate(
+            model.prepare(documents), lambda d, n: bars.update(task, completed=d, total=n)
+        )
+    entities, words = evaluation.entity_report(), evaluation.token_report()
+    if as_json_:
+        typer.echo(json.dumps({"entities": as_json(entities), "tokens": as_json(words)}))
+        return
+    show_notices(model.study)
+    out.print(report_table("entities (exact match)", entities))
+    out.print(report_table("words", words))
+
+
+def _documents(path: Path, format: str | None, labels: tuple[str, ...]) -> tuple[Document, ...]:
+    if format is not None:
+        return load_documents(path, check_format(format)).documents
+    config = load_any(path)
+    if isinstance(config, Site):
+        return load_sides(config.data, labels, path.parent).test
+    sides = simulated_sides(config, path.parent)
+    return tuple(d for s in sides.values() for d in s.test)
+
+
+def check_format(format: str) -> Format:
+    """One of the four formats.
+
+    Raises:
+        UsageError: another.
+    """
+    if format not in {"conll", "brat", "pubtator", "jsonl"}:
+        raise UsageError(f"format {format}: expected conll, brat, pubtator or jsonl")
+    return format  # type: ignore[return-value]

@@ -1,0 +1,82 @@
+"""`fedner predict`: entities in a text, a text file or a corpus."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.data.conll import ConllOptions, render_conll
+from common.data.jsonl import render_jsonl
+from common.data.records import Document
+from common.errors import DataError, UsageError
+from common.io.corpus import load_documents, save_documents
+from common.io.models import load_model
+from common.model.ner import set_threads
+from scripts.console import progress_bars, quiet_libraries, show_notices
+from scripts.verbs.evaluate import check_format
+
+
+def command(
+    model_path: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model's folder.")],
+    text: Annotated[str | None, typer.Option(help="Text to read.")] = None,
+    input_path: Annotated[
+        Path | None, typer.Option("--input", help="Text file, or a corpus with --from.")
+    ] = None,
+    from_: Annotated[
+        str, typer.Option("--from", help="text, conll, brat, pubtator or jsonl.")
+    ] = "text",
+    to: Annotated[str, typer.Option(help="jsonl, conll or brat.")] = "jsonl",
+    output: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; standard output if absent.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if absent.")] = None,
+) -> None:
+    """Find entities. Annotations that the input has are put aside; its tokens are kept.
+
+    Example: fedner predict runs/RUN/model --text "He denies chest pain; on metoprolol."
+    """
+    quiet_libraries()
+    set_threads(threads)
+    if to not in {"jsonl", "conll", "brat"}:
+        raise UsageError(f"--to {to}: expected jsonl, conll or brat")
+    if to == "brat" and output is None:
+        raise UsageError("--to brat writes a folder", remedy="name it with --out")
+    documents = _read(text, input_path, from_)
+    model = load_model(model_path, device)
+    show_notices(model.study)
+    with progress_bars() as bars:
+        task = bars.add_task("windows", total=None)
+        prepared = model.prepare([replace(d, entities=()) for d in documents])
+        found = model.predict(prepared, lambda d, n: bars.update(task, completed=d, total=n))
+    _write(
+        [replace(d, entities=e) for d, e in zip(prepared.documents, found, strict=True)], to, output
+    )
+
+
+def _read(text: str | None, path: Path | None, format: str) -> tuple[Document, ...]:
+    if (text is None) == (path is None):
+        raise UsageError("give exactly one of --text and --input")
+    if text is not None:
+        return (Document(doc_id="text", text=text),)
+    if path is None or format != "text":
+        return load_documents(path or Path(), check_format(format)).documents
+    try:
+        return (Document(doc_id=path.stem, text=path.read_text("utf-8")),)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"can't be read as UTF-8 text: {type(error).__name__}",
+            place=str(path),
+            remedy="give a text file, or name the format with --from",
+        ) from None
+
+
+def _write(documents: list[Document], to: str, output: Path | None) -> None:
+    if output is not None:
+        save_documents(documents, output, check_format(to))
+    elif to == "conll":
+        sys.stdout.write(render_conll(documents, ConllOptions()))
+    else:
+        sys.stdout.write(render_jsonl(documents))

@@ -1,0 +1,160 @@
+"""`fedner simulate`: a whole study on one machine."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common.config.canonical import study_hash, study_yaml
+from common.config.study import Study
+from common.errors import UsageError
+from common.io.configs import load_study
+from common.io.models import save_model
+from common.metrics.entities import Scores
+from common.model.ner import NerModel, set_threads
+from scripts.baselines import POOLED, train_alone
+from scripts.console import (
+    comparison_table,
+    log_to,
+    out,
+    progress_bars,
+    quiet_libraries,
+    report_table,
+    scores_from_json,
+    show_notices,
+)
+from scripts.ray_engine import simulate_on_ray
+from scripts.simulation import Bench, simulate
+from server.coordinator import as_json
+from server.run_dir import LOG, METRICS, RunDir
+
+FEDERATED = "federation"
+
+Report = Mapping[str, Scores]
+
+
+def command(
+    study_path: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).")],
+    run_path: Annotated[
+        Path | None, typer.Option("--out", help="Run folder to make; by default under runs/.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="`local` (in this process) or `ray`.")] = "local",
+    seed: Annotated[int | None, typer.Option(help="Replaces the study's training.seed.")] = None,
+    alone: Annotated[
+        bool, typer.Option(help="Also train each institution on its own data only.")
+    ] = True,
+    pooled: Annotated[bool, typer.Option(help="Also train on all data in one place.")] = False,
+    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if absent.")] = None,
+) -> None:
+    """Run a study's federation on this machine, on its `simulation` section's data.
+
+    Example: fedner simulate configs/quickstart.yaml
+    """
+    if engine not in {"local", "ray"}:
+        raise UsageError(f"--engine {engine}: expected local or ray")
+    quiet_libraries()
+    set_threads(threads)
+    study = with_seed(load_study(study_path), seed)
+    show_notices(study)
+    bench = Bench.of(study, study_path.parent)
+    run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
+    log_to(run.path / LOG)
+    model = bench.model(device)
+    _say_what(bench, model)
+    if engine == "ray":
+        simulate_on_ray(study, study_path.parent, run)
+        model.set_delta(run.load_delta()[0])
+    else:
+        _simulate(bench, run, model)
+    save_model(model, bench.encoder_dir, run.path / "model", {"rounds": study.training.rounds})
+    rows = {FEDERATED: scores_from_json(run.events("evaluation")[-1]["entities"])}
+    others = [*(bench.sides if alone else ()), *([POOLED] if pooled else [])]
+    rows |= _baselines(bench, run, model, others)
+    _show_results(study, run, rows)
+
+
+def with_seed(study: Study, seed: int | None) -> Study:
+    """The study with another training seed; another study, with another hash."""
+    if seed is None:
+        return study
+    return replace(study, training=replace(study.training, seed=seed))
+
+
+def new_run_path(study: Study) -> Path:
+    """`runs/STUDY-TIME-HASH`, under the current folder."""
+    time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{study.study}-{time}-{study_hash(study)[:8]}"
+
+
+def _say_what(bench: Bench, model: NerModel) -> None:
+    study = bench.study
+    out.print(
+        f"study [bold]{study.study}[/] {study_hash(study)[:16]}…: "
+        f"{len(bench.sides)} simulated institutions, {study.training.rounds} rounds, "
+        f"{model.layout.size:,} trained weights, on {model.device}"
+    )
+    for name, sides in bench.sides.items():
+        out.print(f"  {name}: {len(sides.train)} documents to train on, {len(sides.test)} held out")
+
+
+def _simulate(bench: Bench, run: RunDir, model: NerModel) -> None:
+    names = bench.study.federation.institutions
+    with progress_bars() as bars:
+        whole = bars.add_task("rounds", total=bench.study.training.rounds)
+        tasks = {name: bars.add_task(f"  {name}", total=None) for name in names}
+
+        def on_step(name: str, done: int, total: int) -> None:
+            bars.update(tasks[name], completed=done, total=total)
+
+        def on_event(event: str, figures: Mapping[str, Any]) -> None:
+            if event == "round":
+                bars.update(whole, completed=figures["round"])
+            if event == "evaluation":
+                bars.console.print(
+                    f"round {figures['round']}: shared model's F1 on all institutions' "
+                    f"held-out documents {figures['f1']:.4f}"
+                )
+
+        simulate(bench, run, model, on_event, on_step)
+
+
+def _baselines(bench: Bench, run: RunDir, model: NerModel, names: list[str]) -> dict[str, Report]:
+    rows: dict[str, Report] = {}
+    with progress_bars() as bars:
+        for name in names:
+            what = "all data pooled" if name == POOLED else f"{name} alone"
+            task = bars.add_task(what, total=None)
+            evaluation = train_alone(
+                bench, model, name, lambda d, n, task=task: bars.update(task, completed=d, total=n)
+            )
+            bars.remove_task(task)
+            rows[what] = evaluation.entity_report()
+            run.record(
+                "baseline",
+                bench.study,
+                trained_by=name,
+                f1=evaluation.f1,
+                entities=as_json(evaluation.entity_report()),
+                tokens=as_json(evaluation.token_report()),
+            )
+    return rows
+
+
+def _show_results(study: Study, run: RunDir, rows: Mapping[str, Report]) -> None:
+    last = run.events("evaluation")[-1]
+    out.print(report_table("\nShared model, entities (exact match)", rows[FEDERATED]))
+    out.print(report_table("\nShared model, words", scores_from_json(last["tokens"])))
+    if len(rows) > 1:
+        title = "\nTested on all institutions' held-out documents"
+        out.print(comparison_table(title, rows, study.task.labels))
+    show_notices(study)
+    out.print(f"model    {run.path / 'model'}")
+    out.print(f"metrics  {run.path / METRICS}")
+    out.print(f"log      {run.path / LOG}")
+    out.print(
+        f'next     fedner predict {run.path / "model"} --text "He denies chest pain; on metoprolol."'
+    )

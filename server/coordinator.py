@@ -1,0 +1,212 @@
+"""The study as the coordinator runs it: numbered steps over an `Exchange`. No Flower here."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from common import __version__
+from common.config.canonical import study_hash
+from common.config.study import Study
+from common.errors import FederationError, ProtocolError
+from common.metrics.entities import Scores
+from common.metrics.evaluation import Evaluation
+from common.privacy.notice import notices
+from common.wire import (
+    Kind,
+    Reply,
+    Request,
+    counts_from_bytes,
+    decode_reply,
+    encode,
+    vector_from_bytes,
+    vector_to_bytes,
+)
+from server.optimizer import ServerOptimizer, Vector, weighted_mean
+from server.run_dir import RunDir
+
+log = logging.getLogger("fedner.server")
+
+
+class Exchange(Protocol):
+    """How requests reach institutions."""
+
+    def discover(self, request: bytes, enough: Callable[[Mapping[str, Reply]], bool]) -> None:
+        """Ask every node until `enough` says so or the deadline passes."""
+
+    def ask(self, kind: Kind, round_: int, request: bytes) -> dict[str, bytes]:
+        """Replies by institution; who refused, failed or is late is missing (and logged)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all institutions must hold in common: said in `hello`, compared here."""
+
+    version: str
+    dimension: int
+    layout: str
+    initial: str
+    encoder: str
+
+
+class Coordinator:
+    """Runs one study.
+
+    Args:
+        run: where metrics and checkpoints go.
+        on_event: told each recorded event, for a display.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        exchange: Exchange,
+        run: RunDir,
+        on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
+    ):
+        self._study = study
+        self._hash = study_hash(study)
+        self._exchange = exchange
+        self._run = run
+        self._on_event = on_event or (lambda _event, _figures: None)
+
+    def run(self) -> None:
+        """Carry the study through.
+
+        Raises:
+            FederationError: institutions missing or unlike, or fewer updates than the quorum.
+        """
+        for notice in notices(self._study):
+            log.warning(notice)
+        # 1. find the institutions, and refuse a study whose base weights differ
+        terms = self._gather()
+        optimizer = ServerOptimizer.start(self._study.aggregation, terms.dimension)
+        self._record("start", version=__version__, dimension=terms.dimension)
+        for round_ in range(1, self._study.training.rounds + 1):
+            started = time.monotonic()
+            # 2. local training, and the sum of what comes back
+            updates = self._train(round_, optimizer.delta, terms.dimension)
+            optimizer.step(weighted_mean(updates, self._study.public_weights))
+            # 3. checkpoint before anything is said about the new model
+            self._run.save_checkpoint(optimizer, round_)
+            self._record(
+                "round",
+                round=round_,
+                institutions=sorted(updates),
+                bytes_up=4 * terms.dimension * len(updates),
+                seconds=round(time.monotonic() - started, 3),
+            )
+            # 4. federated evaluation on each institution's own held-out data
+            if self._evaluation_due(round_):
+                self._evaluate(round_, optimizer.delta)
+
+    def _evaluation_due(self, round_: int) -> bool:
+        last = round_ == self._study.training.rounds
+        return last or round_ % self._study.federation.evaluate_every == 0
+
+    def _gather(self) -> Terms:
+        found: dict[str, Reply] = {}
+
+        def enough(replies: Mapping[str, Reply]) -> bool:
+            found.update(replies)
+            return len(found) == len(self._study.federation.institutions)
+
+        request = Request(kind="hello", study=self._hash, round=0)
+        self._exchange.discover(encode(request), enough)
+        self._require(len(found), "answered", 0)
+        terms = {name: self._terms(name, reply) for name, reply in sorted(found.items())}
+        first_name, first = next(iter(terms.items()))
+        for name, other in terms.items():
+            self._compare(first_name, first, name, other)
+        return first
+
+    def _terms(self, name: str, reply: Reply) -> Terms:
+        try:
+            terms = Terms(**reply.facts)  # type: ignore[arg-type]
+        except TypeError:
+            raise ProtocolError("`hello` was answered without its facts", place=name) from None
+        if type(terms.dimension) is not int or not 0 < terms.dimension < 1 << 32:
+            raise ProtocolError("an impossible dimension", place=name)
+        return terms
+
+    def _compare(self, name: str, terms: Terms, other_name: str, other: Terms) -> None:
+        unlike = [f for f in Terms.__dataclass_fields__ if getattr(terms, f) != getattr(other, f)]
+        if unlike:
+            raise FederationError(
+                f"{name} and {other_name} differ in: {', '.join(unlike)}",
+                remedy="all institutions need the same fedner version and the same encoder files: "
+                "compare `fedner encoder verify` on both",
+            )
+
+    def _train(self, round_: int, delta: Vector, dimension: int) -> dict[str, Vector]:
+        updates: dict[str, Vector] = {}
+        for name, reply in self._ask("train", round_, delta).items():
+            try:
+                updates[name] = vector_from_bytes(reply.body, dimension)
+            except ProtocolError as error:
+                log.warning("round %d: %s sent no update: %s", round_, name, error.message)
+        self._require(len(updates), "sent an update", round_)
+        return updates
+
+    def _evaluate(self, round_: int, delta: Vector) -> None:
+        labels = self._study.task.labels
+        total: Evaluation | None = None
+        names: list[str] = []
+        for name, reply in sorted(self._ask("evaluate", round_, delta).items()):
+            try:
+                counts = counts_from_bytes(reply.body, Evaluation.size(labels))
+            except ProtocolError as error:
+                log.warning("round %d: %s sent no counts: %s", round_, name, error.message)
+                continue
+            part = Evaluation(labels, counts)
+            total = part if total is None else total + part
+            names.append(name)
+        self._require(len(names), "was evaluated", round_)
+        if total is not None:
+            self._record(
+                "evaluation",
+                round=round_,
+                institutions=names,
+                f1=total.f1,
+                entities=as_json(total.entity_report()),
+                tokens=as_json(total.token_report()),
+            )
+
+    def _ask(self, kind: Kind, round_: int, delta: Vector) -> dict[str, Reply]:
+        body = vector_to_bytes(delta) if delta.any() else b""
+        request = encode(Request(kind=kind, study=self._hash, round=round_, body=body))
+        replies: dict[str, Reply] = {}
+        for name, data in self._exchange.ask(kind, round_, request).items():
+            try:
+                reply = decode_reply(data)
+            except ProtocolError as error:
+                log.warning("round %d: %s: %s", round_, name, error.message)
+                continue
+            expected = (kind, self._hash, round_, name, "")
+            said = (reply.kind, reply.study, reply.round, reply.institution, reply.refusal)
+            if said == expected:
+                replies[name] = reply
+            else:
+                log.warning("round %d: %s refused: %s", round_, name, reply.refusal or "unasked")
+        return replies
+
+    def _require(self, count: int, did: str, round_: int) -> None:
+        needed = self._study.federation.required
+        if count < needed:
+            raise FederationError(
+                f"round {round_}: {count} institutions {did}, the study needs {needed}",
+                remedy="read the log for who refused, failed or was late, and start again",
+            )
+
+    def _record(self, event: str, **figures: Any) -> None:
+        self._run.record(event, self._study, **figures)
+        self._on_event(event, figures)
+
+
+def as_json(report: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+    """Scores per row as plain numbers."""
+    return {
+        row: {"precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
+        for row, s in report.items()
+    }
