@@ -81,6 +81,11 @@ class Session:
         self._progress = progress
         self._report = report or (lambda _kind, _figures: None)
 
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body a request can rightly have."""
+        return 4 * self._model.layout.size
+
     def handle(self, data: bytes) -> bytes:
         """Answer one request. Raises nothing: an error becomes a refusal code."""
         try:

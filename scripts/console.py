@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -89,16 +88,6 @@ def progress_bars() -> Iterator[Progress]:
         disable=not err.is_terminal,
     ) as progress:
         yield progress
-
-
-def log_to(path: Path) -> None:
-    """Send the log of everything that fedner and Flower do to a file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("fedner")
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
-    root.propagate = False
 
 
 def quiet_libraries() -> None:

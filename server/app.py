@@ -11,10 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.config.study import Study
 from common.errors import FednerError, ProtocolError
+from common.io.flower_internals import shorten_object_backoff
 from common.wire import Kind, Reply, decode_reply
 from server.coordinator import Coordinator
 from server.records import Refusal, reply_bytes, request_messages
-from server.run_dir import LOG, RunDir
+from server.run_dir import RunDir
 
 log = logging.getLogger("fedner.server")
 
@@ -129,11 +130,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study of the folder that the run configuration names."""
     run = RunDir(Path(str(context.run_config["run-dir"])))
-    logging.basicConfig(
-        filename=run.path / LOG,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    run.log_here()
+    shorten_object_backoff()
     run_study(grid, run)
 
 

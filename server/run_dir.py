@@ -9,6 +9,7 @@ run.log
 
 import io
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,15 @@ class RunDir:
         path.mkdir(parents=True)
         write_bytes(path / STUDY, study_text.encode())
         return cls(path)
+
+    def log_here(self) -> None:
+        """Send the log of everything that fedner does in this process to the run's file."""
+        handler = logging.FileHandler(self.path / LOG, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger("fedner")
+        root.handlers[:] = [handler]
+        root.setLevel(logging.INFO)
+        root.propagate = False
 
     def study(self) -> Study:
         """The study of this run."""

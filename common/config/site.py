@@ -18,11 +18,13 @@ class Policy:
             if absent.
         accept_privacy_none: whether updates may leave without differential privacy.
         accept_secure_aggregation_none: whether the coordinator may see this site's own update.
+        accept_one_user: whether worker and relay may run as one OS user: development only.
     """
 
     study_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     accept_privacy_none: bool = False
     accept_secure_aggregation_none: bool = False
+    accept_one_user: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -116,7 +116,11 @@ def _site(name: str, coordinator: str) -> dict[str, Any]:
         "coordinator": coordinator,
         "data": sides,
         "state": "state",
-        "policy": {"accept_privacy_none": True, "accept_secure_aggregation_none": True},
+        "policy": {
+            "accept_privacy_none": True,
+            "accept_secure_aggregation_none": True,
+            "accept_one_user": True,
+        },
     }
 
 

@@ -18,7 +18,6 @@ from common.model.ner import NerModel, set_threads
 from scripts.baselines import POOLED, train_alone
 from scripts.console import (
     comparison_table,
-    log_to,
     out,
     progress_bars,
     quiet_libraries,
@@ -62,7 +61,7 @@ def command(
     show_notices(study)
     bench = Bench.of(study, study_path.parent)
     run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
-    log_to(run.path / LOG)
+    run.log_here()
     model = bench.model(device)
     _say_what(bench, model)
     if engine == "ray":
@@ -156,5 +155,6 @@ def _show_results(study: Study, run: RunDir, rows: Mapping[str, Report]) -> None
     out.print(f"metrics  {run.path / METRICS}")
     out.print(f"log      {run.path / LOG}")
     out.print(
-        f'next     fedner predict {run.path / "model"} --text "He denies chest pain; on metoprolol."'
+        f'next     fedner predict {run.path / "model"} --text "Denies chest pain; on metoprolol."',
+        soft_wrap=True,
     )

@@ -1,0 +1,32 @@
+"""Where a site keeps what it writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class SitePaths:
+    """Folders and files under the site's `state`."""
+
+    state: Path
+
+    @classmethod
+    def of(cls, site: Site, base: Path) -> "SitePaths":
+        """Absolute paths; relative ones start at the site file's folder."""
+        return cls((base / site.state).absolute())
+
+    @property
+    def socket(self) -> Path:
+        """The worker's socket, in a folder of its own."""
+        return self.state / "worker" / "socket"
+
+    @property
+    def flower(self) -> Path:
+        """Flower's own state."""
+        return self.state / "flower"
+
+    def log(self, name: str) -> Path:
+        """Log file of one process."""
+        return self.state / f"{name}.log"

@@ -1,0 +1,135 @@
+"""`fedner client`: starts an institution's worker, SuperNode and relay, and keeps them alive."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from client.site_paths import SitePaths
+from common.config.site import Site
+from common.errors import FederationError, FednerError, PolicyError
+from common.io.addresses import parse_loopback
+from common.io.flower_internals import flower_environment
+from common.io.processes import Child, free_port, module_command, stopping
+
+log = logging.getLogger("fedner.client")
+
+_INTERNALS: Final = "common.io.flower_internals"
+_READY_LIMIT_S: Final = 600.0
+_MAX_PAUSE_S: Final = 30.0
+_FINAL_CODES: Final = frozenset(e.exit_code for e in FednerError.__subclasses__())
+
+
+@dataclass(slots=True)
+class Restarts:
+    """How long to wait before a child is started again: 1 s, doubling to 30 s; reset after 60 s."""
+
+    started: float = 0.0
+    pause_s: float = 1.0
+    due: float | None = field(default=None)
+
+    def plan(self, now: float) -> float:
+        """Note a death; the pause until the next start, in seconds."""
+        if now - self.started > 60.0:
+            self.pause_s = 1.0
+        pause, self.pause_s = self.pause_s, min(2 * self.pause_s, _MAX_PAUSE_S)
+        self.due = now + pause
+        return pause
+
+
+def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
+    """Run one institution until interrupted.
+
+    Args:
+        tell: shown to the user: what happens, in one line.
+
+    Raises:
+        PolicyError: relay and worker would share a user and the site has not accepted that.
+        FederationError: the worker can't start, or ends with an error that a restart won't mend.
+    """
+    if not site.policy.accept_one_user:
+        raise PolicyError(
+            "worker and relay would run as the same OS user, so that code the coordinator "
+            "ships could read the worker's files",
+            place=f"{site_path}: policy.accept_one_user",
+            remedy="for development only, write `policy: {accept_one_user: true}`",
+        )
+    host, port = parse_loopback(site.coordinator, f"{site_path}: coordinator")
+    tell("ONE USER: worker and relay share an OS user. For development only.")
+    paths = SitePaths.of(site, site_path.parent)
+    paths.state.mkdir(parents=True, exist_ok=True)
+    paths.state.chmod(0o700)
+    children = _children(paths, site_path, f"{host}:{port}", site.institution)
+    with stopping(*children):
+        worker = children[0]
+        paths.socket.unlink(missing_ok=True)
+        worker.start()
+        _await_worker(worker, paths.socket)
+        tell(f"{site.institution}: worker is ready, logs under {paths.state}")
+        for child in children[1:]:
+            child.start()
+        tell(f"{site.institution}: connecting to {host}:{port}; Ctrl-C ends")
+        _keep_alive(children, tell)
+
+
+def _children(paths: SitePaths, site_path: Path, coordinator: str, name: str) -> list[Child]:
+    environment = flower_environment(paths.flower)
+    paths.flower.mkdir(exist_ok=True)
+    runtime = f"127.0.0.1:{free_port()}"
+    node_config = f'socket="{paths.socket}" institution="{name}"'
+    return [
+        Child("worker", module_command("client.worker", str(site_path)), environment),
+        Child(
+            "supernode",
+            module_command(
+                _INTERNALS, "supernode", "--insecure", "--superlink", coordinator,
+                "--isolation", "process", "--host", "127.0.0.1", "--port", runtime.split(":")[1],
+                "--node-config", node_config,
+            ),
+            environment,
+            paths.log("supernode"),
+        ),
+        Child(
+            "relay",
+            module_command(_INTERNALS, "superexec", "--insecure", "--runtime-api-address", runtime),
+            environment,
+            paths.log("relay"),
+        ),
+    ]  # fmt: skip
+
+
+def _await_worker(worker: Child, socket: Path) -> None:
+    deadline = time.monotonic() + _READY_LIMIT_S
+    while not socket.exists():
+        _check_final(worker)
+        if worker.exit_code is not None or time.monotonic() > deadline:
+            raise FederationError("the worker did not start", remedy="read what it said above")
+        time.sleep(0.1)
+
+
+def _keep_alive(children: list[Child], tell: Callable[[str], None]) -> None:
+    restarts = {child.name: Restarts(started=time.monotonic()) for child in children}
+    while True:
+        time.sleep(0.2)
+        now = time.monotonic()
+        for child in children:
+            plan = restarts[child.name]
+            if child.exit_code is None:
+                continue
+            if plan.due is None:
+                _check_final(child)
+                pause = plan.plan(now)
+                tell(f"{child.name} ended with {child.exit_code}; again in {pause:.0f} s")
+            elif now >= plan.due:
+                child.start()
+                plan.started, plan.due = now, None
+
+
+def _check_final(child: Child) -> None:
+    if child.name == "worker" and child.exit_code in _FINAL_CODES:
+        raise FederationError(
+            f"the worker refused to run (exit code {child.exit_code})",
+            remedy="read what it said above; nothing was sent to the coordinator",
+        )

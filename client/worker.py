@@ -1,0 +1,113 @@
+"""The institution's worker process: `python -m client.worker SITE`. Trusted, long-lived.
+
+It alone opens data and encoder. It listens on its Unix socket and opens no network socket.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from client.service import serve
+from client.session import Party, Session, refuse_unexpected
+from client.site_paths import SitePaths
+from common.config.site import Site
+from common.errors import FednerError, PolicyError
+from common.io.configs import load_site, load_study
+from common.io.datasets import load_sides
+from common.io.encoders import resolve_encoder
+from common.model.ner import NerModel, set_threads
+from common.policy import decide
+from common.privacy.notice import notices
+from common.wire import MAX_HEADER_BYTES
+
+log = logging.getLogger("fedner.worker")
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def make_session(site: Site, base: Path) -> Session:
+    """Check the policy, then load encoder and data.
+
+    Args:
+        base: folder of the site file, at which relative paths start.
+
+    Raises:
+        PolicyError: the site's policy refuses the study; nothing was opened.
+    """
+    study = load_study(base / site.study)
+    decision = decide(study, site.policy, site.institution)
+    if not decision.allowed:
+        raise PolicyError(
+            "; ".join(decision.reasons),
+            place=f"site {site.institution}",
+            remedy="take part in another study, or change the site's policy on purpose",
+        )
+    for notice in notices(study):
+        log.warning(notice)
+    set_threads(site.threads)
+    folder, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
+    sides = load_sides(site.data, study.task.labels, base)
+    for note, count in sorted(sides.notes.items()):
+        log.info("reading the data: %s: %d", note, count)
+    model = NerModel(folder, study, site.device)
+    party = Party(
+        name=site.institution,
+        policy=site.policy,
+        encoder=encoder.fingerprint,
+        train=model.prepare(sides.train),
+        test=model.prepare(sides.test),
+    )
+    return Session(study, party, model, report=_report)
+
+
+def _report(kind: str, figures: dict[str, float]) -> None:
+    log.info("own %s: %s", kind, ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM or Ctrl-C; an exit code of `common.errors`."""
+    parser = argparse.ArgumentParser(prog="python -m client.worker")
+    parser.add_argument("site", type=Path)
+    path: Path = parser.parse_args(argv).site
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logging.basicConfig(level=logging.WARNING, format=_FORMAT)
+    logging.getLogger("fedner").setLevel(logging.INFO)
+    _quiet_transformers()
+    try:
+        _serve(load_site(path), path.parent)
+    except FednerError as error:
+        log.error("%s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _serve(site: Site, base: Path) -> None:
+    session = make_session(site, base)
+    paths = SitePaths.of(site, base)
+    limit = session.max_body_bytes + MAX_HEADER_BYTES + 8
+    service = serve(
+        paths.socket, session.handle, max_request_bytes=limit, on_error=refuse_unexpected
+    )
+    log.info("%s is ready", site.institution)
+    try:
+        service.wait_for_termination()
+    finally:
+        service.stop()
+
+
+def _quiet_transformers() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Child processes that are started, watched and stopped, each as a process group of its own."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from common.errors import FederationError
+
+GRACE_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Child:
+    """One supervised process.
+
+    Attributes:
+        log: file that takes its output; `None` leaves it on the terminal.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    log: Path | None = None
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        """Start, or start again."""
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(self.log.open("ab")) if self.log else None
+            self.process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment, "PATH": _path_with_python()},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+                start_new_session=True,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """`None` while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    def stop(self) -> None:
+        """SIGTERM to the group, then SIGKILL to what is left after `GRACE_S`."""
+        if self.process is None:
+            return
+        _signal_group(self.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE_S)
+        _signal_group(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """This Python on an installed module; `-P` keeps the current folder out of its path."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def script_command(name: str, *arguments: str) -> list[str]:
+    """A console script that is installed beside this Python."""
+    return [str(Path(sys.executable).parent / name), *arguments]
+
+
+@contextlib.contextmanager
+def stopping(*children: Child) -> Iterator[None]:
+    """Stop the children, last first, however the block ends. SIGTERM counts as Ctrl-C."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for child in reversed(children):
+            child.stop()
+
+
+def free_port() -> int:
+    """A loopback port that no one listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def await_port(host: str, port: int, child: Child, limit_s: float) -> None:
+    """Wait until `child` listens.
+
+    Raises:
+        FederationError: it ended, or did not listen within `limit_s`.
+    """
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
+            return
+        if child.exit_code is not None:
+            break
+        time.sleep(0.1)
+    raise FederationError(
+        f"{child.name} does not listen on {host}:{port}",
+        place=str(child.log) if child.log else None,
+        remedy="read its log; is the port taken?",
+    )
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def _path_with_python() -> str:
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

@@ -1,0 +1,78 @@
+"""`fedner server`: the coordinator."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common.config.canonical import study_yaml
+from common.config.study import Study
+from common.io.configs import load_study
+from common.io.encoders import resolve_encoder
+from common.io.models import save_model
+from common.model.ner import NerModel
+from scripts.console import (
+    out,
+    progress_bars,
+    quiet_libraries,
+    report_table,
+    scores_from_json,
+    show_notices,
+)
+from scripts.verbs.simulate import new_run_path
+from server.run_dir import LOG, METRICS, RunDir
+from server.supervisor import serve_study
+
+
+def command(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).")],
+    address: Annotated[
+        str, typer.Option(help="Where institutions connect; on this machine.")
+    ] = "127.0.0.1:9192",
+    run_path: Annotated[
+        Path | None, typer.Option("--out", help="Run folder to make; by default under runs/.")
+    ] = None,
+) -> None:
+    """Coordinate a study: waits for the institutions, runs the rounds, saves the shared model.
+
+    Example: fedner server federation/study.yaml
+    """
+    quiet_libraries()
+    study = load_study(path)
+    show_notices(study)
+    encoder_dir, _ = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
+    run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
+    out.print(f"run      {run.path}")
+    _serve(study, run, address)
+    model = NerModel(encoder_dir, study, "cpu")
+    model.set_delta(run.load_delta()[0])
+    save_model(model, encoder_dir, run.path / "model", {"rounds": study.training.rounds})
+    last = run.events("evaluation")[-1]
+    out.print(report_table("\nShared model, entities (exact match)",
+                           scores_from_json(last["entities"])))  # fmt: skip
+    out.print(report_table("\nShared model, words", scores_from_json(last["tokens"])))
+    show_notices(study)
+    out.print(f"model    {run.path / 'model'}")
+    out.print(f"metrics  {run.path / METRICS}")
+    out.print(f"log      {run.path / LOG}")
+
+
+def _serve(study: Study, run: RunDir, address: str) -> None:
+    with progress_bars() as bars:
+        task = bars.add_task("waiting for institutions", total=study.training.rounds)
+
+        def on_event(event: Mapping[str, Any]) -> None:
+            if event["event"] == "start":
+                bars.update(task, description="rounds")
+                bars.console.print("all institutions are here")
+            if event["event"] == "round":
+                bars.update(task, completed=event["round"])
+                bars.console.print(
+                    f"round {event['round']}: {len(event['institutions'])} updates, "
+                    f"{event['seconds']:.1f} s"
+                )
+            if event["event"] == "evaluation":
+                bars.console.print(f"round {event['round']}: shared model's F1 {event['f1']:.4f}")
+
+        serve_study(run, address, on_event)

@@ -1,0 +1,133 @@
+"""`fedner server`: starts Flower's SuperLink, submits the study, and watches it to its end."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from common.errors import FederationError
+from common.io.addresses import parse_loopback
+from common.io.atomic import write_bytes
+from common.io.flower_internals import flower_environment
+from common.io.processes import Child, await_port, script_command, stopping
+from server.run_dir import RunDir
+
+CONNECTION: Final = "fedner"
+_START_LIMIT_S: Final = 60.0
+_POLL_S: Final = 0.5
+_FLOWER_POLLS: Final = 20
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+
+
+def serve_study(run: RunDir, address: str, on_event: OnEvent) -> None:
+    """Run the study of a run folder over a SuperLink on `address`.
+
+    Args:
+        address: `host:port`, on this machine.
+        on_event: told each line of the metrics as it comes.
+
+    Raises:
+        ConfigError: an address beyond this machine.
+        FederationError: the SuperLink or the run failed; says where to read why.
+    """
+    host, port = parse_loopback(address, "--address")
+    home = (run.path / "flower").absolute()
+    home.mkdir()
+    environment = flower_environment(home)
+    write_bytes(home / "config.toml", _connections(address).encode())
+    link = Child(
+        "superlink",
+        script_command(
+            "flower-superlink", "--insecure", "--host", host, "--port", str(port),
+            "--disable-runtime-dependency-installation",
+        ),
+        environment,
+        run.path / "superlink.log",
+    )  # fmt: skip
+    with stopping(link):
+        link.start()
+        await_port(host, port, link, _START_LIMIT_S)
+        _submit(run, environment)
+        _watch(run, link, environment, on_event)
+
+
+def bundle_root() -> Path:
+    """The folder that Flower bundles: the checkout that this package was installed from.
+
+    Raises:
+        FederationError: fedner was not installed from a checkout (`pip install -e .`).
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        raise FederationError(
+            "the coordinator needs the checkout that fedner was installed from",
+            place=str(root),
+            remedy="install with `pip install -e .` in a checkout",
+        )
+    return root
+
+
+def _connections(address: str) -> str:
+    return (
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n'
+        f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
+    )
+
+
+def _flwr(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        script_command("flwr", *arguments),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def _submit(run: RunDir, environment: Mapping[str, str]) -> None:
+    config = f"run-dir={json.dumps(str(run.path.absolute()))}"
+    done = _flwr(environment, "run", str(bundle_root()), CONNECTION, "--run-config", config)
+    write_bytes(run.path / "submit.log", (done.stdout + done.stderr).encode())
+    if done.returncode != 0:
+        raise FederationError(
+            f"Flower did not take the study (exit code {done.returncode})",
+            place=str(run.path / "submit.log"),
+            remedy="read the file",
+        )
+
+
+def _watch(run: RunDir, link: Child, environment: Mapping[str, str], on_event: OnEvent) -> None:
+    seen = polls = 0
+    while True:
+        time.sleep(_POLL_S)
+        state = run.status()
+        events = run.events()
+        for event in events[seen:]:
+            on_event(event)
+        seen = len(events)
+        if state["state"] == "finished":
+            return
+        if state["state"] == "failed":
+            raise FederationError(state["message"], place=str(run.path))
+        polls += 1
+        dead = polls % _FLOWER_POLLS == 0 and _flower_gave_up(environment)
+        if link.exit_code is not None or dead:
+            raise FederationError(
+                "Flower ended the run",
+                place=str(run.path / "superlink.log"),
+                remedy=f"read it, and {run.path / 'run.log'}",
+            )
+
+
+def _flower_gave_up(environment: Mapping[str, str]) -> bool:
+    listed = _flwr(environment, "list", CONNECTION, "--format", "json")
+    try:
+        runs = json.loads(listed.stdout).get("runs", [])
+    except ValueError:
+        return False
+    return bool(runs) and all(str(r.get("status", "")).startswith("finished") for r in runs)
