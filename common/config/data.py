@@ -21,6 +21,7 @@ class Source:
         documents: TSV of document id, first sentence index, number of sentences (CoNLL files
             that carry no document marks).
         patients: TSV of document id and patient id.
+        patient_per_document: every document is about a patient of its own.
     """
 
     format: Literal["conll", "brat", "pubtator", "jsonl"]
@@ -30,12 +31,15 @@ class Source:
     delimiter: str | None = None
     documents: str | None = None
     patients: str | None = None
+    patient_per_document: bool = False
 
     @model_validator(mode="after")
-    def _conll_only(self) -> "Source":
+    def _consistent(self) -> "Source":
         given = self.scheme != "iob2" or self.column != -1 or self.delimiter or self.documents
         if self.format != "conll" and given:
             raise ValueError("scheme, column, delimiter and documents belong to format: conll")
+        if self.patients and self.patient_per_document:
+            raise ValueError("give `patients` or `patient_per_document`, not both")
         return self
 
 

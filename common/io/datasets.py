@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.config.data import Data, Source
@@ -44,7 +44,10 @@ def load_source(source: Source, base: Path) -> tuple[Corpus, Counter[str]]:
         documents_table=base / source.documents if source.documents else None,
         patients_table=base / source.patients if source.patients else None,
     )
-    return result.documents, Counter(result.notes)
+    documents = result.documents
+    if source.patient_per_document:
+        documents = tuple(replace(d, patient_id=d.patient_id or d.doc_id) for d in documents)
+    return documents, Counter(result.notes)
 
 
 def load_sides(data: Data, labels: Sequence[str], base: Path) -> Sides:
