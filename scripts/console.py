@@ -1,6 +1,7 @@
 """What the command line shows: notices, tables, progress, errors."""
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,8 +22,9 @@ from common.errors import FednerError
 from common.metrics.entities import Scores
 from common.privacy.notice import notices
 
-out = Console()
-err = Console(stderr=True)
+_WIDE = None if sys.stdout.isatty() else 110
+out = Console(emoji=False, width=_WIDE)
+err = Console(emoji=False, stderr=True)
 
 
 def show_notices(study: Study) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ def resolve_encoder(name: str, weights_sha256: str) -> tuple[Path, EncoderInfo]:
         EncoderError: not imported, altered since, or other weights than the study pins.
     """
     folder = encoders_home() / name
-    if folder.is_dir():
+    if (folder / MANIFEST).is_file():
         info = verify_encoder(name)
     elif Path(name).is_dir() and (Path(name) / WEIGHTS).is_file():
         folder = Path(name)
@@ -224,11 +225,10 @@ def _package_folder(package: str) -> Path:
 
 def _download(name: str, target: Path) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         snapshot_download(name, local_dir=target, allow_patterns=[*_KEPT, "pytorch_model.bin"])
-    except (OSError, HfHubHTTPError, HFValidationError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 - a proxy's refusal is of the HTTP client's own type
         raise EncoderError(
             f"the model hub gave no {name}: {type(error).__name__}",
             place=name,
@@ -245,6 +245,8 @@ def _copy_files(origin: Path, staged: Path) -> None:
     if not (staged / WEIGHTS).exists() and (origin / "pytorch_model.bin").is_file():
         _convert(origin / "pytorch_model.bin", staged / WEIGHTS)
     missing = [name for name in ("config.json", WEIGHTS) if not (staged / name).exists()]
+    if not any((staged / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        missing.append("tokenizer.json")
     if missing:
         raise EncoderError(
             f"no encoder here: {', '.join(missing)} missing",
@@ -262,5 +264,12 @@ def _convert(pickled: Path, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    state = torch.load(pickled, map_location="cpu", weights_only=True)
-    save_file({k: v.contiguous().clone() for k, v in state.items()}, target, {"format": "pt"})
+    try:
+        state = torch.load(pickled, map_location="cpu", weights_only=True)
+        save_file({k: v.contiguous().clone() for k, v in state.items()}, target, {"format": "pt"})
+    except (pickle.UnpicklingError, EOFError, RuntimeError, AttributeError) as error:
+        raise EncoderError(
+            f"not weights that may be read: {type(error).__name__}",
+            place=str(pickled),
+            remedy="take the encoder from a source you trust, as model.safetensors",
+        ) from None

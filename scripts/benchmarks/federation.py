@@ -105,9 +105,7 @@ def _commit() -> str:
 
 def _print_table(study: Study, options: argparse.Namespace) -> None:
     rows = [
-        r
-        for r in _lines(options.out)
-        if r["study"] == study.study and r["seed"] in options.seeds
+        r for r in _lines(options.out) if r["study"] == study.study and r["seed"] in options.seeds
     ]
     names = [POOLED, FEDERATED, *study.federation.institutions]
     print(f"\n| trained by | {' | '.join(f'seed {s}' for s in options.seeds)} | mean | sd |")

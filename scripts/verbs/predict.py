@@ -10,6 +10,7 @@ import typer
 from common.data.conll import ConllOptions, render_conll
 from common.data.jsonl import render_jsonl
 from common.data.records import Document
+from common.data.respace import respace
 from common.errors import DataError, UsageError
 from common.io.corpus import load_documents, save_documents
 from common.io.models import load_model
@@ -74,6 +75,10 @@ def _read(text: str | None, path: Path | None, format: str) -> tuple[Document, .
 
 
 def _write(documents: list[Document], to: str, output: Path | None) -> None:
+    if to == "conll":
+        documents = [respace(d) for d in documents]
+    if to == "brat":
+        documents = [replace(d, sentences=None, tokens=None) for d in documents]
     if output is not None:
         save_documents(documents, output, check_format(to))
     elif to == "conll":

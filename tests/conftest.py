@@ -1,0 +1,57 @@
+"""What all tests share: nothing of the user's own is read, nothing is sent, little is computed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "NO_COLOR": "1",
+    "COLUMNS": "200",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment(tmp_path_factory):
+    """A home of the tests' own; children inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setenv("FEDNER_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("FLWR_HOME", str(tmp_path_factory.mktemp("flower")))
+        yield os.environ
+
+
+@pytest.fixture(scope="session")
+def torch_quiet(environment):
+    """One thread, and none of the libraries' chatter; for tests that build models."""
+    import torch
+
+    from scripts.console import quiet_libraries
+
+    quiet_libraries()
+    torch.set_num_threads(1)
+    return torch
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(torch_quiet, tmp_path_factory) -> Path:
+    """Folder of a tiny BERT with random weights, the same in every session."""
+    return tiny.bert_folder(tmp_path_factory.mktemp("encoder") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tiny_encoder):
+    """Makes the YAML text of a small study on `tiny_encoder`; see `tests.tiny.study_text`."""
+
+    def make(**changes: str) -> str:
+        return tiny.study_text(tiny_encoder, **changes)
+
+    return make
