@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from common.wire import MAX_HEADER_BYTES
 
 log = logging.getLogger("fedner.worker")
 
+_SAY_EVERY_S: Final = 10.0
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -51,8 +53,6 @@ def make_session(site: Site, base: Path) -> Session:
     set_threads(site.threads)
     folder, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     sides = load_sides(site.data, study.task.labels, base)
-    for note, count in sorted(sides.notes.items()):
-        log.info("reading the data: %s: %d", note, count)
     model = NerModel(folder, study, site.device)
     party = Party(
         name=site.institution,
@@ -61,7 +61,24 @@ def make_session(site: Site, base: Path) -> Session:
         train=model.prepare(sides.train),
         test=model.prepare(sides.test),
     )
-    return Session(study, party, model, report=_report)
+    for note, count in sorted(sides.notes.items()):
+        log.info("reading the data: %s: %d", note, count)
+    for side in ("train", "test"):
+        for note, count in getattr(party, side).notes().items():
+            log.info("preparing %s: %s: %d", side, note, count)
+    return Session(study, party, model, progress=_Pace().step, report=_report)
+
+
+class _Pace:
+    """A line in the log about every ten seconds of training."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def step(self, done: int, total: int) -> None:
+        if time.monotonic() - self._said > _SAY_EVERY_S or done == total:
+            self._said = time.monotonic()
+            log.info("training: step %d of %d", done, total)
 
 
 def _report(kind: str, figures: dict[str, float]) -> None:

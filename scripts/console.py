@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from common.config.study import Study
 from common.errors import FednerError
@@ -37,9 +38,9 @@ def show_notices(study: Study) -> None:
 def show_error(error: FednerError) -> None:
     """One error: place, what is wrong, remedy."""
     head = f"{error.place}: " if error.place else ""
-    err.print(f"[bold red]error[/] {head}{error.message}", highlight=False, markup=True)
+    err.print(Text.assemble(("error ", "bold red"), f"{head}{error.message}"), soft_wrap=True)
     if error.remedy:
-        err.print(f"  [green]remedy:[/] {error.remedy}", highlight=False)
+        err.print(Text.assemble(("  remedy: ", "green"), error.remedy), soft_wrap=True)
 
 
 def report_table(title: str, report: Mapping[str, Scores]) -> Table:

@@ -1,5 +1,6 @@
 """A whole study on one machine: the same worker sessions, the same bytes, no processes."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from common.io.flower_internals import LocalGrid
 from common.model.ner import NerModel
 from server.app import run_study
 from server.run_dir import RunDir
+
+log = logging.getLogger("fedner.simulation")
 
 SIMULATED_POLICY: Final = Policy(accept_privacy_none=True, accept_secure_aggregation_none=True)
 
@@ -67,6 +70,8 @@ class Bench:
             train=model.prepare(self.sides[name].train),
             test=model.prepare(self.sides[name].test),
         )
+        log.info("%s: reading %s", name, self.sides[name].notes or "clean")
+        log.info("%s: preparing train %s, test %s", name, party.train.notes(), party.test.notes())
         progress = None if on_step is None else lambda done, of: on_step(name, done, of)
         return Session(self.study, party, model, progress=progress)
 

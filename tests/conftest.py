@@ -18,6 +18,14 @@ ENVIRONMENT = {
 }
 
 
+def pytest_configure(config):
+    """Warnings of a library about another library, which nobody here can mend."""
+    # peft 0.21 reads a property that transformers 5.23 deprecates
+    config.addinivalue_line(
+        "filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory):
     """A home of the tests' own; children inherit it."""

@@ -128,9 +128,7 @@ def _save_wordpiece(folder: Path, vocabulary: list[str], tokenizer_class: str) -
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", "utf-8")
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     settings = {"tokenizer_class": tokenizer_class, "do_lower_case": True}
-    _write_json(
-        folder / "tokenizer_config.json", settings | dict(zip(names, SPECIAL, strict=True))
-    )
+    _write_json(folder / "tokenizer_config.json", settings | dict(zip(names, SPECIAL, strict=True)))
 
 
 def _write_json(path: Path, value: dict) -> None:

@@ -6,7 +6,7 @@ the sum of all updates, is all that a coordinator keeps.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from common.data.encode import (
     make_windows,
     tags_of,
 )
-from common.data.flatten import flatten
+from common.data.flatten import FlattenCounts, flatten_all
 from common.data.records import Document, Entity
 from common.data.sentences import tokenise
 from common.errors import DataError
@@ -43,12 +43,19 @@ class Prepared:
         windows: their model inputs.
         tags: gold tag index per word, per document.
         report: what word tags can't hold.
+        flattened: how nested, overlapping and discontinuous entities were resolved.
     """
 
     documents: tuple[Document, ...]
     windows: tuple[Window, ...]
     tags: tuple[tuple[int, ...], ...]
     report: TagReport
+    flattened: FlattenCounts
+
+    def notes(self) -> dict[str, int]:
+        """Everything that was resolved or can't be held, by name; zeros left out."""
+        counts = {**asdict(self.flattened), **asdict(self.report)}
+        return {k: v for k, v in counts.items() if v and k not in {"kept", "entities"}}
 
     @property
     def examples(self) -> Examples:
@@ -92,13 +99,13 @@ class NerModel:
 
     def prepare(self, documents: Sequence[Document]) -> Prepared:
         """Tokenise, flatten, cut and tag. Labels must already be the study's."""
-        ready = tuple(flatten(tokenise(document))[0] for document in documents)
+        ready, flattened = flatten_all(tokenise(document) for document in documents)
         windows = make_windows(
             ready, self.tokenizer.encode_words, self.tokenizer.window_options(self.study.text)
         )
         tagged = [tags_of(document, self.labels) for document in ready]
         report = sum((r for _, r in tagged), TagReport())
-        return Prepared(ready, windows, tuple(tags for tags, _ in tagged), report)
+        return Prepared(ready, windows, tuple(tags for tags, _ in tagged), report, flattened)
 
     def set_delta(self, delta: Vector | None) -> None:
         """Set the trained weights to `initial + delta`; `None` stands for zeros."""

@@ -116,8 +116,7 @@ def test_every_build_starts_from_the_same_weights_whatever_torchs_seed(build, fa
     assert one.initial.tobytes() == other.initial.tobytes()
     assert one.initial_digest == other.initial_digest
     assert all(
-        p.equal(q)
-        for p, q in zip(one.module.parameters(), other.module.parameters(), strict=True)
+        p.equal(q) for p, q in zip(one.module.parameters(), other.module.parameters(), strict=True)
     )
 
 
@@ -245,9 +244,9 @@ def test_merged_adapters_give_the_adapted_models_logits(build, family):
 def saved(build, tmp_path):
     """Trains, saves and returns model and folder."""
 
-    def save(family="bert", mode="full"):
+    def save(family="bert", mode="full", epochs=1):
         model = build(family, mode, batch_size=2)
-        model.fit(model.prepare(DOCUMENTS), ONE_STEP, epochs=8)
+        model.fit(model.prepare(DOCUMENTS), ONE_STEP, epochs)
         save_model(model, build.folder(family), tmp_path / "model", {"rounds": 1})
         return model, tmp_path / "model"
 
@@ -257,7 +256,7 @@ def saved(build, tmp_path):
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_model_predicts_what_it_did_before(saved, family, mode):
-    model, folder = saved(family, mode)
+    model, folder = saved(family, mode, epochs=25)
     again = load_model(folder, "cpu")
     before, after = model.prepare(DOCUMENTS), again.prepare(DOCUMENTS)
     assert before.windows == after.windows
