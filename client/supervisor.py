@@ -17,6 +17,7 @@ from common.io.processes import Child, free_port, module_command, stopping
 log = logging.getLogger("fedner.client")
 
 _INTERNALS: Final = "common.io.flower_internals"
+_WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _READY_LIMIT_S: Final = 600.0
 _MAX_PAUSE_S: Final = 30.0
 _FINAL_CODES: Final = frozenset(e.exit_code for e in FednerError.__subclasses__())
@@ -80,7 +81,7 @@ def _children(paths: SitePaths, site_path: Path, coordinator: str, name: str) ->
     runtime = f"127.0.0.1:{free_port()}"
     node_config = f'socket="{paths.socket}" institution="{name}"'
     return [
-        Child("worker", module_command("client.worker", str(site_path)), environment),
+        Child("worker", module_command("client.worker", str(site_path)), _WORKER_ENVIRONMENT),
         Child(
             "supernode",
             module_command(

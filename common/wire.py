@@ -82,8 +82,12 @@ def encode(message: Request | Reply) -> bytes:
     """The bytes of a request or a reply."""
     header = {k: v for k, v in asdict(message).items() if k != "body"}
     header["body_sha256"] = hashlib.sha256(message.body).hexdigest()
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode("ascii")
+    text = _header_text(header)
     return b"".join((MAGIC, struct.pack(">I", len(text)), text, message.body))
+
+
+def _header_text(header: dict[str, Any]) -> bytes:
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def decode_request(data: bytes) -> Request:
@@ -107,6 +111,8 @@ def decode_reply(data: bytes) -> Reply:
     facts = header["facts"]
     if not set(facts) <= CLEAR_FACTS or any(type(v) not in {str, int} for v in facts.values()):
         raise ProtocolError("a reply states facts that are not on the allow-list")
+    if facts and header["kind"] != "hello":
+        raise ProtocolError("a reply states facts that only `hello` asks for")
     if header["refusal"] and header["refusal"] not in set(Refusal):
         raise ProtocolError("a reply has an unknown refusal code")
     return Reply(**header, body=body)
@@ -134,6 +140,8 @@ def _parse_header(text: bytes, keys: dict[str, type]) -> dict[str, Any]:
         header = json.loads(text.decode("ascii"))
     except (ValueError, RecursionError):
         raise ProtocolError("the header is not JSON") from None
+    if _header_text(header) != text:
+        raise ProtocolError("the header is not written as `encode` writes it")
     expected = keys | {"body_sha256": str}
     if not isinstance(header, dict) or set(header) != set(expected):
         raise ProtocolError("the header does not have exactly its keys")

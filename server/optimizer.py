@@ -19,12 +19,12 @@ def weighted_mean(updates: Mapping[str, Vector], weights: Mapping[str, float]) -
 
     Summed in the order of `weights` (the roster), so that the order of arrival never shows.
     """
-    total = sum(weights[name] for name in updates)
+    present = [name for name in weights if name in updates]
+    total = sum(weights[name] for name in present)
     mean: Vector | None = None
-    for name in weights:
-        if name in updates:
-            part = updates[name] * np.float32(weights[name] / total)
-            mean = part if mean is None else np.add(mean, part, out=mean)
+    for name in present:
+        part = updates[name] * np.float32(weights[name] / total)
+        mean = part if mean is None else np.add(mean, part, out=mean)
     if mean is None:
         raise ValueError("no updates")
     return mean
@@ -44,9 +44,11 @@ class ServerOptimizer:
 
     @classmethod
     def start(cls, settings: Aggregation, dimension: int) -> "ServerOptimizer":
-        """State before round 1."""
+        """State before round 1; FedAdam's second moment starts at tau², the paper's least."""
         width = dimension if settings.optimizer == "fedadam" else 0
-        return cls(settings, np.zeros(dimension, np.float32), np.zeros((2, width), np.float32))
+        moments = np.zeros((2, width), np.float32)
+        moments[1] = settings.tau**2
+        return cls(settings, np.zeros(dimension, np.float32), moments)
 
     def step(self, mean_update: Vector) -> None:
         """Move `delta` by one round.

@@ -6,9 +6,17 @@ from dataclasses import asdict
 
 import yaml
 
+from common.config.load import FLOAT
 from common.config.study import Study
 
 HASH_LABEL = b"fedner study v1\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes the text `1e5`, which `parse_study` would read as a number."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 
 
 def canonical_bytes(study: Study) -> bytes:
@@ -21,7 +29,9 @@ def canonical_bytes(study: Study) -> bytes:
 
 def study_yaml(study: Study) -> str:
     """YAML of all but `simulation`; `parse_study` of it has the same hash."""
-    text: str = yaml.safe_dump(json.loads(canonical_bytes(study)), sort_keys=False)
+    text: str = yaml.dump(
+        json.loads(canonical_bytes(study)), Dumper=_Dumper, sort_keys=False
+    )
     return text
 
 

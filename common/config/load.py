@@ -17,7 +17,7 @@ from common.errors import ConfigError
 Config = TypeVar("Config", Study, Site)
 YamlPath = tuple[str | int, ...]
 
-_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
 _REMEDIES = {
     "privacy": "this version has no privacy mechanism: write `privacy: none` in so many words, "
     "or wait for the version that has the one you need; nothing weaker is put in its place",
@@ -30,20 +30,22 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice and reads `1e-4` as a number (YAML 1.2)."""
 
 
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if key.value in seen:
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[str, Any]:
+    """Keys are text as it is written: `2020-01-01` and `true` are no dates or booleans there."""
+    content: dict[str, Any] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key.start_mark)
+        if key.value in content:
             raise yaml.MarkedYAMLError(
                 problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
             )
-        seen.add(key.value)
-    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True)
-            for k, v in node.value}  # fmt: skip
+        content[key.value] = loader.construct_object(value, deep=True)
+    return content
 
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 
 
 def parse_study(text: str, source: str) -> Study:
@@ -73,10 +75,10 @@ def parse_any(text: str, source: str) -> Study | Site:
 def _parse(text: str, source: str, schema: type[Config]) -> Config:
     raw, lines = _load(text, source)
     try:
-        return TypeAdapter(schema).validate_json(json.dumps(raw, allow_nan=False, default=str))
+        return TypeAdapter(schema).validate_json(json.dumps(raw, default=str))
     except ValueError as error:
         if not isinstance(error, ValidationError):
-            raise ConfigError("numbers must be finite", place=source) from None
+            raise ConfigError("a number has too many digits", place=source) from None
         found = [_describe(e, source, lines, schema) for e in error.errors()]
     place, message, remedy = found[0]
     more = "".join(f"\n  also {p}: {m}" for p, m, _ in found[1:])
@@ -84,8 +86,8 @@ def _parse(text: str, source: str, schema: type[Config]) -> Config:
 
 
 def _load(text: str, source: str) -> tuple[dict[str, Any], dict[YamlPath, int]]:
-    loader = _StrictLoader(text)
     try:
+        loader = _StrictLoader(text)
         node = loader.get_single_node()
         raw = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
@@ -94,8 +96,9 @@ def _load(text: str, source: str) -> tuple[dict[str, Any], dict[YamlPath, int]]:
         raise ConfigError(f"not valid YAML: {error.problem}", place=place) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"not valid YAML: {error}", place=source) from None
-    finally:
-        loader.dispose()
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        # PyYAML on a tag that does not fit its value (`!!bool foo`), or nested too deep
+        raise ConfigError(f"not valid YAML: {type(error).__name__}", place=source) from None
     if node is None or not isinstance(raw, dict):
         raise ConfigError("expected a mapping of keys at the top", place=f"{source}:1")
     return raw, dict(_lines(node, ()))

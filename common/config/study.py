@@ -161,7 +161,7 @@ class Federation:
         if len(set(names)) != len(names):
             raise ValueError("institutions must be distinct")
         for name in names:
-            if not re.match(NAME_PATTERN, name):
+            if not re.fullmatch(NAME_PATTERN, name):
                 raise ValueError(f"{name!r} is not a name: lower-case letters, digits, - and _")
         return names
 

@@ -72,7 +72,11 @@ def script_command(name: str, *arguments: str) -> list[str]:
 
 @contextlib.contextmanager
 def stopping(*children: Child) -> Iterator[None]:
-    """Stop the children, last first, however the block ends. SIGTERM counts as Ctrl-C."""
+    """Stop the children, last first, however the block ends.
+
+    SIGTERM counts as Ctrl-C. While children are being stopped (a few seconds each at most) both
+    are ignored, so that an impatient second one leaves no process behind.
+    """
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -81,9 +85,12 @@ def stopping(*children: Child) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        interrupts = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for child in reversed(children):
             child.stop()
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupts)
 
 
 def free_port() -> int:

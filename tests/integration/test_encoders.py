@@ -142,6 +142,7 @@ class _Evil:
         return os.mkdir, (os.environ["FEDNER_HOME"] + "/executed",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("content", ["pickle", "torch", b"", b"\x80\x04garbage", b"PK\x03\x04"])
 def test_a_hostile_or_broken_pickle_is_refused_unexecuted(source, home, content):
     import torch
