@@ -138,9 +138,10 @@ def _split(data: bytes, keys: dict[str, type]) -> tuple[dict[str, Any], bytes]:
 def _parse_header(text: bytes, keys: dict[str, type]) -> dict[str, Any]:
     try:
         header = json.loads(text.decode("ascii"))
+        as_encoded = _header_text(header)
     except (ValueError, RecursionError):
         raise ProtocolError("the header is not JSON") from None
-    if _header_text(header) != text:
+    if as_encoded != text:
         raise ProtocolError("the header is not written as `encode` writes it")
     expected = keys | {"body_sha256": str}
     if not isinstance(header, dict) or set(header) != set(expected):

@@ -162,7 +162,7 @@ class Coordinator:
             part = Evaluation(labels, counts)
             total = part if total is None else total + part
             names.append(name)
-        self._require(len(names), "was evaluated", round_)
+        self._require(len(names), "were evaluated", round_)
         if total is not None:
             self._record(
                 "evaluation",

@@ -1,5 +1,6 @@
 """What all tests share: nothing of the user's own is read, nothing is sent, little is computed."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def environment(tmp_path_factory):
         patch.setenv("FEDNER_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("FLWR_HOME", str(tmp_path_factory.mktemp("flower")))
         yield os.environ
+
+
+@pytest.fixture(autouse=True)
+def own_log():
+    """What a run set up for its log is undone, so that `caplog` hears the next test."""
+    logger = logging.getLogger("fedner")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    for handler in logger.handlers:
+        if handler not in before[0]:
+            handler.close()
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def _write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value), "utf-8")
 
 
-def study_text(encoder: Path, **changes: str) -> str:
+def study_text(encoder: Path, /, **changes: str) -> str:
     """A small study as YAML.
 
     Args:
@@ -147,7 +147,8 @@ def study_text(encoder: Path, **changes: str) -> str:
         "encoder": f"{{name: {encoder}, weights_sha256: {sha256(encoder / 'model.safetensors')}}}",
         "text": "{max_tokens: 48, overlap_tokens: 8}",
         "model": "{train: full}",
-        "training": "{rounds: 2, batch_size: 8, learning_rate: 1e-2, precision: float32}",
+        "training": "{rounds: 2, local_epochs: 4, batch_size: 4, learning_rate: 5e-3, "
+        "precision: float32}",
         "federation": f"{{institutions: [{', '.join(INSTITUTIONS)}], deadline_s: 120}}",
         "privacy": "none",
         "secure_aggregation": "none",
@@ -156,6 +157,6 @@ def study_text(encoder: Path, **changes: str) -> str:
     return "".join(f"{key}: {value}\n" for key, value in (sections | changes).items())
 
 
-def study(encoder: Path, **changes: str) -> Study:
+def study(encoder: Path, /, **changes: str) -> Study:
     """The study of `study_text`."""
     return parse_study(study_text(encoder, **changes), "tiny.yaml")

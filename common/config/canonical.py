@@ -29,9 +29,7 @@ def canonical_bytes(study: Study) -> bytes:
 
 def study_yaml(study: Study) -> str:
     """YAML of all but `simulation`; `parse_study` of it has the same hash."""
-    text: str = yaml.dump(
-        json.loads(canonical_bytes(study)), Dumper=_Dumper, sort_keys=False
-    )
+    text: str = yaml.dump(json.loads(canonical_bytes(study)), Dumper=_Dumper, sort_keys=False)
     return text
 
 

@@ -80,7 +80,8 @@ def count_entities(
 def report(counts: LabelCounts) -> dict[str, Scores]:
     """Scores per label, then `micro`, `macro` and `weighted` averages.
 
-    `macro` is the plain mean over labels, `weighted` the mean by gold support.
+    `macro` is the plain mean over labels, `weighted` the mean by gold support. A label that never
+    occurs counts as 0 in `macro`; seqeval, which is told no labels, leaves it out.
     """
     per_label = {label: scores(c) for label, c in counts.by_label.items()}
     total = sum(counts.by_label.values(), Counts())

@@ -1,0 +1,228 @@
+"""Real processes on loopback: `fedner server`, two `fedner client`s, Flower between them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from common.config.load import parse_study
+from common.io.models import load_model
+from common.io.processes import free_port
+from scripts.cli import app
+from scripts.simulation import Bench, simulate
+from server.run_dir import RunDir
+from tests import tiny
+
+FEDNER = str(Path(sys.executable).parent / "fedner")
+LIMIT_S = 240.0
+
+
+class Command:
+    """One running `fedner` command and every process that ever was below it."""
+
+    def __init__(self, log: Path, *arguments: str):
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [FEDNER, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        self._seen: dict[int, psutil.Process] = {}
+
+    def look(self) -> list[psutil.Process]:
+        """The processes below it now."""
+        try:
+            now = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            now = []
+        self._seen |= {p.pid: p for p in now}
+        return now
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+    def await_end(self, limit_s: float = LIMIT_S) -> int:
+        deadline = time.monotonic() + limit_s
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, self.text
+            self.look()
+            time.sleep(0.1)
+        return self.process.returncode
+
+    def left(self) -> list[str]:
+        """Command lines of what outlived it."""
+        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=5)
+        return [" ".join(p.cmdline()) for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+    def destroy(self) -> None:
+        self.look()
+        self.process.kill()
+        self.process.wait()
+        for process in self._seen.values():
+            if process.is_running():
+                process.kill()
+
+
+class Federation:
+    """One server and two clients on a study dealt out by `fedner data deal`."""
+
+    def __init__(self, folder: Path, study_text: str):
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        (folder / "study.yaml").write_text(study_text)
+        address = f"127.0.0.1:{free_port()}"
+        deal = ["data", "deal", f"{folder}/study.yaml", "--out", f"{folder}/f"]
+        done = CliRunner().invoke(app, [*deal, "--coordinator", address])
+        assert done.exit_code == 0, done.output
+        self.run = RunDir(folder / "run")
+        sites = [folder / "f" / name / "site.yaml" for name in tiny.INSTITUTIONS]
+        study = str(folder / "f" / "study.yaml")
+        self.server = Command(
+            folder / "server.log",
+            "server",
+            study,
+            "--address",
+            address,
+            "--out",
+            str(self.run.path),
+        )
+        self.clients = [Command(site.parent / "client.log", "client", str(site)) for site in sites]
+
+    @property
+    def commands(self) -> list[Command]:
+        return [self.server, *self.clients]
+
+    def await_event(self, kind: str) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not self.run.events(kind):
+            for command in self.commands:
+                assert command.process.poll() is None, command.text
+                command.look()
+            assert time.monotonic() < deadline, self.server.text
+            time.sleep(0.05)
+
+    def finish(self) -> int:
+        """The server's exit code; meanwhile the clients are looked at, too."""
+        deadline = time.monotonic() + LIMIT_S
+        while self.server.process.poll() is None and time.monotonic() < deadline:
+            for command in self.commands:
+                command.look()
+            time.sleep(0.1)
+        return self.server.await_end(1.0)
+
+    def close(self) -> None:
+        for command in self.commands:
+            command.destroy()
+        shutil.rmtree(self.folder / "run" / "flower", ignore_errors=True)
+
+
+def _simulated(study_text: str, folder: Path) -> RunDir:
+    study = parse_study(study_text, "study.yaml")
+    bench = Bench.of(study, folder)
+    run = RunDir.create(folder / "simulated", study_text)
+    simulate(bench, run, bench.model("cpu"))
+    return run
+
+
+def _check_equal(run: RunDir, simulated: RunDir) -> None:
+    one, other = run.load_delta()[0], simulated.load_delta()[0]
+    assert np.allclose(one, other, atol=1e-6)
+    assert np.abs(one).max() > 1e-3
+    for kind in ("start", "round", "evaluation"):
+        pair = [[{**e, "seconds": 0} for e in r.events(kind)] for r in (run, simulated)]
+        assert pair[0] == pair[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_study, tmp_path_factory):
+    """A federation whose server is done, its clients still there; and its simulation."""
+    folder = tmp_path_factory.mktemp("p")
+    text = tiny_study()
+    federation = Federation(folder / "real", text)
+    try:
+        code = federation.finish()
+        yield federation, code, _simulated(text, folder)
+    finally:
+        federation.close()
+
+
+def test_processes_give_the_same_model_as_the_simulation(finished):
+    federation, code, simulated = finished
+    assert code == 0, federation.server.text
+    assert federation.run.status()["state"] == "finished"
+    _check_equal(federation.run, simulated)
+    assert simulated.events("evaluation")[-1]["f1"] > 0.05
+    delta, _ = federation.run.load_delta()
+    saved = load_model(federation.run.path / "model", "cpu")
+    assert saved.layout.size == delta.size
+
+
+def test_a_finished_server_leaves_no_process_behind(finished):
+    federation, _, _ = finished
+    assert federation.server.left() == []
+
+
+def test_the_terminal_says_that_there_is_no_privacy_and_one_user(finished):
+    federation, _, _ = finished
+    for command in federation.commands:
+        assert "PRIVACY: NONE" in command.text
+        assert "Traceback" not in command.text
+    for client in federation.clients:
+        assert "ONE USER" in client.text
+
+
+def test_own_figures_and_documents_stay_with_the_institution(finished):
+    federation, _, _ = finished
+    for client in federation.clients:
+        assert "own train" in client.text
+    logs = "".join(p.read_text("utf-8", "replace") for p in federation.run.path.glob("*.log"))
+    assert "own train" not in logs
+    for site in (federation.folder / "f").glob("*/train.jsonl"):
+        patient = site.read_text().split('"patient_id": "')[1].split('"')[0]
+        assert patient not in logs + (federation.run.path / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("index", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
+def test_an_interrupted_client_ends_with_130_and_leaves_no_process(finished, index, number):
+    client = finished[0].clients[index]
+    below = client.look()
+    assert client.process.poll() is None
+    assert len(below) >= 3  # worker, supernode, relay
+    client.process.send_signal(number)
+    assert client.await_end(30) == 130
+    assert client.left() == []
+    assert "Traceback" not in client.text
+
+
+@pytest.mark.slow
+def test_a_relay_killed_in_the_middle_does_not_prevent_the_finish(tiny_study, tmp_path):
+    text = tiny_study(
+        training="{rounds: 4, local_epochs: 8, batch_size: 4, learning_rate: 5e-3, "
+        "precision: float32}"
+    )
+    federation = Federation(tmp_path / "real", text)
+    try:
+        federation.await_event("round")
+        killed = [p for p in federation.clients[0].look() if "superexec" in p.cmdline()]
+        assert killed
+        for process in killed:
+            process.send_signal(signal.SIGKILL)
+        assert federation.finish() == 0, federation.server.text
+        assert "relay ended with -9" in federation.clients[0].text
+        _check_equal(federation.run, _simulated(text, tmp_path))
+    finally:
+        federation.close()

@@ -1,0 +1,511 @@
+"""Study and site files are read strictly, and the study's hash covers what the study says."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.config.canonical import canonical_bytes, study_hash, study_yaml
+from common.config.load import parse_any, parse_site, parse_study
+from common.config.site import Site
+from common.config.study import Study
+from common.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SAMPLES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+
+STUDY = f"""\
+study: zorblax-trial
+task:
+  labels: [Disease, Drug]
+encoder: {{name: tiny, weights_sha256: {"ab" * 32}}}
+text: {{max_tokens: 64, overlap_tokens: 8}}
+model: {{train: full}}
+training: {{rounds: 3, learning_rate: 1e-4}}
+federation:
+  institutions: [north, south, west]
+privacy: none
+secure_aggregation: none
+"""
+
+SITE = """\
+institution: north
+study: study.yaml
+data:
+  train: {format: jsonl, path: train.jsonl}
+  test: {format: jsonl, path: test.jsonl}
+coordinator: 127.0.0.1:9092
+state: state
+policy: {accept_privacy_none: true}
+"""
+
+FULL = f"""\
+study: everything
+task: {{kind: ner, labels: [Disease, Drug]}}
+encoder: {{name: tiny, weights_sha256: {"ab" * 32}}}
+text: {{context: document, max_tokens: 64, overlap_tokens: 8}}
+model:
+  train: lora
+  dropout: 0.1
+  lora: {{rank: 4, alpha: 8, dropout: 0.1, targets: [query, value]}}
+training:
+  rounds: 3
+  local_epochs: 2
+  batch_size: 4
+  learning_rate: 1e-4
+  weight_decay: 0.1
+  warmup: 0.2
+  max_gradient_norm: 2.0
+  precision: float32
+  seed: 7
+aggregation:
+  optimizer: fedadam
+  learning_rate: 0.5
+  beta1: 0.8
+  beta2: 0.95
+  tau: 1e-2
+  weights: {{north: 1, south: 2, west: 3}}
+federation: {{institutions: [north, south, west], quorum: 2, deadline_s: 60, evaluate_every: 2}}
+privacy: none
+secure_aggregation: none
+"""
+
+
+def refused(text: str, *, site: bool = False) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        (parse_site if site else parse_study)(text, "f.yaml")
+    return caught.value
+
+
+def replaced(old: str, new: str, text: str = STUDY) -> str:
+    assert text.count(old) == 1
+    return text.replace(old, new)
+
+
+def line_of(text: str, piece: str) -> int:
+    return text[: text.index(piece)].count("\n") + 1
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_every_sample_file_parses(path: Path) -> None:
+    assert parse_any(path.read_text("utf-8"), str(path))
+
+
+def test_there_are_sample_files() -> None:
+    assert SAMPLES
+
+
+def test_study_and_site_are_told_apart_by_the_institution() -> None:
+    assert isinstance(parse_any(STUDY, "f.yaml"), Study)
+    assert isinstance(parse_any(SITE, "f.yaml"), Site)
+
+
+def case(old: str, new: str, said: str, line: int = 0) -> tuple[str, str, str, int]:
+    """`line`: where the error stands, counted from the line of what is replaced."""
+    return old, new, said, line
+
+
+WRONG_STUDIES = [
+    case("rounds: 3", "rouns: 3", "training.rouns: unknown key"),
+    case("rounds: 3", "rounds: 3, rounds: 4", "'rounds' stands twice"),
+    case("rounds: 3", "rounds: three", "training.rounds"),
+    case("rounds: 3", "rounds: '3'", "training.rounds"),
+    case("rounds: 3", "rounds: 3.0", "training.rounds"),
+    case("rounds: 3", "rounds: true", "training.rounds"),
+    case("rounds: 3", "rounds: 0", "training.rounds"),
+    case("rounds: 3", "rounds: -1", "training.rounds"),
+    case("rounds: 3", "rounds: 100001", "training.rounds"),
+    case("rounds: 3", "rounds: .nan", "training.rounds"),
+    case("rounds: 3", "rounds:", "training.rounds"),
+    case("learning_rate: 1e-4", "learning_rate: 0", "training.learning_rate"),
+    case("learning_rate: 1e-4", "learning_rate: .nan", "training.learning_rate"),
+    case("learning_rate: 1e-4", "learning_rate: .inf", "training.learning_rate"),
+    case("learning_rate: 1e-4", "learning_rate: 1e999", "training.learning_rate"),
+    case("learning_rate: 1e-4", "learning_rate: '1e-4'", "training.learning_rate"),
+    case("learning_rate: 1e-4", "learning_rate: 1, warmup: 1.0", "training.warmup"),
+    case("learning_rate: 1e-4", "learning_rate: 1, seed: -1", "training.seed"),
+    case("learning_rate: 1e-4", "learning_rate: 1, batch_size: 0", "training.batch_size"),
+    case("learning_rate: 1e-4", "learning_rate: 1, precision: half", "training.precision"),
+    case("learning_rate: 1e-4", "learning_rate: 1, 2020-01-01: 1", "training.2020-01-01"),
+    case("max_tokens: 64", "max_tokens: 15", "text.max_tokens"),
+    case("overlap_tokens: 8", "overlap_tokens: 31", "less than half of max_tokens"),
+    case("zorblax-trial", "Zorblax", "study"),
+    case("zorblax-trial", '"zorblax\\n"', "study"),
+    case("zorblax-trial", "-zorblax", "study"),
+    case("zorblax-trial", "z" * 64, "study"),
+    case("[Disease, Drug]", "[]", "task.labels"),
+    case("[Disease, Drug]", "[Drug, Drug]", "task.labels"),
+    case("[Disease, Drug]", "[Drug, 'a b']", "task.labels"),
+    case("[Disease, Drug]", "Drug", "task.labels"),
+    case("[Disease, Drug]", "[Drug, no]", "task.labels"),
+    case("[north, south, west]", "[]", "federation.institutions"),
+    case("[north, south, west]", "[north, north]", "federation.institutions"),
+    case("[north, south, west]", "[north, South]", "federation.institutions"),
+    case("[north, south, west]", '[north, "south\\n"]', "federation.institutions"),
+    case("[north, south, west]", "[north, ../south]", "federation.institutions"),
+    case("[north, south, west]", "[north]\n  quorum: 2", "quorum is larger", -1),
+    case("[north, south, west]", "[north]\n  quorum: 0", "federation.quorum", 1),
+    case("{train: full}", "{train: lora}", "`lora` exactly when `train: lora`"),
+    case("{train: full}", "{train: full, lora: {}}", "`lora` exactly when `train: lora`"),
+    case("{train: full}", "{train: lora, lora: {rank: 0}}", "model.lora.rank"),
+    case("{train: full}", "{train: lora, lora: {targets: 3}}", "model.lora.targets"),
+    case("{train: full}", "{train: full, dropout: 1.0}", "model.dropout"),
+    case("ab" * 32, "ab" * 31, "encoder.weights_sha256"),
+    case("ab" * 32, "AB" * 32, "encoder.weights_sha256"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said", "line"), WRONG_STUDIES)
+def test_a_wrong_study_is_refused_with_line_and_path(
+    old: str, new: str, said: str, line: int
+) -> None:
+    error = refused(replaced(old, new))
+    assert said in error.message
+    assert error.place == f"f.yaml:{line_of(STUDY, old) + line}"
+
+
+def test_an_unknown_key_at_the_top_names_its_neighbour() -> None:
+    error = refused(STUDY + "federatoin: 1\n")
+    assert (error.place, error.message) == ("f.yaml:12", "federatoin: unknown key")
+    assert "did you mean `federation`?" in (error.remedy or "")
+
+
+@pytest.mark.parametrize("key", ["privacy", "secure_aggregation"])
+def test_a_study_must_say_in_so_many_words_that_it_has_no_protection(key: str) -> None:
+    error = refused(replaced(f"\n{key}: none", ""))
+    assert error.place == "f.yaml:1"
+    assert error.message == f"{key}: missing, expected a value"
+    assert f"write `{key}: none` in so many words" in (error.remedy or "")
+
+
+@pytest.mark.parametrize("value", ["local", "None", "null", "false", "{}", "[none]"])
+@pytest.mark.parametrize("key", ["privacy", "secure_aggregation"])
+def test_protection_that_does_not_exist_is_refused_and_nothing_weaker_put_there(
+    key: str, value: str
+) -> None:
+    error = refused(replaced(f"\n{key}: none", f"\n{key}: {value}"))
+    assert error.place == f"f.yaml:{line_of(STUDY, f'{key}: none')}"
+    assert error.message.startswith(f"{key}: ")
+    assert "nothing weaker is put in its place" in (error.remedy or "")
+
+
+def test_all_wrong_keys_are_named_at_once() -> None:
+    error = refused(replaced("rounds: 3", "rounds: 0", replaced("max_tokens: 64", "max_tokens: 1")))
+    assert "text.max_tokens" in error.message
+    assert "also f.yaml:7: training.rounds" in error.message
+
+
+WEIGHTS = [
+    "{north: 1, south: 1}",
+    "{north: 1, south: 1, west: 1, east: 1}",
+    "{north: 1, south: 1, wets: 1}",
+    "{}",
+    "{north: 1, south: 1, west: 0}",
+    "{north: 1, south: 1, west: -1}",
+]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_weights_must_be_positive_and_name_the_roster(weights: str) -> None:
+    error = refused(STUDY + f"aggregation: {{weights: {weights}}}\n")
+    assert error.message.split(": ")[-1].startswith("aggregation.weights must")
+    assert error.place == "f.yaml:1"
+
+
+@pytest.mark.parametrize("weight", [".nan", ".inf", "one", "true"])
+def test_weights_must_be_finite_numbers(weight: str) -> None:
+    error = refused(STUDY + f"aggregation: {{weights: {{north: 1, south: 1, west: {weight}}}}}\n")
+    assert error.place == "f.yaml:12"
+    assert error.message.startswith("aggregation.weights.west: ")
+
+
+def test_weights_are_shared_out_over_the_roster() -> None:
+    weighted = parse_study(STUDY + "aggregation: {weights: {west: 2, south: 1, north: 1}}\n", "f")
+    assert weighted.public_weights == {"north": 0.25, "south": 0.25, "west": 0.5}
+    assert list(weighted.public_weights) == ["north", "south", "west"]
+    assert parse_study(STUDY, "f").public_weights == dict.fromkeys(
+        ["north", "south", "west"], 1 / 3
+    )
+
+
+def test_the_quorum_is_everyone_unless_said() -> None:
+    assert parse_study(STUDY, "f").federation.required == 3
+    text = replaced("[north, south, west]", "[north, south, west]\n  quorum: 2")
+    assert parse_study(text, "f").federation.required == 2
+
+
+DATA = "data: {train: {format: jsonl, path: a}, test: {format: jsonl, path: b}}"
+SYNTHETIC = "synthetic: {patients_per_institution: 4}"
+PARTITION = "partition: {kind: iid}"
+
+
+@pytest.mark.parametrize("parts", [[SYNTHETIC], [DATA, PARTITION]])
+def test_a_simulation_has_generated_notes_or_a_partitioned_corpus(parts: list[str]) -> None:
+    text = STUDY + "simulation:\n" + "".join(f"  {part}\n" for part in parts)
+    assert parse_study(text, "f").simulation
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[DATA], [PARTITION], [SYNTHETIC, PARTITION], [SYNTHETIC, DATA, PARTITION], [SYNTHETIC, DATA]],
+)
+def test_other_combinations_of_a_simulation_are_refused(parts: list[str]) -> None:
+    error = refused(STUDY + "simulation:\n" + "".join(f"  {part}\n" for part in parts))
+    assert error.place == "f.yaml:12"
+    assert error.message.startswith("simulation: ")
+
+
+ONE = "all: {format: jsonl, path: a}"
+SPLIT = "split: {test: 0.2, key: k}"
+TRAIN = "train: {format: jsonl, path: train.jsonl}"
+TEST = "test: {format: jsonl, path: test.jsonl}"
+
+
+def site_with(*parts: str) -> str:
+    start, end = SITE.index("  train:"), SITE.index("coordinator:")
+    return SITE[:start] + "".join(f"  {part}\n" for part in parts) + SITE[end:]
+
+
+@pytest.mark.parametrize("parts", [(TRAIN, TEST), (ONE, SPLIT)])
+def test_data_is_two_sources_or_one_that_is_split(parts: tuple[str, ...]) -> None:
+    assert parse_site(site_with(*parts), "f").data
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(TRAIN,), (TEST,), (ONE,), (SPLIT,), (TRAIN, SPLIT), (TRAIN, TEST, SPLIT), (TRAIN, TEST, ONE)],
+)
+def test_other_combinations_of_data_are_refused(parts: tuple[str, ...]) -> None:
+    error = refused(site_with(*parts), site=True)
+    assert error.place == "f.yaml:3"
+    assert error.message.startswith("data: give either")
+
+
+WRONG_SITES = [
+    case("institution: north", "institution: North", "institution: "),
+    case("institution: north", "institution: north\nsite: 1", "site: unknown key", 1),
+    case("format: jsonl, path: train.jsonl", "format: xml, path: a", "data.train.format: "),
+    case("format: jsonl, path: train.jsonl", "format: jsonl, path: ''", "data.train.path: "),
+    case("format: jsonl, path: train.jsonl", "format: jsonl, path: a, column: 1", "data.train: "),
+    case(
+        "format: jsonl, path: train.jsonl",
+        "format: jsonl, path: a, schema: 1",
+        "data.train.schema: ",
+    ),
+    case("127.0.0.1:9092", "127.0.0.1", "coordinator: "),
+    case("127.0.0.1:9092", "'host:1\n\n  x'", "coordinator: "),
+    case("state: state", "state: ''", "state: "),
+    case("state: state", "state: state\nthreads: 0", "threads: ", 1),
+    case("state: state", "state: state\ndevice: tpu", "device: ", 1),
+    case("accept_privacy_none: true", "accept_privacy_none: 1", "policy.accept_privacy_none: "),
+    case("accept_privacy_none: true", "accept_privacy_none: 'yes'", "policy.accept_privacy_none: "),
+    case("accept_privacy_none: true", "study_sha256: abc", "policy.study_sha256: "),
+    case("accept_privacy_none: true", "accept_all: true", "policy.accept_all: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said", "line"), WRONG_SITES)
+def test_a_wrong_site_is_refused_with_line_and_path(
+    old: str, new: str, said: str, line: int
+) -> None:
+    error = refused(replaced(old, new, SITE), site=True)
+    assert error.message.startswith(said)
+    assert error.place == f"f.yaml:{line_of(SITE, old) + line}"
+
+
+@pytest.mark.parametrize("key", ["institution", "study", "data", "coordinator", "state"])
+def test_a_site_needs_each_of_its_keys(key: str) -> None:
+    content = yaml.safe_load(SITE)
+    del content[key]
+    error = refused(yaml.safe_dump(content), site=True)
+    assert (error.place, error.message) == ("f.yaml:1", f"{key}: missing, expected a value")
+
+
+def test_a_site_accepts_nothing_that_it_does_not_say() -> None:
+    policy = parse_site(replaced("policy: {accept_privacy_none: true}\n", "", SITE), "f").policy
+    assert not policy.accept_privacy_none
+    assert not policy.accept_secure_aggregation_none
+    assert not policy.accept_one_user
+
+
+BROKEN = {
+    "not a mapping": "- 1\n",
+    "empty": "",
+    "a scalar": "study\n",
+    "unclosed": STUDY + "x: [\n",
+    "two documents": STUDY + "---\nx: 1\n",
+    "NUL": STUDY + "x: \0\n",
+    "an object": STUDY + "x: !!python/object/apply:os.getcwd []\n",
+    "a list as a key": STUDY + "? [a, b]\n: 1\n",
+    "a mapping as a key": STUDY + "? {a: b}\n: 1\n",
+    "itself": STUDY + "x: &x [*x]\n",
+    "an unknown anchor": STUDY + "x: *x\n",
+    "a tag that does not fit": STUDY + "x: !!bool foo\n",
+    "a mapping that is none": STUDY + "x: !!map foo\n",
+    "an impossible date": STUDY + "x: 2020-13-45\n",
+    "a merge key": STUDY + "<<: {x: 1}\n",
+    "half a surrogate": replaced("[Disease, Drug]", '["\\ud800"]'),
+    "too many digits": STUDY + "x: " + "9" * 5000 + "\n",
+    "too many hexadecimal digits": STUDY + "x: 0x" + "f" * 9000 + "\n",
+    "nested too deep": STUDY + "x: " + "[" * 3000 + "]" * 3000 + "\n",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+def test_what_is_no_study_is_a_config_error_that_names_the_file(text: str) -> None:
+    assert (refused(text).place or "").startswith("f.yaml")
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_parsed_or_is_a_config_error(text: str) -> None:
+    for candidate in (text, STUDY + text):
+        try:
+            parse_any(candidate, "f.yaml")
+        except ConfigError as error:
+            assert (error.place or "").startswith("f.yaml")  # noqa: PT017
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "0.1e-3", "0.0001", ".1e-3", "1e-04", "+1e-4"])
+def test_numbers_with_an_exponent_are_numbers(text: str) -> None:
+    study = parse_study(replaced("learning_rate: 1e-4", f"learning_rate: {text}"), "f")
+    assert study.training.learning_rate == 1e-4
+    assert study_hash(study) == study_hash(parse_study(STUDY, "f"))
+
+
+def test_the_hash_is_that_of_the_study_however_it_is_laid_out() -> None:
+    study = parse_study(FULL, "f")
+    reordered = yaml.safe_dump(_reversed(yaml.safe_load(study_yaml(study))), sort_keys=False)
+    commented = "# a comment\n" + FULL.replace("rounds: 3", "rounds:   3   # three")
+    block = yaml.safe_dump(yaml.safe_load(study_yaml(study)), default_flow_style=False)
+    flow = yaml.safe_dump(yaml.safe_load(study_yaml(study)), default_flow_style=True)
+    for text in (reordered, commented, block, flow):
+        assert text != FULL
+        assert study_hash(parse_study(text, "f")) == study_hash(study)
+
+
+def test_a_default_hashes_like_the_same_value_written_out() -> None:
+    assert study_hash(parse_study(study_yaml(parse_study(STUDY, "f")), "f")) == study_hash(
+        parse_study(STUDY, "f")
+    )
+    said = replaced("rounds: 3", "rounds: 3, batch_size: 16, seed: 1")
+    assert study_hash(parse_study(said, "f")) == study_hash(parse_study(STUDY, "f"))
+
+
+def test_the_simulation_is_not_part_of_the_hash() -> None:
+    plain = parse_study(STUDY, "f")
+    for extra in (SYNTHETIC, "synthetic: {patients_per_institution: 5, seed: 9}"):
+        simulated = parse_study(STUDY + f"simulation:\n  {extra}\n", "f")
+        assert simulated != plain
+        assert study_hash(simulated) == study_hash(plain)
+        assert "simulation" not in study_yaml(simulated)
+
+
+def _reversed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _reversed(value[key]) for key in reversed(value)}
+    return value
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        for key in value:
+            yield from _leaves(value[key], (*path, key))
+    else:
+        yield path
+
+
+def _other(value: Any) -> Any:
+    """Another value; whether the schema would take it is not the hash's matter."""
+    if isinstance(value, tuple):
+        return value[::-1]
+    if isinstance(value, str):
+        return value + "x"
+    if value is None:
+        return "x"
+    return math.nextafter(value, math.inf) if isinstance(value, float) else value + 1
+
+
+def _with(study: Any, path: tuple[Any, ...], change: Any) -> Any:
+    """The study with one leaf changed, past validation."""
+    name, *rest = path
+    if isinstance(study, dict):
+        return {**study, name: change(study[name])}
+    copy = object.__new__(type(study))
+    for field in dataclasses.fields(study):
+        object.__setattr__(copy, field.name, getattr(study, field.name))
+    old = getattr(study, name)
+    object.__setattr__(copy, name, _with(old, tuple(rest), change) if rest else change(old))
+    return copy
+
+
+LEAVES = [p for p in _leaves(dataclasses.asdict(parse_study(FULL, "f"))) if p != ("simulation",)]
+
+
+def test_the_full_study_sets_every_field_that_the_schema_has() -> None:
+    plain = dict.fromkeys(_leaves(dataclasses.asdict(parse_study(STUDY, "f"))))
+    expected = {(f.name,) for f in dataclasses.fields(Study)}
+    assert {path[:1] for path in LEAVES} == expected - {("simulation",)}
+    assert {p for p in plain if p not in LEAVES} == {
+        ("simulation",),
+        ("model", "lora"),
+        ("aggregation", "weights"),
+    }
+    assert len(LEAVES) >= 34
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: ".".join(path))
+def test_every_field_changes_the_hash(path: tuple[Any, ...]) -> None:
+    study = parse_study(FULL, "f")
+    changed = _with(study, path, _other)
+    assert study_hash(changed) != study_hash(study)
+    assert study_hash(_with(study, path, lambda value: value)) == study_hash(study)
+
+
+@pytest.mark.parametrize("text", [STUDY, FULL], ids=["defaults", "full"])
+def test_the_yaml_of_a_study_has_its_hash(text: str) -> None:
+    study = parse_study(text, "f")
+    again = parse_study(study_yaml(study), "f")
+    assert again == study
+    assert canonical_bytes(again) == canonical_bytes(study)
+
+
+_NAMES = st.one_of(
+    st.from_regex(r"[a-z0-9][a-z0-9_-]{0,8}", fullmatch=True),
+    st.sampled_from(["1e5", "1", "0x10", "no", "null", "2020-01-01", "1_0", "0b1", "1e-3", "y"]),
+)
+_LABELS = st.one_of(
+    _NAMES,
+    st.sampled_from(["~", "=", "<<", "1:30", ".5", "1.", ".nan", "#", "-", "Ä", "+1E9"]),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6).filter(
+        lambda label: not any(c.isspace() for c in label)
+    ),
+)
+
+
+@given(
+    _NAMES,
+    st.lists(_LABELS, min_size=1, max_size=4, unique=True),
+    st.lists(_NAMES, min_size=1, max_size=4, unique=True),
+    st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+)
+def test_the_yaml_of_a_study_has_its_hash_whatever_the_names(
+    name: str, labels: list[str], institutions: list[str], rate: float
+) -> None:
+    study = parse_study(STUDY, "f")
+    changed = dataclasses.replace(
+        study,
+        study=name,
+        task=dataclasses.replace(study.task, labels=tuple(labels)),
+        training=dataclasses.replace(study.training, learning_rate=rate),
+        federation=dataclasses.replace(study.federation, institutions=tuple(institutions)),
+        aggregation=dataclasses.replace(
+            study.aggregation, weights=dict.fromkeys(institutions, rate)
+        ),
+    )
+    assert study_hash(parse_study(study_yaml(changed), "f")) == study_hash(changed)
