@@ -21,6 +21,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ MAX_CALLS: Final = 4
 MAX_WAITING: Final = 3
 
 Handle = Callable[[bytes], bytes]
+Keep = Callable[[bytes], bool]
 OnError = Callable[[BaseException], bytes]
 
 _log = logging.getLogger(__name__)
@@ -51,17 +53,25 @@ class ReplyCache:
 
     Args:
         handle: computes a reply; called by one thread, one request at a time.
-        on_error: makes the reply to a request whose computation raised. It's remembered like
-            any reply: a failed request isn't run again while it's in the cache.
+        on_error: makes the reply to a request whose computation raised.
+        keep: whether a finished reply is remembered; one that is not goes to those who wait for
+            it, and the same request runs again.
         max_replies: finished replies kept.
         max_bytes: bytes of finished replies kept; the newest stays whatever its size, since the
             relay that asked for it may have died.
     """
 
     def __init__(
-        self, handle: Handle, on_error: OnError, *, max_replies: int = 8, max_bytes: int = 1 << 30
+        self,
+        handle: Handle,
+        on_error: OnError,
+        *,
+        keep: Keep = lambda _reply: True,
+        max_replies: int = 8,
+        max_bytes: int = 1 << 30,
     ):
         self._handle = handle
+        self._keep = keep
         self._on_error = on_error
         self._max_replies = max_replies
         self._max_bytes = max_bytes
@@ -84,7 +94,7 @@ class ReplyCache:
                 raise BusyError
             reply = self._runner.submit(self._compute, request)
             self._replies[key] = reply
-        reply.add_done_callback(self._forget_old)
+        reply.add_done_callback(partial(self._finish, key))
         return reply
 
     def close(self) -> None:
@@ -105,8 +115,11 @@ class ReplyCache:
             _log.exception("the worker failed to report a failure")
             return None
 
-    def _forget_old(self, _finished: "Future[bytes | None]") -> None:
+    def _finish(self, key: bytes, finished: "Future[bytes | None]") -> None:
+        reply = None if finished.cancelled() else finished.result()
         with self._lock:
+            if reply is None or not self._keep(reply):
+                del self._replies[key]
             done = [key for key, reply in self._replies.items() if reply.done()]
             sizes = {key: _size(self._replies[key]) for key in done}
             while len(sizes) > 1 and not self._fits(sizes):
@@ -147,6 +160,7 @@ def serve(
     *,
     max_request_bytes: int,
     on_error: OnError,
+    keep: Keep = lambda _reply: True,
     relay_group: int | None = None,
     stall_timeout_s: float = 300.0,
     max_replies: int = 8,
@@ -158,6 +172,7 @@ def serve(
         socket_path: its directory is made if missing.
         max_request_bytes: largest request accepted.
         on_error: turns an unexpected exception of `handle` into reply bytes that may travel.
+        keep: see `ReplyCache`.
         relay_group: numeric id of a group shared with the relay's user; None if both are one user.
         stall_timeout_s: how long a caller may take to send its request, and to take its reply.
         max_replies: see `ReplyCache`.
@@ -170,7 +185,9 @@ def serve(
     prepare_directory(path.parent, relay_group)
     lock_file = claim(path)
     try:
-        replies = ReplyCache(handle, on_error, max_replies=max_replies, max_bytes=max_reply_bytes)
+        replies = ReplyCache(
+            handle, on_error, keep=keep, max_replies=max_replies, max_bytes=max_reply_bytes
+        )
         server = _make_server(_Exchange(replies, max_request_bytes, stall_timeout_s))
         bind(server, path, relay_group)
         server.start()

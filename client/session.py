@@ -19,11 +19,13 @@ from common.model.ner import NerModel, Prepared
 from common.model.train import Stage
 from common.policy import decide
 from common.wire import (
+    MAX_HEADER_BYTES,
     Kind,
     Refusal,
     Reply,
     Request,
     counts_to_bytes,
+    decode_reply,
     decode_request,
     encode,
     vector_from_bytes,
@@ -184,6 +186,13 @@ class Session:
             institution=self._party.name,
             refusal=code.value,
         )
+
+
+def worth_keeping(reply: bytes) -> bool:
+    """Whether a reply may be given again: all but internal errors, which may pass."""
+    if len(reply) > MAX_HEADER_BYTES:
+        return True
+    return decode_reply(reply).refusal != Refusal.INTERNAL
 
 
 def refuse_unexpected(error: BaseException) -> bytes:

@@ -1,6 +1,6 @@
 """`fedner client`: starts an institution's worker, SuperNode and relay, and keeps them alive."""
 
-import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +13,6 @@ from common.errors import FederationError, FednerError, PolicyError
 from common.io.addresses import parse_loopback
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, free_port, module_command, stopping
-
-log = logging.getLogger("fedner.client")
 
 _INTERNALS: Final = "common.io.flower_internals"
 _WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -50,6 +48,30 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
         PolicyError: relay and worker would share a user and the site has not accepted that.
         FederationError: the worker can't start, or ends with an error that a restart won't mend.
     """
+    check_runnable(site, site_path)
+    tell("ONE USER: worker and relay share an OS user. For development only.")
+    paths = SitePaths.of(site, site_path.parent)
+    paths.state.mkdir(parents=True, exist_ok=True)
+    paths.state.chmod(0o700)
+    children = _children(paths, site_path, site.coordinator, site.institution)
+    with stopping(*children):
+        worker = children[0]
+        worker.start()
+        _await_worker(worker, paths.socket)
+        tell(f"{site.institution}: worker is ready, logs under {paths.state}")
+        for child in children[1:]:
+            child.start()
+        tell(f"{site.institution}: connecting to {site.coordinator}; Ctrl-C ends")
+        _keep_alive(children, tell)
+
+
+def check_runnable(site: Site, site_path: Path) -> None:
+    """Refuse what `fedner client` can't run.
+
+    Raises:
+        PolicyError: relay and worker would share a user and the site has not accepted that.
+        ConfigError: a coordinator beyond this machine.
+    """
     if not site.policy.accept_one_user:
         raise PolicyError(
             "worker and relay would run as the same OS user, so that code the coordinator "
@@ -57,22 +79,7 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
             place=f"{site_path}: policy.accept_one_user",
             remedy="for development only, write `policy: {accept_one_user: true}`",
         )
-    host, port = parse_loopback(site.coordinator, f"{site_path}: coordinator")
-    tell("ONE USER: worker and relay share an OS user. For development only.")
-    paths = SitePaths.of(site, site_path.parent)
-    paths.state.mkdir(parents=True, exist_ok=True)
-    paths.state.chmod(0o700)
-    children = _children(paths, site_path, f"{host}:{port}", site.institution)
-    with stopping(*children):
-        worker = children[0]
-        paths.socket.unlink(missing_ok=True)
-        worker.start()
-        _await_worker(worker, paths.socket)
-        tell(f"{site.institution}: worker is ready, logs under {paths.state}")
-        for child in children[1:]:
-            child.start()
-        tell(f"{site.institution}: connecting to {host}:{port}; Ctrl-C ends")
-        _keep_alive(children, tell)
+    parse_loopback(site.coordinator, f"{site_path}: coordinator")
 
 
 def _children(paths: SitePaths, site_path: Path, coordinator: str, name: str) -> list[Child]:
@@ -101,13 +108,18 @@ def _children(paths: SitePaths, site_path: Path, coordinator: str, name: str) ->
     ]  # fmt: skip
 
 
-def _await_worker(worker: Child, socket: Path) -> None:
+def _await_worker(worker: Child, path: Path) -> None:
     deadline = time.monotonic() + _READY_LIMIT_S
-    while not socket.exists():
+    while not _listens(path):
         _check_final(worker)
         if worker.exit_code is not None or time.monotonic() > deadline:
             raise FederationError("the worker did not start", remedy="read what it said above")
         time.sleep(0.1)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _keep_alive(children: list[Child], tell: Callable[[str], None]) -> None:
@@ -132,5 +144,5 @@ def _check_final(child: Child) -> None:
     if child.name == "worker" and child.exit_code in _FINAL_CODES:
         raise FederationError(
             f"the worker refused to run (exit code {child.exit_code})",
-            remedy="read what it said above; nothing was sent to the coordinator",
+            remedy="read what it said above, or its log",
         )

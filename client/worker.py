@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from client.service import serve
-from client.session import Party, Session, refuse_unexpected
+from client.session import Party, Session, refuse_unexpected, worth_keeping
 from client.site_paths import SitePaths
 from common.config.site import Site
 from common.errors import FednerError, PolicyError
@@ -105,17 +105,32 @@ def main(argv: list[str]) -> int:
 
 
 def _serve(site: Site, base: Path) -> None:
-    session = make_session(site, base)
     paths = SitePaths.of(site, base)
+    _log_to(paths)
+    if site.policy.accept_one_user:
+        log.warning("ONE USER: worker and relay may share an OS user; for development only")
+    session = make_session(site, base)
     limit = session.max_body_bytes + MAX_HEADER_BYTES + 8
     service = serve(
-        paths.socket, session.handle, max_request_bytes=limit, on_error=refuse_unexpected
+        paths.socket,
+        session.handle,
+        max_request_bytes=limit,
+        on_error=refuse_unexpected,
+        keep=worth_keeping,
     )
     log.info("%s is ready", site.institution)
     try:
         service.wait_for_termination()
     finally:
         service.stop()
+
+
+def _log_to(paths: SitePaths) -> None:
+    paths.state.mkdir(parents=True, exist_ok=True)
+    paths.state.chmod(0o700)
+    handler = logging.FileHandler(paths.log("worker"), encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logging.getLogger("fedner").addHandler(handler)
 
 
 def _quiet_transformers() -> None:

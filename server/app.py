@@ -22,84 +22,106 @@ log = logging.getLogger("fedner.server")
 _FLOWER_KIND: Final = {"hello": "query", "train": "train", "evaluate": "evaluate"}
 _TRIES: Final = 3
 _DISCOVER_PAUSE_S: Final = 1.0
+_HELLO_LIMIT_S: Final = 120.0
 
 
 class GridExchange:
     """Requests over a Flower grid, with deadline, and the same bytes again after a failure.
 
+    An institution that comes back as another node is found again before the next request.
+
     Args:
         poll_s: pause between two looks for replies.
+        on_seen: told an institution's name and `joined`, `back`, or why it is not taken in.
     """
 
-    def __init__(self, grid: Grid, study: Study, poll_s: float = 0.1):
+    def __init__(
+        self,
+        grid: Grid,
+        study: Study,
+        poll_s: float = 0.1,
+        on_seen: Callable[[str, str], None] | None = None,
+    ):
         self._grid = grid
         self._roster = study.federation.institutions
         self._deadline_s = study.federation.deadline_s
         self._poll_s = poll_s
+        self._on_seen = on_seen or (lambda _name, _state: None)
+        self._hello = b""
         self._nodes: dict[int, str] = {}
+        self._refused: set[int] = set()
+        self._facts: dict[str, object] = {}
 
     def discover(self, request: bytes, enough: Callable[[Mapping[str, Reply]], bool]) -> None:
         """Ask every node its name until `enough` is satisfied or the deadline has passed.
 
-        A name off the roster, or one that another node already has, is logged and ignored.
+        A name off the roster, or one that another living node has, is logged and not taken in.
         """
         deadline = time.monotonic() + self._deadline_s
-        refused: set[int] = set()
-        while True:
-            new = [
-                n
-                for n in self._grid.get_node_ids()
-                if n not in self._nodes | dict.fromkeys(refused)
-            ]
-            replies: dict[str, Reply] = {}
-            for node, data in self._collect("hello", "0", request, new, deadline).items():
-                reply = self._introduce(node, data)
-                if reply is None:
-                    refused.add(node)
-                else:
-                    replies[reply.institution] = reply
-            if enough(replies) or time.monotonic() > deadline:
-                return
+        self._hello = request
+        while not enough(self._greet(deadline)) and time.monotonic() < deadline:
             time.sleep(_DISCOVER_PAUSE_S)
 
     def ask(self, kind: Kind, round_: int, request: bytes) -> dict[str, bytes]:
-        """Send to all known institutions; what came back before the deadline, by institution."""
+        """Send to all institutions; what came back before the deadline, by institution."""
         deadline = time.monotonic() + self._deadline_s
-        replies = self._collect(kind, str(round_), request, list(self._nodes), deadline)
-        late = sorted(name for node, name in self._nodes.items() if node not in replies)
+        replies: dict[str, bytes] = {}
+        for attempt in range(_TRIES):
+            self._greet(deadline)
+            left = [node for node, name in self._nodes.items() if name not in replies]
+            if not left or (attempt and time.monotonic() > deadline):
+                break
+            if attempt:
+                log.warning("round %d: asking %d nodes again for %s", round_, len(left), kind)
+            answers = self._once(kind, str(round_), request, left, deadline)
+            replies |= {self._nodes[node]: data for node, data in answers.items()}
+        late = [name for name in self._roster if name not in replies]
         if late:
             log.warning("round %d: no reply to %s from %s", round_, kind, ", ".join(late))
-        return {self._nodes[node]: data for node, data in replies.items()}
+        return replies
 
-    def _introduce(self, node: int, data: bytes) -> Reply | None:
+    def _greet(self, deadline: float) -> dict[str, Reply]:
+        """Say hello to nodes not known yet; who was taken in."""
+        online = set(self._grid.get_node_ids())
+        new = sorted(online - self._nodes.keys() - self._refused)
+        limit = min(deadline, time.monotonic() + _HELLO_LIMIT_S)
+        answers = self._once("hello", "0", self._hello, new, limit) if new else {}
+        replies = (self._introduce(node, answers[node], online) for node in sorted(answers))
+        return {reply.institution: reply for reply in replies if reply is not None}
+
+    def _introduce(self, node: int, data: bytes, online: set[int]) -> Reply | None:
         try:
             reply = decode_reply(data)
         except ProtocolError as error:
             log.warning("node %d: %s", node, error.message)
+            self._refused.add(node)
             return None
         name = reply.institution
-        if reply.refusal:
-            log.warning("%s refused the study: %s", name, reply.refusal)
+        problem = self._problem(reply)
+        before = next((n for n, other in self._nodes.items() if other == name), None)
+        if problem:
+            self._refused.add(node)
+        elif before is not None and before in online:
+            problem = "another node has this name"
+        if problem:
+            log.warning("node %d, %s, is not taken in: %s", node, name, problem)
+            self._on_seen(name, problem)
             return None
-        if name not in self._roster or name in self._nodes.values():
-            log.warning("node %d calls itself %r: not on the roster, or already here", node, name)
-            return None
+        if before is not None:
+            del self._nodes[before]
         self._nodes[node] = name
-        log.info("%s is here", name)
+        self._facts = self._facts or reply.facts
+        log.info("%s is %s", name, "here" if before is None else "back")
+        self._on_seen(name, "joined" if before is None else "back")
         return reply
 
-    def _collect(
-        self, kind: Kind, group: str, request: bytes, nodes: list[int], deadline: float
-    ) -> dict[int, bytes]:
-        replies: dict[int, bytes] = {}
-        for attempt in range(_TRIES):
-            left = [node for node in nodes if node not in replies]
-            if not left or (attempt and time.monotonic() > deadline):
-                break
-            if attempt:
-                log.warning("asking %d nodes again for %s of round %s", len(left), kind, group)
-            replies.update(self._once(kind, group, request, left, deadline))
-        return replies
+    def _problem(self, reply: Reply) -> str:
+        if reply.refusal:
+            return reply.refusal
+        if reply.kind != "hello" or reply.institution not in self._roster:
+            return "not on the roster"
+        known = reply.institution in self._nodes.values()
+        return "came back with another model" if known and reply.facts != self._facts else ""
 
     def _once(
         self, kind: Kind, group: str, request: bytes, nodes: list[int], deadline: float
@@ -142,7 +164,13 @@ def run_study(
     run.set_status("running")
     try:
         study = run.study()
-        Coordinator(study, GridExchange(grid, study), run, on_event).run()
+
+        def on_seen(name: str, state: str) -> None:
+            run.record("institution", study, name=name, state=state)
+            if on_event:
+                on_event("institution", {"name": name, "state": state})
+
+        Coordinator(study, GridExchange(grid, study, on_seen=on_seen), run, on_event).run()
     except FednerError as error:
         run.set_status("failed", str(error))
         raise

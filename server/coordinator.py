@@ -2,11 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from common import __version__
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import FederationError, ProtocolError
@@ -82,7 +81,7 @@ class Coordinator:
         # 1. find the institutions, and refuse a study whose base weights differ
         terms = self._gather()
         optimizer = ServerOptimizer.start(self._study.aggregation, terms.dimension)
-        self._record("start", version=__version__, dimension=terms.dimension)
+        self._record("start", **asdict(terms))
         for round_ in range(1, self._study.training.rounds + 1):
             started = time.monotonic()
             # 2. local training, and the sum of what comes back
@@ -114,7 +113,7 @@ class Coordinator:
 
         request = Request(kind="hello", study=self._hash, round=0)
         self._exchange.discover(encode(request), enough)
-        self._require(len(found), "answered", 0)
+        self._require(found, "answered", 0)
         terms = {name: self._terms(name, reply) for name, reply in sorted(found.items())}
         first_name, first = next(iter(terms.items()))
         for name, other in terms.items():
@@ -125,7 +124,11 @@ class Coordinator:
         try:
             terms = Terms(**reply.facts)  # type: ignore[arg-type]
         except TypeError:
-            raise ProtocolError("`hello` was answered without its facts", place=name) from None
+            raise ProtocolError(
+                "`hello` was answered without its facts",
+                place=name,
+                remedy="install the same fedner everywhere",
+            ) from None
         if type(terms.dimension) is not int or not 0 < terms.dimension < 1 << 32:
             raise ProtocolError("an impossible dimension", place=name)
         return terms
@@ -146,7 +149,7 @@ class Coordinator:
                 updates[name] = vector_from_bytes(reply.body, dimension)
             except ProtocolError as error:
                 log.warning("round %d: %s sent no update: %s", round_, name, error.message)
-        self._require(len(updates), "sent an update", round_)
+        self._require(updates, "sent an update", round_)
         return updates
 
     def _evaluate(self, round_: int, delta: Vector) -> None:
@@ -162,7 +165,7 @@ class Coordinator:
             part = Evaluation(labels, counts)
             total = part if total is None else total + part
             names.append(name)
-        self._require(len(names), "were evaluated", round_)
+        self._require(names, "were evaluated", round_)
         if total is not None:
             self._record(
                 "evaluation",
@@ -191,11 +194,14 @@ class Coordinator:
                 log.warning("round %d: %s refused: %s", round_, name, reply.refusal or "unasked")
         return replies
 
-    def _require(self, count: int, did: str, round_: int) -> None:
+    def _require(self, present: Collection[str], did: str, round_: int) -> None:
         needed = self._study.federation.required
-        if count < needed:
+        if len(present) < needed:
+            roster = self._study.federation.institutions
+            missing = ", ".join(name for name in roster if name not in present)
             raise FederationError(
-                f"round {round_}: {count} institutions {did}, the study needs {needed}",
+                f"round {round_}: {len(present)} institutions {did}, the study needs {needed}; "
+                f"missing: {missing}",
                 remedy="read the log for who refused, failed or was late, and start again",
             )
 

@@ -74,23 +74,24 @@ def script_command(name: str, *arguments: str) -> list[str]:
 def stopping(*children: Child) -> Iterator[None]:
     """Stop the children, last first, however the block ends.
 
-    SIGTERM counts as Ctrl-C. While children are being stopped (a few seconds each at most) both
-    are ignored, so that an impatient second one leaves no process behind.
+    SIGTERM and SIGHUP (a closed terminal) count as Ctrl-C. While children are being stopped (a
+    few seconds each at most) all three are ignored: a second one leaves no process behind.
     """
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        interrupts = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         for child in reversed(children):
             child.stop()
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, interrupts)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def free_port() -> int:

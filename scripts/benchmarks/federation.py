@@ -6,13 +6,14 @@ Each finished training is one line of the file; a line that is there is not comp
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,25 @@ def main(argv: list[str]) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     study = load_study(options.study)
     for seed in options.seeds:
-        seeded = replace(study, training=replace(study.training, seed=seed))
-        _run_seed(seeded, options.study.parent, options.out)
+        _run_seed(_seeded(study, seed), options.study.parent, options.out)
     _print_table(study, options)
     return 0
 
 
+def _seeded(study: Study, seed: int) -> Study:
+    return replace(study, training=replace(study.training, seed=seed))
+
+
+def _key(study: Study) -> str:
+    """Names the study and what stands in for its institutions' data."""
+    stands_in = json.dumps(asdict(study)["simulation"], sort_keys=True)
+    return hashlib.sha256((study_hash(study) + stands_in).encode()).hexdigest()
+
+
 def _run_seed(study: Study, base: Path, out: Path) -> None:
     todo = [FEDERATED, POOLED, *study.federation.institutions]
-    done = {(r["study_sha256"], r["trained_by"]) for r in _lines(out)}
-    todo = [name for name in todo if (study_hash(study), name) not in done]
+    done = {r["trained_by"] for r in _lines(out) if r["key"] == _key(study)}
+    todo = [name for name in todo if name not in done]
     if not todo:
         return
     bench = Bench.of(study, base)
@@ -62,7 +72,7 @@ def _run_seed(study: Study, base: Path, out: Path) -> None:
         result = run(bench, model)
         line = {
             "study": study.study,
-            "study_sha256": study_hash(study),
+            "key": _key(study),
             "seed": study.training.seed,
             "trained_by": name,
             "seconds": round(time.monotonic() - started, 1),
@@ -104,9 +114,8 @@ def _commit() -> str:
 
 
 def _print_table(study: Study, options: argparse.Namespace) -> None:
-    rows = [
-        r for r in _lines(options.out) if r["study"] == study.study and r["seed"] in options.seeds
-    ]
+    keys = [_key(_seeded(study, seed)) for seed in options.seeds]
+    rows = [r for r in _lines(options.out) if r["key"] in keys]
     names = [POOLED, FEDERATED, *study.federation.institutions]
     print(f"\n| trained by | {' | '.join(f'seed {s}' for s in options.seeds)} | mean | sd |")
     print(f"|---|{'---:|' * (len(options.seeds) + 2)}")

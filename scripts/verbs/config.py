@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from client.supervisor import check_runnable
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import PolicyError
@@ -36,7 +37,12 @@ def check(
     study = load_study(path.parent / config.study)
     decision = decide(study, config.policy, config.institution)
     if not decision.allowed:
-        raise PolicyError("; ".join(decision.reasons), place=str(path))
+        raise PolicyError(
+            "; ".join(decision.reasons),
+            place=str(path),
+            remedy="take part in another study, or change the site's policy on purpose",
+        )
+    check_runnable(config, path)
     out.print(
         f"{path}: site {config.institution}, takes part in {study.study}, "
         f"sha256 {study_hash(study)}",

@@ -28,6 +28,13 @@ def test_shuffled_batches_hold_every_index_once(lengths: list[int], size: int, s
     assert sorted({len(batch) for batch in batches} - {size}) in ([], [len(lengths) % size])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shuffled_batches_hold_every_index_once_beyond_one_bucket(size: int) -> None:
+    batches = list(shuffled_batches([3 + i % 60 for i in range(1001)], size, "seed"))
+    assert sorted(i for batch in batches for i in batch) == list(range(1001))
+    assert len(batches) == -(-1001 // size)
+
+
 @given(_LENGTHS, st.integers(1, 17), st.text(max_size=5))
 def test_shuffled_batches_follow_from_the_seed_alone(
     lengths: list[int], size: int, seed: str
