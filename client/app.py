@@ -15,13 +15,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 
 from client.relay import WorkerError, WorkerSocket
+from common.transport import RECORD, STYPE, RelayRefusal
 
 Exchange = Callable[[bytes], bytes]
 
-RECORD: Final = "fedner"
-STYPE: Final = "fedner.bytes"
-MALFORMED: Final = "malformed-request"
-RELAY_FAILED: Final = "relay-failed"
 DEFAULT_TIMEOUT_S: Final = 12 * 3600.0  # as long as Flower's own default time to live
 
 
@@ -50,13 +47,13 @@ def _answer(
     try:
         request = message.content[RECORD]["request"].data
     except (KeyError, TypeError, ValueError, AttributeError):
-        return _refusal(MALFORMED)
+        return _refusal(RelayRefusal.MALFORMED)
     try:
         return _reply(exchange_for(context)(request))
     except WorkerError as error:
         return _refusal(error.refusal)
     except Exception:  # noqa: BLE001 - its text would travel to the coordinator
-        return _refusal(RELAY_FAILED)
+        return _refusal(RelayRefusal.FAILED)
 
 
 def _reply(reply: bytes) -> RecordDict:
@@ -65,7 +62,7 @@ def _reply(reply: bytes) -> RecordDict:
 
 
 def _refusal(code: str) -> RecordDict:
-    return RecordDict({RECORD: ConfigRecord({"refused": code})})
+    return RecordDict({RECORD: ConfigRecord({"refused": str(code)})})
 
 
 def _socket_exchange(context: Context) -> Exchange:

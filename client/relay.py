@@ -16,16 +16,17 @@ from typing import Final
 import grpc
 
 from common.errors import ProtocolError
+from common.transport import RelayRefusal
 
 SERVICE: Final = "fedner.Worker"
 METHOD: Final = "Exchange"
 CHUNK_BYTES: Final = 1 << 20
 MAX_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path less its closing NUL, Linux unix(7)
 
-UNREACHABLE: Final = "worker-unreachable"
-TIMEOUT: Final = "worker-timeout"
-BUSY: Final = "worker-busy-or-request-too-large"
-FAILED: Final = "worker-failed"
+UNREACHABLE: Final = RelayRefusal.UNREACHABLE
+TIMEOUT: Final = RelayRefusal.TIMEOUT
+BUSY: Final = RelayRefusal.BUSY
+FAILED: Final = RelayRefusal.WORKER_FAILED
 
 _REFUSAL_OF_STATUS: Final = {
     grpc.StatusCode.UNAVAILABLE: UNREACHABLE,

@@ -25,7 +25,6 @@ class FednerError(Exception):
         remedy: what the reader can do about it.
     """
 
-    code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, place: str | None = None, remedy: str | None = None):
@@ -42,47 +41,40 @@ class FednerError(Exception):
 class UsageError(FednerError):
     """The command line was used wrongly."""
 
-    code = "usage"
     exit_code = 2
 
 
 class ConfigError(FednerError):
     """A study or site file is not what the schema says."""
 
-    code = "config"
     exit_code = 3
 
 
 class DataError(FednerError):
     """Annotated input is malformed, inconsistent or missing."""
 
-    code = "data"
     exit_code = 4
 
 
 class EncoderError(FednerError):
     """Base weights, a tokenizer or a saved model are missing, altered or of another kind."""
 
-    code = "encoder"
     exit_code = 5
 
 
 class PolicyError(FednerError):
     """The institution's own policy refuses what the study asks."""
 
-    code = "refused"
     exit_code = 6
 
 
 class ProtocolError(FednerError):
     """A message between coordinator, relay and worker breaks the protocol."""
 
-    code = "protocol"
     exit_code = 7
 
 
 class FederationError(FednerError):
     """A federated run could not be carried through."""
 
-    code = "federation"
     exit_code = 8

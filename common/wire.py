@@ -8,6 +8,7 @@ the header. `CLEAR_FACTS` and `CLEAR_FIELDS` are all that a reply says outside i
 
 import hashlib
 import json
+import re
 import struct
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -16,6 +17,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from common.config.study import NAME_PATTERN
 from common.errors import ProtocolError
 
 MAGIC: Final = b"FDN1"
@@ -115,6 +117,8 @@ def decode_reply(data: bytes) -> Reply:
         raise ProtocolError("a reply states facts that only `hello` asks for")
     if header["refusal"] and header["refusal"] not in set(Refusal):
         raise ProtocolError("a reply has an unknown refusal code")
+    if not re.fullmatch(NAME_PATTERN, header["institution"]):
+        raise ProtocolError("a reply's institution is not a name")
     return Reply(**header, body=body)
 
 

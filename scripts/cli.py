@@ -61,6 +61,9 @@ def main() -> None:
     except FednerError as error:
         show_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        show_error(FednerError(f"{error.strerror or type(error).__name__}", place=error.filename))
+        sys.exit(1)
     except KeyboardInterrupt:
         err.print("interrupted")
         sys.exit(130)

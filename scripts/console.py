@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -67,6 +68,18 @@ def comparison_table(
     for name, report in rows.items():
         table.add_row(name, *(f"{report[label].f1:.4f}" for label in (*labels, "micro")))
     return table
+
+
+def show_counts(what: str, counts: Mapping[str, int]) -> None:
+    """One line with everything that was merged, dropped or resolved; nothing if all was clean."""
+    shown = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count)
+    if shown:
+        out.print(f"{what}: {shown}", markup=False, highlight=False)
+
+
+def show_path(what: str, path: Path) -> None:
+    """A path on one line, to be copied."""
+    out.print(f"{what:8} {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def scores_from_json(report: Mapping[str, Mapping[str, float]]) -> dict[str, Scores]:

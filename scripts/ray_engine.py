@@ -1,5 +1,7 @@
 """The same simulation on Flower's Ray engine: for several GPUs, or many institutions."""
 
+import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -8,16 +10,20 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.app import Exchange, make_app
 from client.session import Session
+from common.config.load import parse_study
 from common.config.study import Study
 from common.errors import UsageError
 from common.model.ner import set_threads
+from common.model.train import pick_device
 from scripts.simulation import Bench
 from server.app import run_study
 from server.run_dir import RunDir
 
 
-def simulate_on_ray(study: Study, base: Path, run: RunDir) -> None:
-    """Run the study on Ray actors of one CPU each; every actor makes its own sessions.
+def simulate_on_ray(study: Study, base: Path, run: RunDir, device: str) -> None:
+    """Run the study on Ray actors of one CPU each, and one GPU each if `device` is one.
+
+    Every actor makes its own sessions.
 
     Raises:
         UsageError: Ray is not installed.
@@ -31,6 +37,8 @@ def simulate_on_ray(study: Study, base: Path, run: RunDir) -> None:
         ) from None
     from flwr.simulation import run_simulation
 
+    on_gpu = pick_device(device).type == "cuda"
+    text = json.dumps(asdict(study))
     server = ServerApp()
 
     @server.main()
@@ -38,18 +46,19 @@ def simulate_on_ray(study: Study, base: Path, run: RunDir) -> None:
         run_study(grid, run)
 
     def exchange_for(context: Context) -> Exchange:
-        return _session(study, base, int(context.node_config["partition-id"])).handle
+        return _session(text, base, int(context.node_config["partition-id"])).handle
 
     run_simulation(
         server_app=server,
         client_app=make_app(exchange_for),
         num_supernodes=len(study.federation.institutions),
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": float(on_gpu)}},
     )
 
 
 @cache
-def _session(study: Study, base: Path, index: int) -> Session:
+def _session(text: str, base: Path, index: int) -> Session:
     set_threads(1)
+    study = parse_study(text, "study")
     bench = Bench.of(study, base)
     return bench.session(study.federation.institutions[index], bench.model())

@@ -70,7 +70,6 @@ class Bench:
             train=model.prepare(self.sides[name].train),
             test=model.prepare(self.sides[name].test),
         )
-        log.info("%s: reading %s", name, self.sides[name].notes or "clean")
         log.info("%s: preparing train %s, test %s", name, party.train.notes(), party.test.notes())
         progress = None if on_step is None else lambda done, of: on_step(name, done, of)
         return Session(self.study, party, model, progress=progress)
@@ -85,6 +84,7 @@ def simulate(
 ) -> None:
     """Run the study in this process; afterwards `model` holds the shared weights."""
     names = bench.study.federation.institutions
+    log.info("reading: %s", next(iter(bench.sides.values())).notes or "clean")
     sessions = {name: bench.session(name, model, on_step) for name in names}
 
     def exchange_for(context: Context) -> Exchange:

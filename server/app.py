@@ -9,6 +9,7 @@ from typing import Final
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import FednerError, ProtocolError
 from common.io.flower_internals import shorten_object_backoff
@@ -43,6 +44,7 @@ class GridExchange:
         on_seen: Callable[[str, str], None] | None = None,
     ):
         self._grid = grid
+        self._study = study_hash(study)
         self._roster = study.federation.institutions
         self._deadline_s = study.federation.deadline_s
         self._poll_s = poll_s
@@ -118,7 +120,9 @@ class GridExchange:
     def _problem(self, reply: Reply) -> str:
         if reply.refusal:
             return reply.refusal
-        if reply.kind != "hello" or reply.institution not in self._roster:
+        if reply.kind != "hello" or reply.round != 0 or reply.study != self._study:
+            return "answered something else"
+        if reply.institution not in self._roster:
             return "not on the roster"
         known = reply.institution in self._nodes.values()
         return "came back with another model" if known and reply.facts != self._facts else ""

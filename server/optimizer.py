@@ -58,11 +58,11 @@ class ServerOptimizer:
         """
         s = self.settings
         if s.optimizer == "fedavg":
-            self.delta += np.float32(s.learning_rate) * mean_update
+            self.delta += np.float32(s.rate) * mean_update
             return
         first, second = self.moments
         first *= np.float32(s.beta1)
         first += np.float32(1 - s.beta1) * mean_update
         second *= np.float32(s.beta2)
         second += np.float32(1 - s.beta2) * mean_update**2
-        self.delta += np.float32(s.learning_rate) * first / (np.sqrt(second) + np.float32(s.tau))
+        self.delta += np.float32(s.rate) * first / (np.sqrt(second) + np.float32(s.tau))

@@ -11,21 +11,12 @@ from typing import Final, Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+from common.transport import RECORD, STYPE, RelayRefusal
+
 Kind = Literal["query", "train", "evaluate"]
 
-RECORD: Final = "fedner"
-STYPE: Final = "fedner.bytes"
 MALFORMED_REPLY: Final = "malformed-reply"
-REFUSALS: Final = frozenset(
-    {
-        "malformed-request",
-        "relay-failed",
-        "worker-unreachable",
-        "worker-timeout",
-        "worker-busy-or-request-too-large",
-        "worker-failed",
-    }
-)
+REFUSALS: Final = frozenset(str(code) for code in RelayRefusal)
 
 
 @dataclass(frozen=True, kw_only=True)

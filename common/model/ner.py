@@ -24,7 +24,7 @@ from common.data.encode import (
 from common.data.flatten import FlattenCounts, flatten_all
 from common.data.records import Document, Entity
 from common.data.sentences import tokenise
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from common.metrics import tokens
 from common.metrics.entities import LabelCounts, count_entities
 from common.metrics.evaluation import Evaluation
@@ -84,11 +84,11 @@ class NerModel:
         self._check_positions()
 
     def _check_positions(self) -> None:
-        limit = int(getattr(self.module.config, "max_position_embeddings", 1 << 30))
-        if self.study.text.max_tokens > limit - self._collate.first_position:
-            raise DataError(
+        limit = self._collate.n_positions - self._collate.first_position
+        if self.study.text.max_tokens > limit:
+            raise ConfigError(
                 f"text.max_tokens is {self.study.text.max_tokens}, the encoder takes at most "
-                f"{limit - self._collate.first_position}",
+                f"{limit}",
                 remedy="lower text.max_tokens in the study",
             )
 
@@ -124,7 +124,9 @@ class NerModel:
     ) -> float:
         """Train from the weights as they are; see `common.model.train.train`."""
         if not prepared.windows:
-            raise DataError("there is not one word to train on")
+            raise DataError(
+                "there is not one word to train on", remedy="check the training documents"
+            )
         training = self.study.training
         if epochs is not None:
             training = replace(training, local_epochs=epochs)

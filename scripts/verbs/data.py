@@ -1,5 +1,6 @@
 """`fedner data`: look at documents, generate some, deal a simulation's out to folders."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from common.io.atomic import write_bytes
 from common.io.configs import load_any, load_study
 from common.io.corpus import load_documents, save_documents
 from common.io.datasets import load_sides, simulated_sides
-from scripts.console import out
+from scripts.console import out, show_counts, show_path
 from scripts.verbs.evaluate import check_format
 
 app = typer.Typer(help="Annotated documents.", no_args_is_help=True)
@@ -80,7 +81,7 @@ def synth(
     for name, documents in notes.items():
         save_documents(documents, output / f"{name}.jsonl", "jsonl")
     out.print(_counts(notes))
-    out.print(f"written  {output}")
+    show_path("written", output)
 
 
 @app.command("deal")
@@ -90,6 +91,7 @@ def deal(
     coordinator: Annotated[str, typer.Option(help="Where institutions will look for it.")] = (
         "127.0.0.1:9192"
     ),
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
 ) -> None:
     """Write a simulation's institutions as real ones: study, documents and site file of each.
 
@@ -98,17 +100,25 @@ def deal(
     study = load_study(path)
     _make(output)
     write_bytes(output / "study.yaml", study_yaml(study).encode())
+    names = study.federation.institutions
     for name, sides in simulated_sides(study, path.parent).items():
         folder = output / name
         folder.mkdir()
         save_documents(sides.train, folder / "train.jsonl", "jsonl")
         save_documents(sides.test, folder / "test.jsonl", "jsonl")
-        text = yaml.safe_dump(_site(name, coordinator), sort_keys=False)
+        text = yaml.safe_dump(
+            _site(name, coordinator, threads or _share(len(names))), sort_keys=False
+        )
         write_bytes(folder / "site.yaml", text.encode())
-        out.print(f"written  {folder / 'site.yaml'}")
+        show_path("written", folder / "site.yaml")
 
 
-def _site(name: str, coordinator: str) -> dict[str, Any]:
+def _share(workers: int) -> int:
+    """Threads of each of several workers on this machine."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _site(name: str, coordinator: str, threads: int) -> dict[str, Any]:
     sides = {side: {"format": "jsonl", "path": f"{side}.jsonl"} for side in ("train", "test")}
     return {
         "institution": name,
@@ -116,6 +126,7 @@ def _site(name: str, coordinator: str) -> dict[str, Any]:
         "coordinator": coordinator,
         "data": sides,
         "state": "state",
+        "threads": threads,
         "policy": {
             "accept_privacy_none": True,
             "accept_secure_aggregation_none": True,
@@ -167,9 +178,7 @@ def _row(documents: Sequence[Document], labels: list[str]) -> list[int]:
 
 
 def _show_notes(notes: Mapping[str, int]) -> None:
-    for note, count in sorted(notes.items()):
-        if count:
-            out.print(f"  {note}: {count}")
+    show_counts("reading", notes)
     out.print(
         "resolved: nested, overlapping or discontinuous entities that were dropped or shortened; "
         "inexact: boundaries inside a word; crossing: entities over a sentence's end"

@@ -46,7 +46,13 @@ def list_() -> None:
 
 
 def _show(info: EncoderInfo) -> None:
-    out.print(f"{info.name}: {len(info.files)} files, fingerprint {info.fingerprint}")
-    out.print(f"licence: {info.licence}", markup=False)
-    out.print("for the study file:")
-    out.print(f"encoder:\n  name: {info.name}\n  weights_sha256: {info.weights_sha256}")
+    lines = (
+        f"{info.name}: {len(info.files)} files, fingerprint {info.fingerprint}",
+        f"licence: {info.licence}",
+        "for the study file:",
+        "encoder:",
+        f"  name: {info.name}",
+        f"  weights_sha256: {info.weights_sha256}",
+    )
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)

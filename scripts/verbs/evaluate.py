@@ -1,6 +1,7 @@
 """`fedner evaluate`: a saved model on annotated documents."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,14 @@ from common.io.corpus import Format, load_documents
 from common.io.datasets import load_sides, simulated_sides
 from common.io.models import load_model
 from common.model.ner import set_threads
-from scripts.console import out, progress_bars, quiet_libraries, report_table, show_notices
+from scripts.console import (
+    out,
+    progress_bars,
+    quiet_libraries,
+    report_table,
+    show_counts,
+    show_notices,
+)
 from server.coordinator import as_json
 
 
@@ -25,7 +33,10 @@ def command(
         typer.Argument(metavar="DATA", help="Study or site file (held-out side), or a corpus."),
     ],
     format: Annotated[
-        str | None, typer.Option(help="DATA is a corpus: conll, brat, pubtator or jsonl.")
+        str | None,
+        typer.Option(
+            help="DATA is a corpus in the study's labels: conll, brat, pubtator or jsonl."
+        ),
     ] = None,
     as_json_: Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")] = False,
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
@@ -38,29 +49,35 @@ def command(
     quiet_libraries()
     set_threads(threads)
     model = load_model(model_path, device)
-    documents = _documents(path, format, model.labels)
+    documents, notes = _documents(path, format, model.labels)
     with progress_bars() as bars:
         task = bars.add_task("windows", total=None)
-        evaluation = model.evaluate(
-            model.prepare(documents), lambda d, n: bars.update(task, completed=d, total=n)
-        )
+        prepared = model.prepare(documents)
+        evaluation = model.evaluate(prepared, lambda d, n: bars.update(task, completed=d, total=n))
     entities, words = evaluation.entity_report(), evaluation.token_report()
     if as_json_:
-        typer.echo(json.dumps({"entities": as_json(entities), "tokens": as_json(words)}))
+        scores = {"entities": as_json(entities), "tokens": as_json(words)}
+        typer.echo(json.dumps({**scores, "notes": {**notes, **prepared.notes()}}))
         return
     show_notices(model.study)
     out.print(report_table("entities (exact match)", entities))
     out.print(report_table("words", words))
+    show_counts("reading", notes)
+    show_counts("flattening and tagging", prepared.notes())
 
 
-def _documents(path: Path, format: str | None, labels: tuple[str, ...]) -> tuple[Document, ...]:
+def _documents(
+    path: Path, format: str | None, labels: tuple[str, ...]
+) -> tuple[tuple[Document, ...], Mapping[str, int]]:
     if format is not None:
-        return load_documents(path, check_format(format)).documents
+        result = load_documents(path, check_format(format))
+        return result.documents, result.notes
     config = load_any(path)
     if isinstance(config, Site):
-        return load_sides(config.data, labels, path.parent).test
+        own = load_sides(config.data, labels, path.parent)
+        return own.test, own.notes
     sides = simulated_sides(config, path.parent)
-    return tuple(d for s in sides.values() for d in s.test)
+    return tuple(d for s in sides.values() for d in s.test), next(iter(sides.values())).notes
 
 
 def check_format(format: str) -> Format:

@@ -10,6 +10,7 @@ import typer
 from common.data.conll import ConllOptions, render_conll
 from common.data.jsonl import render_jsonl
 from common.data.records import Document
+from common.data.report import check_content
 from common.data.respace import respace
 from common.errors import DataError, UsageError
 from common.io.corpus import load_documents, save_documents
@@ -37,6 +38,8 @@ def command(
 ) -> None:
     """Find entities. Annotations that the input has are put aside; its tokens are kept.
 
+    For brat, known patients go into a table beside the folder.
+
     Example: fedner predict runs/RUN/model --text "He denies chest pain; on metoprolol."
     """
     quiet_libraries()
@@ -60,12 +63,15 @@ def command(
 def _read(text: str | None, path: Path | None, format: str) -> tuple[Document, ...]:
     if (text is None) == (path is None):
         raise UsageError("give exactly one of --text and --input")
+    if text is not None and format != "text":
+        raise UsageError("--from goes with --input")
     if text is not None:
         return (Document(doc_id="text", text=text),)
     if path is None or format != "text":
         return load_documents(path or Path(), check_format(format)).documents
     try:
-        return (Document(doc_id=path.stem, text=path.read_text("utf-8")),)
+        content = check_content(path.read_bytes().decode("utf-8"), str(path))
+        return (Document(doc_id=path.stem, text=content),)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"can't be read as UTF-8 text: {type(error).__name__}",
@@ -80,7 +86,11 @@ def _write(documents: list[Document], to: str, output: Path | None) -> None:
     if to == "brat":
         documents = [replace(d, sentences=None, tokens=None) for d in documents]
     if output is not None:
-        save_documents(documents, output, check_format(to))
+        table = output.with_name(f"{output.name}.patients.tsv")
+        patients = to == "brat" and any(d.patient_id is not None for d in documents)
+        save_documents(
+            documents, output, check_format(to), patients_table=table if patients else None
+        )
     elif to == "conll":
         sys.stdout.write(render_conll(documents, ConllOptions()))
     else:

@@ -1,6 +1,6 @@
 """`fedner server`: the coordinator."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ import typer
 
 from common.config.canonical import study_yaml
 from common.config.study import Study
+from common.errors import EncoderError
 from common.io.configs import load_study
 from common.io.encoders import resolve_encoder
 from common.io.models import save_model
@@ -19,6 +20,7 @@ from scripts.console import (
     report_table,
     scores_from_json,
     show_notices,
+    show_path,
 )
 from scripts.verbs.simulate import new_run_path
 from server.run_dir import LOG, METRICS, RunDir
@@ -41,11 +43,11 @@ def command(
     quiet_libraries()
     study = load_study(path)
     show_notices(study)
-    encoder_dir, _ = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
-    run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
-    out.print(f"run      {run.path}")
-    _serve(study, run, address)
+    encoder_dir, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     model = NerModel(encoder_dir, study, "cpu")
+    run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
+    show_path("run", run.path)
+    _serve(study, run, address, _check_start(model, encoder.fingerprint))
     model.set_delta(run.load_delta()[0])
     save_model(model, encoder_dir, run.path / "model", {"rounds": study.training.rounds})
     last = run.events("evaluation")[-1]
@@ -53,17 +55,37 @@ def command(
                            scores_from_json(last["entities"])))  # fmt: skip
     out.print(report_table("\nShared model, words", scores_from_json(last["tokens"])))
     show_notices(study)
-    out.print(f"model    {run.path / 'model'}")
-    out.print(f"metrics  {run.path / METRICS}")
-    out.print(f"log      {run.path / LOG}")
+    show_path("model", run.path / "model")
+    show_path("metrics", run.path / METRICS)
+    show_path("log", run.path / LOG)
 
 
-def _serve(study: Study, run: RunDir, address: str) -> None:
+def _check_start(model: NerModel, encoder: str) -> Callable[[Mapping[str, Any]], None]:
+    """Refuses institutions whose model is not the one this machine will save."""
+    own = {"encoder": encoder, "layout": model.layout.digest(), "initial": model.initial_digest}
+
+    def check(start: Mapping[str, Any]) -> None:
+        unlike = [key for key, value in own.items() if start[key] != value]
+        if unlike:
+            raise EncoderError(
+                f"the institutions' model differs from this machine's in: {', '.join(unlike)}",
+                remedy="import here the encoder that they have; compare `fedner encoder verify`",
+            )
+
+    return check
+
+
+def _serve(
+    study: Study, run: RunDir, address: str, check_start: Callable[[Mapping[str, Any]], None]
+) -> None:
     with progress_bars() as bars:
         task = bars.add_task("waiting for institutions", total=study.training.rounds)
 
         def on_event(event: Mapping[str, Any]) -> None:
+            if event["event"] == "institution":
+                bars.console.print(f"{event['name']}: {event['state']}")
             if event["event"] == "start":
+                check_start(event)
                 bars.update(task, description="rounds")
                 bars.console.print("all institutions are here")
             if event["event"] == "round":

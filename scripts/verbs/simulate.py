@@ -24,6 +24,7 @@ from scripts.console import (
     report_table,
     scores_from_json,
     show_notices,
+    show_path,
 )
 from scripts.ray_engine import simulate_on_ray
 from scripts.simulation import Bench, simulate
@@ -55,6 +56,8 @@ def command(
     """
     if engine not in {"local", "ray"}:
         raise UsageError(f"--engine {engine}: expected local or ray")
+    if engine == "ray" and threads is not None:
+        raise UsageError("--threads goes with the local engine; a Ray actor has one CPU")
     quiet_libraries()
     set_threads(threads)
     study = with_seed(load_study(study_path), seed)
@@ -65,7 +68,7 @@ def command(
     model = bench.model(device)
     _say_what(bench, model)
     if engine == "ray":
-        simulate_on_ray(study, study_path.parent, run)
+        simulate_on_ray(study, study_path.parent.absolute(), run, device)
         model.set_delta(run.load_delta()[0])
     else:
         _simulate(bench, run, model)
@@ -151,9 +154,9 @@ def _show_results(study: Study, run: RunDir, rows: Mapping[str, Report]) -> None
         title = "\nTested on all institutions' held-out documents"
         out.print(comparison_table(title, rows, study.task.labels))
     show_notices(study)
-    out.print(f"model    {run.path / 'model'}")
-    out.print(f"metrics  {run.path / METRICS}")
-    out.print(f"log      {run.path / LOG}")
+    show_path("model", run.path / "model")
+    show_path("metrics", run.path / METRICS)
+    show_path("log", run.path / LOG)
     out.print(
         f'next     fedner predict {run.path / "model"} --text "Denies chest pain; on metoprolol."',
         soft_wrap=True,

@@ -16,7 +16,14 @@ from common.io.models import save_model
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel, set_threads
 from scripts.baselines import POOLED, fit
-from scripts.console import out, progress_bars, quiet_libraries, report_table, show_notices
+from scripts.console import (
+    out,
+    progress_bars,
+    quiet_libraries,
+    report_table,
+    show_notices,
+    show_path,
+)
 from scripts.simulation import Bench
 from scripts.verbs.simulate import new_run_path, with_seed
 from server.coordinator import as_json
@@ -26,8 +33,9 @@ from server.run_dir import RunDir
 def command(
     path: Annotated[Path, typer.Argument(metavar="STUDY|SITE", help="Study or site file.")],
     on: Annotated[
-        str, typer.Option(help="With a study: `pooled`, or the institution whose data to take.")
-    ] = POOLED,
+        str | None,
+        typer.Option(help="With a study: `pooled` (the default), or an institution's name."),
+    ] = None,
     run_path: Annotated[Path | None, typer.Option("--out", help="Run folder to make.")] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the study's training.seed.")] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
@@ -60,14 +68,16 @@ def command(
     )
     out.print(report_table(f"{name}: entities (exact match)", evaluation.entity_report()))
     out.print(report_table(f"{name}: words", evaluation.token_report()))
-    out.print(f"model    {run.path / 'model'}")
+    show_path("model", run.path / "model")
 
 
-def _sides(config: Study | Site, study: Study, base: Path, on: str) -> tuple[str, Sides]:
+def _sides(config: Study | Site, study: Study, base: Path, on: str | None) -> tuple[str, Sides]:
     if isinstance(config, Site):
+        if on is not None:
+            raise UsageError("--on goes with a study; a site trains on its own documents")
         return config.institution, load_sides(config.data, study.task.labels, base)
     bench = Bench.of(study, base)
-    if on == POOLED:
+    if on is None or on == POOLED:
         return POOLED, Sides(bench.all_train, bench.all_test)
     if on not in bench.sides:
         raise UsageError(f"--on {on}: expected {POOLED} or one of {', '.join(bench.sides)}")

@@ -18,7 +18,7 @@ simulation: {{synthetic: {{patients_per_institution: 4}}}}
 """
 
 CANONICAL = (
-    b'{"aggregation":{"beta1":0.9,"beta2":0.99,"learning_rate":1.0,"optimizer":"fedavg","ta'
+    b'{"aggregation":{"beta1":0.9,"beta2":0.99,"learning_rate":null,"optimizer":"fedavg","ta'
     b'u":0.001,"weights":{"north":1.0,"south":2.0}},'
     b'"encoder":{"name":"tiny","weights_sha256":"00112233445566778899aabbccddeeff0011223344'
     b'5566778899aabbccddeeff"},'
@@ -31,7 +31,7 @@ CANONICAL = (
     b'"training":{"batch_size":16,"learning_rate":5e-05,"local_epochs":1,"max_gradient_norm'
     b'":1.0,"precision":"auto","rounds":3,"seed":1,"warmup":0.05,"weight_decay":0.01}}'
 )
-HASH = "10919424a56eab71c8289336c68ebb37c95cdb555540f07671df26ddefb87a2c"
+HASH = "d4a91b31dbb6de4417e141b02eb2db6045d73af406d26ba1bd37b6344c9b0e16"
 
 
 def test_the_canonical_bytes_of_a_fixed_study_are_these() -> None:

@@ -16,7 +16,7 @@ import typer.main
 
 from common import __version__
 from common.data.flatten import flatten
-from common.data.records import Document
+from common.data.records import Document, span
 from common.data.sentences import tokenise
 from common.io.corpus import load_documents, save_documents
 from common.io.models import load_model
@@ -332,12 +332,14 @@ def test_standard_output_holds_the_document_and_nothing_else(fedner, model_folde
 def test_annotations_in_the_input_have_no_influence(fedner, corpora, model_folder, tmp_path):
     gold = load_documents(corpora["jsonl"], "jsonl").documents
     assert any(d.entities for d in gold)
+    foreign = [replace(d, entities=(*d.entities, span(0, 2, "Gene"))) for d in gold]
+    save_documents(foreign, tmp_path / "foreign.jsonl", "jsonl")
     save_documents([replace(d, entities=()) for d in gold], tmp_path / "bare.jsonl", "jsonl")
     outputs = [
         fedner("predict", model_folder, "--input", path, "--from", "jsonl").out
-        for path in (corpora["jsonl"], tmp_path / "bare.jsonl")
+        for path in (corpora["jsonl"], tmp_path / "bare.jsonl", tmp_path / "foreign.jsonl")
     ]
-    assert outputs[0] == outputs[1] != ""
+    assert outputs[0] == outputs[1] == outputs[2] != ""
 
 
 def test_scored_predictions_are_what_evaluate_says_to_the_digit(

@@ -20,6 +20,7 @@ from client import app as relay_app
 from client.relay import BUSY, FAILED, TIMEOUT, UNREACHABLE, WorkerError
 from common.errors import FederationError
 from common.io import flower_internals as internals
+from common.transport import RelayRefusal
 from server import records
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +184,7 @@ def test_relay_never_sends_an_exceptions_text():
         lambda context: lambda request: SECRET,  # not bytes: the packing fails
     ):
         reply = _relayed(exchange_for)
-        assert records.reply_bytes(reply) == records.Refusal(code=relay_app.RELAY_FAILED)
+        assert records.reply_bytes(reply) == records.Refusal(code=RelayRefusal.FAILED)
         assert SECRET not in repr(reply)
 
 
@@ -198,7 +199,7 @@ def test_each_refusal_of_the_relay_is_known_to_the_coordinator(refusal):
 def test_relay_refuses_a_message_without_our_record():
     for content in (RecordDict(), RecordDict({"fedner": ConfigRecord({"request": b"x"})})):
         reply = _relayed(lambda context: bytes, content)
-        assert records.reply_bytes(reply) == records.Refusal(code=relay_app.MALFORMED)
+        assert records.reply_bytes(reply) == records.Refusal(code=RelayRefusal.MALFORMED)
 
 
 def test_a_hostile_refusal_text_is_not_passed_on():
@@ -206,10 +207,6 @@ def test_a_hostile_refusal_text_is_not_passed_on():
     for value in (SECRET, 7, b"x", ["worker-timeout"]):
         reply.content = RecordDict({"fedner": ConfigRecord({"refused": value})})
         assert records.reply_bytes(reply) == records.Refusal(code=records.MALFORMED_REPLY)
-
-
-def test_both_sides_agree_on_the_record():
-    assert (records.RECORD, records.STYPE) == (relay_app.RECORD, relay_app.STYPE)
 
 
 def test_node_pacer_starts_fast_and_ends_at_flowers_own_pace():

@@ -165,7 +165,7 @@ def test_what_fits_into_one_window_is_in_one(cut: Cut) -> None:
 
 
 @given(cuts)
-def test_neighbouring_windows_share_as_many_words_as_the_overlap_holds(cut: Cut) -> None:
+def test_neighbouring_windows_share_as_many_words_as_overlap_and_room_hold(cut: Cut) -> None:
     for _, windows in cut.groups():
         for left, right in pairwise(windows):
             sizes = {w: len(ids[: cut.room]) for w, ids in enumerate(cut.pieces[left.document])}
@@ -175,7 +175,17 @@ def test_neighbouring_windows_share_as_many_words_as_the_overlap_holds(cut: Cut)
             size = sum(sizes[word] for word in shared)
             assert size <= cut.options.overlap_tokens
             more = after[0] - 1
-            assert more == before[0] or size + sizes[more] > cut.options.overlap_tokens
+            room = cut.room - sizes[before[-1] + 1]
+            limit = min(cut.options.overlap_tokens, room)
+            assert size <= limit
+            assert more == before[0] or size + sizes[more] > limit
+
+
+@given(cuts)
+def test_every_window_reaches_a_word_that_the_one_before_does_not(cut: Cut) -> None:
+    for _, windows in cut.groups():
+        for left, right in pairwise(windows):
+            assert cut.held(right)[-1] > cut.held(left)[-1]
 
 
 def test_windows_of_a_long_text_of_short_words_share_the_whole_overlap() -> None:

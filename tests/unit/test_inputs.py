@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from common.data.encode import Window
+from common.errors import EncoderError
 from common.model.inputs import IGNORED, Collator, Tokenizer, shuffled_batches, sorted_batches
 from common.model.train import labels_for, rate_factor, token_losses
 
@@ -124,7 +125,7 @@ LABELS = [(1, 2), (), (3, 0)]
 
 
 def collator(*, first_position: int = 0, types: bool = True, pad_id: int = 0) -> Collator:
-    return Collator(pad_id, types, first_position)
+    return Collator(pad_id, types, first_position, 512)
 
 
 @pytest.mark.parametrize("first_position", [0, 2])
@@ -188,17 +189,28 @@ class _Classifier(nn.Module):
 
 
 class _Bert(_Classifier):
-    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor) -> None: ...
+    def forward(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, token_type_ids: torch.Tensor
+    ) -> None: ...
 
 
 class _Roberta(_Classifier):
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> None: ...
+
+
+class _Rotary(_Classifier):
     def forward(self, input_ids: torch.Tensor) -> None: ...
+
+
+def test_the_collator_refuses_an_encoder_without_position_ids() -> None:
+    with pytest.raises(EncoderError, match="positions"):
+        Collator.of(_Rotary(None), Tokenizer(SimpleNamespace(pad_token_id=0)))
 
 
 def test_the_collator_reads_positions_and_token_types_off_the_model() -> None:
     tokenizer = Tokenizer(SimpleNamespace(pad_token_id=9))
-    assert Collator.of(_Bert(None), tokenizer) == Collator(9, True, 0)
-    assert Collator.of(_Roberta(1), tokenizer) == Collator(9, False, 2)
+    assert Collator.of(_Bert(None), tokenizer) == Collator(9, True, 0, 8)
+    assert Collator.of(_Roberta(1), tokenizer) == Collator(9, False, 2, 8)
     assert "token_type_ids" not in inspect.signature(_Roberta(1).forward).parameters
 
 

@@ -24,7 +24,7 @@ def fedavg(settings: Aggregation, updates: list[Vector]) -> list[float]:
     model = [0.0] * DIMENSION
     for update in updates:
         for i in range(DIMENSION):
-            model[i] += settings.learning_rate * float(update[i])
+            model[i] += settings.rate * float(update[i])
     return model
 
 
@@ -37,7 +37,7 @@ def fedadam(settings: Aggregation, updates: list[Vector]) -> list[float]:
             d = float(update[i])
             m[i] = s.beta1 * m[i] + (1 - s.beta1) * d
             v[i] = s.beta2 * v[i] + (1 - s.beta2) * d * d
-            model[i] += s.learning_rate * m[i] / (math.sqrt(v[i]) + s.tau)
+            model[i] += s.rate * m[i] / (math.sqrt(v[i]) + s.tau)
     return model
 
 
@@ -50,7 +50,7 @@ def run(settings: Aggregation, updates: list[Vector]) -> ServerOptimizer:
 
 FEDAVG = [Aggregation(), Aggregation(learning_rate=0.3)]
 FEDADAM = [
-    Aggregation(optimizer="fedadam"),
+    Aggregation(optimizer="fedadam", learning_rate=1e-3),
     Aggregation(optimizer="fedadam", learning_rate=0.05, beta1=0.5, beta2=0.9, tau=0.1),
     Aggregation(optimizer="fedadam", learning_rate=1e-2, beta1=0.0, beta2=0.0, tau=1e-2),
 ]
@@ -74,7 +74,7 @@ def test_fedadam_is_algorithm_2_of_its_paper(settings: Aggregation) -> None:
 
 
 def test_the_first_step_of_fedadam_has_no_bias_correction() -> None:
-    settings = Aggregation(optimizer="fedadam", beta1=0.9, beta2=0.99, tau=1e-6)
+    settings = Aggregation(optimizer="fedadam", learning_rate=1.0, beta2=0.99, tau=1e-6)
     optimizer = run(settings, [np.full(DIMENSION, 2.0, np.float32)])
     assert optimizer.delta[0] == pytest.approx(0.1 / math.sqrt(0.01), rel=1e-4)
 

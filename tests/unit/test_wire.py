@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.config.study import NAME_PATTERN
 from common.errors import ProtocolError
 from common.wire import (
     CLEAR_FACTS,
@@ -96,7 +97,7 @@ def test_any_request_is_decoded_as_it_was(request: Request) -> None:
         kind=st.sampled_from(KINDS),
         study=_TEXT,
         round=st.integers(0, (1 << 31) - 1),
-        institution=_TEXT,
+        institution=st.from_regex(NAME_PATTERN, fullmatch=True),
         refusal=st.sampled_from(["", *(code.value for code in Refusal)]),
         body=st.binary(max_size=20),
     )
