@@ -1,0 +1,142 @@
+"""Institutions that vanish and come back as other nodes, and nodes that are not taken in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from client.app import make_app
+from common.config.canonical import study_hash
+from common.config.load import parse_study
+from common.io.flower_internals import LocalGrid
+from common.wire import Reply, Request, decode_reply, decode_request, encode
+from server import app as server_app
+from server.app import GridExchange
+
+STUDY = parse_study(
+    f"""\
+study: rejoin
+encoder: {{name: tiny, weights_sha256: {"ab" * 32}}}
+training: {{rounds: 2, learning_rate: 1e-3}}
+federation: {{institutions: [north, south], deadline_s: 5}}
+privacy: none
+secure_aggregation: none
+""",
+    "study.yaml",
+)
+HASH = study_hash(STUDY)
+FACTS = {"version": "1", "dimension": 1, "layout": "l", "initial": "i", "encoder": "e"}
+HELLO = encode(Request(kind="hello", study=HASH, round=0))
+TRAIN = encode(Request(kind="train", study=HASH, round=1))
+
+
+class _Grid(LocalGrid):
+    """Whoever is in `online` can be seen."""
+
+    online: tuple[int, ...] = ()
+
+    def get_node_ids(self) -> list[int]:
+        ids = super().get_node_ids()
+        return [ids[i] for i in self.online]
+
+
+def _answer(config: dict[str, str], data: bytes) -> bytes:
+    request = decode_request(data)
+    return encode(
+        Reply(
+            kind=request.kind,
+            study=config.get("study", HASH),
+            round=request.round,
+            institution=config["name"],
+            refusal=config.get("refusal", ""),
+            facts={**FACTS, "encoder": config.get("encoder", "e")}
+            if request.kind == "hello"
+            else {},
+            body=config["seat"].encode() if request.kind == "train" else b"",
+        )
+    )
+
+
+@contextmanager
+def _federation(*nodes: dict[str, str]) -> Iterator[tuple[_Grid, GridExchange, list[str]]]:
+    configs = [{"seat": str(i), **node} for i, node in enumerate(nodes)]
+    app = make_app(lambda context: lambda data: _answer(dict(context.node_config), data))
+    seen: list[str] = []
+    with _Grid(app, configs, {}) as grid:
+        exchange = GridExchange(
+            grid, STUDY, poll_s=0.0, on_seen=lambda name, state: seen.append(f"{name}: {state}")
+        )
+        yield grid, exchange, seen
+
+
+def _seats(exchange: GridExchange) -> dict[str, str]:
+    replies = exchange.ask("train", 1, TRAIN)
+    return {name: decode_reply(data).body.decode() for name, data in replies.items()}
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_app, "_DISCOVER_PAUSE_S", 0.0)
+
+
+def _both(found: dict[str, Reply]) -> object:
+    def enough(replies: dict[str, Reply]) -> bool:
+        found.update(replies)
+        return len(found) == 2
+
+    return enough
+
+
+def test_an_institution_that_comes_back_as_another_node_is_asked_there() -> None:
+    with _federation({"name": "north"}, {"name": "south"}, {"name": "north"}) as parts:
+        grid, exchange, seen = parts
+        grid.online = (0, 1)
+        exchange.discover(HELLO, _both({}))
+        assert _seats(exchange) == {"north": "0", "south": "1"}
+        grid.online = (1, 2)
+        assert _seats(exchange) == {"north": "2", "south": "1"}
+        assert seen[-1] == "north: back"
+
+
+def test_a_second_node_with_a_living_name_is_not_asked() -> None:
+    with _federation({"name": "north"}, {"name": "south"}, {"name": "north"}) as parts:
+        grid, exchange, seen = parts
+        grid.online = (0, 1)
+        exchange.discover(HELLO, _both({}))
+        grid.online = (0, 1, 2)
+        assert _seats(exchange) == {"north": "0", "south": "1"}
+        assert seen[-1] == "north: another node has this name"
+
+
+def test_an_institution_that_comes_back_with_another_encoder_is_not_asked() -> None:
+    nodes = ({"name": "north"}, {"name": "south"}, {"name": "north", "encoder": "other"})
+    with _federation(*nodes) as (grid, exchange, seen):
+        grid.online = (0, 1)
+        exchange.discover(HELLO, _both({}))
+        grid.online = (1, 2)
+        exchange.ask("train", 1, TRAIN)
+        assert seen[-1] == "north: came back with another model"
+
+
+@pytest.mark.parametrize(
+    ("stranger", "reason"),
+    [
+        ({"name": "west"}, "not on the roster"),
+        ({"name": "north", "study": "f" * 64}, "answered something else"),
+        ({"name": "north", "refusal": "policy"}, "policy"),
+    ],
+)
+def test_a_stranger_is_not_taken_in_and_the_reason_is_told(
+    stranger: dict[str, str], reason: str
+) -> None:
+    with _federation(stranger, {"name": "south"}) as (grid, exchange, seen):
+        grid.online = (0, 1)
+        found: dict[str, Reply] = {}
+
+        def enough(replies: dict[str, Reply]) -> bool:
+            found.update(replies)
+            return True
+
+        exchange.discover(HELLO, enough)
+        assert list(found) == ["south"]
+        assert f"{stranger['name']}: {reason}" in seen
