@@ -1,5 +1,6 @@
 """`fedner client`: starts an institution's worker, SuperNode and relay, and keeps them alive."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -118,8 +119,9 @@ def _await_worker(worker: Child, path: Path) -> None:
 
 
 def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
         return probe.connect_ex(str(path)) == 0
+    return False  # the path is too long for a socket: the worker itself says so
 
 
 def _keep_alive(children: list[Child], tell: Callable[[str], None]) -> None:

@@ -24,7 +24,7 @@ from common.errors import FednerError
 from common.metrics.entities import Scores
 from common.privacy.notice import notices
 
-_WIDE = None if sys.stdout.isatty() else 110
+_WIDE = None if sys.stdout.isatty() else 130
 out = Console(emoji=False, width=_WIDE)
 err = Console(emoji=False, stderr=True)
 

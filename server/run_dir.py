@@ -61,7 +61,10 @@ class RunDir:
         handler = logging.FileHandler(self.path / LOG, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root = logging.getLogger("fedner")
-        root.handlers[:] = [handler]
+        for old in list(root.handlers):
+            root.removeHandler(old)
+            old.close()
+        root.addHandler(handler)
         root.setLevel(logging.INFO)
         root.propagate = False
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -84,6 +85,10 @@ def add_encoder(source: str, name: str | None = None, licence: str = "") -> Enco
         EncoderError: the source can't be read, or holds no encoder with a fast tokenizer.
     """
     name = name or default_name(source)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise EncoderError(
+            "not a name for an encoder", place=name, remedy="give --name: letters, digits, - . _"
+        )
     target = encoders_home() / name
     if target.exists():
         raise EncoderError(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from rich import box
 from rich.table import Table
 
 from common.config.canonical import study_yaml
@@ -144,7 +145,7 @@ def _make(folder: Path) -> None:
 def _counts(rows: Mapping[str, Sequence[Document]]) -> Table:
     labels = sorted({e.label for documents in rows.values() for d in documents for e in d.entities})
     heads = (
-        "documents",
+        "docs",
         "patients",
         "sentences",
         "words",
@@ -153,9 +154,10 @@ def _counts(rows: Mapping[str, Sequence[Document]]) -> Table:
         "inexact",
         "crossing",
     )
-    table = Table("")
+    table = Table(box=box.SIMPLE)
+    table.add_column(overflow="fold")
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", overflow="fold")
     for name, documents in rows.items():
         table.add_row(name, *(f"{count:,}" for count in _row(documents, labels)))
     return table

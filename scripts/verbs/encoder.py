@@ -39,7 +39,9 @@ def list_() -> None:
 
     Example: fedner encoder list
     """
-    table = Table("name", "weights_sha256", "licence", "source")
+    table = Table()
+    for head in ("name", "weights_sha256", "licence", "source"):
+        table.add_column(head, overflow="fold")
     for info in list_encoders():
         table.add_row(info.name, info.weights_sha256, info.licence, info.source)
     out.print(table)

@@ -375,6 +375,11 @@ def test_training_alone_and_pooled_saves_a_model_that_evaluates(
     fedner, dealt, study_file, tmp_path
 ):
     site = dealt / tiny.INSTITUTIONS[0] / "site.yaml"
+    for path in (study_file, dealt / "study.yaml"):
+        short = path.read_text().replace("local_epochs: 4", "local_epochs: 1")
+        path.with_name("short.yaml").write_text(short)
+    study_file = study_file.with_name("short.yaml")
+    site.write_text(site.read_text().replace("../study.yaml", "../short.yaml"))
     for number, arguments in enumerate(
         [(study_file,), (study_file, "--on", tiny.INSTITUTIONS[0]), (site,)]
     ):

@@ -230,13 +230,20 @@ def test_a_folder_is_used_by_path_even_where_nothing_is_imported(source):
 # --- no network
 
 
-@pytest.mark.parametrize("name", ["some-encoder", "org/some-encoder"])
-def test_an_unknown_name_is_refused_with_the_way_to_get_it_offline(name):
-    for check in (lambda: resolve_encoder(name, OTHER), lambda: verify_encoder(name)):
+def test_an_unknown_name_is_refused_with_the_way_to_get_it_offline(home):
+    for check in (lambda: resolve_encoder("mine", OTHER), lambda: verify_encoder("mine")):
         with pytest.raises(EncoderError) as caught:
             check()
-        assert f"fedner encoder add {name}" in (caught.value.remedy or "")
-        assert "copy the folder" in (caught.value.remedy or "")
+        assert "fedner encoder add FOLDER --name mine" in (caught.value.remedy or "")
+        assert f"copy `{home}/encoders/mine` here" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize("name", ["org/mine", "../mine", "..", ".", "/tmp/mine", "-x", "a b"])
+def test_a_name_that_is_no_plain_name_is_refused_and_nothing_written(source, home, name):
+    with pytest.raises(EncoderError, match="not a name") as caught:
+        add_encoder(str(source), name)
+    assert "--name" in (caught.value.remedy or "")
+    assert not home.exists()
 
 
 def test_the_packaged_default_has_its_own_remedy():

@@ -247,7 +247,7 @@ def test_a_poisoned_model_leaves_no_trace_in_the_next_round(worker):
     proper = worker.request("evaluate", 1)
     before = worker.ask(proper)
     size = decode_reply(worker.ask(worker.request("hello", 0))).facts["dimension"]
-    for value in (3e38, -3e38, 1e20):
+    for value in (3e38, -1e20):
         poison = vector_to_bytes(np.full(size, value, np.float32))
         reply = decode_reply(worker.ask(worker.request("train", 1, poison)))
         assert len(reply.body) in {0, 4 * size}

@@ -9,7 +9,7 @@ import pytest
 
 from common.data.labels import bio_tags
 from common.data.records import Document, span
-from common.errors import EncoderError
+from common.errors import ConfigError, EncoderError
 from common.io.models import load_model, save_model
 from common.metrics.evaluation import Evaluation
 from common.model.build import get_vector, merged, set_vector
@@ -184,12 +184,10 @@ def test_a_word_that_the_tokenizer_erases_keeps_its_place(build, family, erased)
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_longer_inputs_than_the_encoders_positions_are_refused(build, family):
-    from common.errors import DataError
-
     room = tiny.POSITIONS - (2 if family == "roberta" else 0)
     folder = build.folder(family)
     NerModel(folder, tiny.study(folder, text=f"{{max_tokens: {room}}}"), "cpu")
-    with pytest.raises(DataError, match=f"at most {room}"):
+    with pytest.raises(ConfigError, match=f"at most {room}"):
         NerModel(folder, tiny.study(folder, text=f"{{max_tokens: {room + 1}}}"), "cpu")
 
 

@@ -208,6 +208,20 @@ def test_an_interrupted_client_ends_with_130_and_leaves_no_process(finished, ind
     assert "Traceback" not in client.text
 
 
+def test_a_client_whose_socket_path_is_too_long_says_so(finished, tmp_path):
+    site = finished[0].folder / "f" / tiny.INSTITUTIONS[0] / "site.yaml"
+    text = site.read_text().replace("state: state", f"state: {tmp_path / ('x' * 100)}")
+    (site.parent / "long.yaml").write_text(text)
+    client = Command(tmp_path / "client.log", "client", str(site.parent / "long.yaml"))
+    try:
+        assert client.await_end(60) == 8, client.text
+        assert "at most 107 bytes" in client.text
+        assert "Traceback" not in client.text
+        assert client.left() == []
+    finally:
+        client.destroy()
+
+
 @pytest.mark.slow
 def test_a_relay_killed_in_the_middle_does_not_prevent_the_finish(tiny_study, tmp_path):
     text = tiny_study(

@@ -49,6 +49,9 @@ def simulated(tiny_study, tmp_path_factory):
 
 def test_every_round_and_evaluation_is_recorded_in_order(simulated):
     events = simulated.run.events()
+    joined, events = events[:2], events[2:]
+    assert [(e["event"], e["state"]) for e in joined] == [("institution", "joined")] * 2
+    assert {e["name"] for e in joined} == set(tiny.INSTITUTIONS)
     assert [(e["event"], e.get("round")) for e in events] == [
         ("start", None),
         ("round", 1),
@@ -151,7 +154,7 @@ def test_the_lack_of_privacy_is_said_wherever_a_result_is(tiny_study, tmp_path):
     said = " ".join(result.output.replace("│", " ").split())
     assert said.count(WITHOUT_PRIVACY) == said.count(WITHOUT_SECURE_AGGREGATION) == 2
     assert WITHOUT_PRIVACY in (run / "run.log").read_text()
-    start = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    (start,) = RunDir(run).events("start")
     manifest = json.loads((run / "model" / "fedner.json").read_text())
     for said_by in (start, manifest):
         assert said_by["notices"] == [WITHOUT_PRIVACY, WITHOUT_SECURE_AGGREGATION]
@@ -195,7 +198,7 @@ def test_institutions_with_unlike_encoders_are_refused(simulated, tmp_path):
     assert all(name in caught.value.message for name in tiny.INSTITUTIONS)
     run = RunDir(tmp_path / "run")
     assert run.status()["state"] == "failed"
-    assert run.events() == []
+    assert {e["event"] for e in run.events()} == {"institution"}
     assert not (run.path / "checkpoint.npz").exists()
 
 
