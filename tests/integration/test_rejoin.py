@@ -115,7 +115,18 @@ def test_an_institution_that_comes_back_with_another_encoder_is_not_asked() -> N
         exchange.discover(HELLO, _both({}))
         grid.online = (1, 2)
         exchange.ask("train", 1, TRAIN)
-        assert seen[-1] == "north: came back with another model"
+        assert seen[-1] == "north: came with another model"
+
+
+def test_a_latecomer_with_another_encoder_is_not_asked() -> None:
+    with _federation({"name": "north"}, {"name": "south", "encoder": "other"}) as parts:
+        grid, exchange, seen = parts
+        grid.online = (0,)
+        exchange.discover(HELLO, lambda replies: bool(replies))
+        assert _seats(exchange) == {"north": "0"}
+        grid.online = (0, 1)
+        assert _seats(exchange) == {"north": "0"}
+        assert seen[-1] == "south: came with another model"
 
 
 @pytest.mark.parametrize(
