@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ ENVIRONMENT = {
 
 
 def pytest_configure(config):
-    """Warnings of a library about another library, which nobody here can mend."""
+    """Warnings that nobody here can mend, and a SIGINT that children can be interrupted with."""
+    # a shell that starts the suite in the background makes it, and all its children, ignore SIGINT
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # peft 0.21 reads a property that transformers 5.23 deprecates
     config.addinivalue_line(
         "filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
