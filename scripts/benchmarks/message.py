@@ -31,7 +31,7 @@ from common.io.processes import (
 )
 
 _SERVER = """
-import json, time
+import json, os, time
 from pathlib import Path
 from flwr.serverapp import ServerApp
 from common.io.flower_internals import shorten_object_backoff
@@ -47,7 +47,8 @@ def main(grid, context):
         time.sleep(0.2)
     times = []
     for number in range(int(context.run_config["repeats"]) + 1):
-        payload = number.to_bytes(8, "big") + bytes(int(context.run_config["bytes"]))
+        # random, so that no two pieces are the same: Flower sends equal pieces once
+        payload = os.urandom(8 + int(context.run_config["bytes"]))
         started = time.monotonic()
         messages = request_messages(payload, nodes, "train", str(number), 3600)
         pending = set(grid.push_messages(messages))
