@@ -8,7 +8,8 @@
     ├── PolicyError            6   the institution's policy says no
     ├── ProtocolError          7   bytes between coordinator, relay and worker
     ├── FederationError        8   a run that could not be carried through
-    └── BudgetError            9   the privacy budget is spent, or its ledger is not what it was
+    ├── BudgetError            9   the privacy budget is spent, or its ledger is not what it was
+    └── IdentityError          10  a key or a roster is missing, damaged or not the pinned one
 
 Messages may name files, lines, offsets, labels and identifiers. They never quote a document's
 text: an error may end up in a log or a ticket.
@@ -85,3 +86,9 @@ class BudgetError(FednerError):
     """The privacy budget does not allow it, or the ledger that holds it can't be trusted."""
 
     exit_code = 9
+
+
+class IdentityError(FednerError):
+    """A long-term key or a roster is missing, damaged, unreadable or not the one agreed on."""
+
+    exit_code = 10

@@ -1,8 +1,8 @@
 """`fedner`: parses the command line, calls one function per verb, renders.
 
 Exit codes: 0 done; 1 a fault of fedner's; 2 wrong usage; 3 configuration; 4 data; 5 encoder or
-model; 6 refused by policy; 7 protocol; 8 federation; 9 privacy budget; 130
-interrupted.
+model; 6 refused by policy; 7 protocol; 8 federation; 9 privacy budget; 10 identity
+or roster; 130 interrupted.
 """
 
 import os
@@ -14,7 +14,18 @@ import typer
 from common import __version__
 from common.errors import FednerError
 from scripts.console import err, out, show_error
-from scripts.verbs import budget, config, data, encoder, evaluate, predict, simulate, train
+from scripts.verbs import (
+    budget,
+    config,
+    data,
+    encoder,
+    evaluate,
+    identity,
+    predict,
+    roster,
+    simulate,
+    train,
+)
 from scripts.verbs import client as client_verb
 from scripts.verbs import server as server_verb
 
@@ -35,6 +46,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(encoder.app, name="encoder")
 app.add_typer(config.app, name="config")
 app.add_typer(budget.app, name="budget")
+app.add_typer(identity.app, name="identity")
+app.add_typer(roster.app, name="roster")
 
 
 def _version(asked: bool) -> None:
@@ -44,7 +57,8 @@ def _version(asked: bool) -> None:
 
 
 @app.callback(epilog="Exit codes: 0 done, 2 usage, 3 configuration, 4 data, 5 encoder or model, "
-              "6 policy, 7 protocol, 8 federation, 9 budget, 130 interrupted, 1 else.")  # fmt: skip
+              "6 policy, 7 protocol, 8 federation, 9 budget, 10 identity, 130 interrupted, "
+              "1 else.")  # fmt: skip
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")

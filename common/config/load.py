@@ -1,4 +1,4 @@
-"""YAML text into a study or a site: strict, with the line, the path, the value and the remedy."""
+"""YAML text into a study, site or roster: strict, with line, YAML path, value and remedy."""
 
 import difflib
 import json
@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from common.config.site import Site
 from common.config.study import Study
 from common.errors import ConfigError
+from common.identity.roster import Roster
 
-Config = TypeVar("Config", Study, Site)
+Config = TypeVar("Config", Study, Site, Roster)
 YamlPath = tuple[str | int, ...]
 
 FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
@@ -68,6 +69,15 @@ def parse_site(text: str, source: str) -> Site:
         ConfigError: naming `source:line`, the YAML path, the value, what was expected.
     """
     return _parse(text, source, Site)
+
+
+def parse_roster(text: str, source: str) -> Roster:
+    """Parse a roster, in YAML or JSON.
+
+    Raises:
+        ConfigError: naming `source:line`, the YAML path, the value, what was expected.
+    """
+    return _parse(text, source, Roster)
 
 
 def parse_any(text: str, source: str) -> Study | Site:

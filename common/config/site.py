@@ -56,6 +56,10 @@ class Policy:
         coordinator_key: public key with which the coordinator countersigns this site's privacy
             ledger, in hexadecimal; that of the first receipt is kept if absent.
         accept_insecure_seed: whether noise may follow from a seed in the study: tests only.
+        roster_sha256: hash of the one roster that counts here, compared out of band. A study with
+            secure aggregation is refused without it.
+        accept_semi_honest: whether a study may assume that the coordinator follows the protocol.
+        min_cohort: fewest institutions, this one included, whose vectors may be summed and shown.
     """
 
     study_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -67,6 +71,9 @@ class Policy:
     accept_exact_evaluation: bool = False
     accept_insecure_seed: bool = False
     coordinator_key: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    roster_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    accept_semi_honest: bool = False
+    min_cohort: int = Field(default=3, ge=3)
 
     @model_validator(mode="after")
     def _one_budget_per_unit(self) -> "Policy":
@@ -89,6 +96,9 @@ class Site:
         state: folder for socket, logs and Flower's own state; made with mode 0700.
         device: `auto` takes CUDA when there is one.
         threads: CPU threads of the worker; all cores if absent.
+        identity: folder of this institution's long-term key, as `fedner identity new` made it.
+        passphrase_file: a file of mode 0600 with the key's passphrase; absent for a key without.
+        roster: path of the roster; it counts if `policy.roster_sha256` is its hash.
         policy: what it refuses.
     """
 
@@ -99,4 +109,7 @@ class Site:
     state: str = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
+    identity: str | None = Field(default=None, min_length=1)
+    passphrase_file: str | None = Field(default=None, min_length=1)
+    roster: str | None = Field(default=None, min_length=1)
     policy: Policy = Field(default_factory=Policy)

@@ -1,11 +1,12 @@
-"""Study and site files from disk."""
+"""Study, site and roster files from disk."""
 
 from pathlib import Path
 
-from common.config.load import parse_any, parse_site, parse_study
+from common.config.load import parse_any, parse_roster, parse_site, parse_study
 from common.config.site import Site
 from common.config.study import Study
 from common.errors import ConfigError
+from common.identity.roster import Roster
 
 
 def read_config(path: Path) -> str:
@@ -20,7 +21,7 @@ def read_config(path: Path) -> str:
         raise ConfigError(
             f"can't be read: {type(error).__name__}",
             place=str(path),
-            remedy="give the path of a study or site file; samples lie in configs/",
+            remedy="give the path of a study, site or roster file; samples lie in configs/",
         ) from None
 
 
@@ -32,6 +33,11 @@ def load_study(path: Path) -> Study:
 def load_site(path: Path) -> Site:
     """Read and check a site file."""
     return parse_site(read_config(path), str(path))
+
+
+def load_roster(path: Path) -> Roster:
+    """Read and check a roster file."""
+    return parse_roster(read_config(path), str(path))
 
 
 def load_any(path: Path) -> Study | Site:
