@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import CipherContext
 
 from common.errors import ProtocolError
 from common.privacy.keystream import counter_mode, write_keystream
@@ -32,6 +33,8 @@ PIECE: Final = 1 << 15
 """128 KiB of words: the keystream is still in the second-level cache when it is added."""
 
 _BLOCK_WORDS: Final = 4
+
+Streams = Sequence[tuple[CipherContext, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +80,23 @@ def add_masks_(values: Vector, masks: Sequence[Mask], k: int, threads: int = 1) 
     require_vector(values, np.uint32, writable=True)
     if len({mask.key for mask in masks}) < len(masks):
         raise ProtocolError("two masks of one key", remedy="derive one key for each use")
-    in_parts(len(values), threads, lambda start, stop: _add_part_(values, masks, k, start, stop))
+
+    def part(start: int, stop: int) -> None:
+        add_streams_(values[start:stop], open_streams(masks, start // _BLOCK_WORDS), k)
+
+    in_parts(len(values), threads, part)
 
 
-def _add_part_(values: Vector, masks: Sequence[Mask], k: int, start: int, stop: int) -> None:
-    counter = (start // _BLOCK_WORDS).to_bytes(16, "big")
-    streams = [(counter_mode(mask.key, counter), mask.sign) for mask in masks]
-    buffer = np.empty(min(PIECE, stop - start), np.uint32)
-    for first, last in pieces(start, stop, PIECE):
+def open_streams(masks: Sequence[Mask], block: int) -> Streams:
+    """The masks' ciphers at a 16-byte block of their keystreams, each with its sign."""
+    counter = block.to_bytes(16, "big")
+    return [(counter_mode(mask.key, counter), mask.sign) for mask in masks]
+
+
+def add_streams_(values: Vector, streams: Streams, k: int) -> None:
+    """Add what follows in each stream in place, modulo `2^k`, through a buffer of `PIECE` words."""
+    buffer = np.empty(min(PIECE, len(values)), np.uint32)
+    for first, last in pieces(0, len(values), PIECE):
         piece, words = values[first:last], buffer[: last - first]
         for stream, sign in streams:
             write_keystream(stream, words.data.cast("B"))

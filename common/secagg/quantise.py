@@ -10,7 +10,7 @@ Guarantees:
       half at either side, the 32-bit spacing adds at most `2^-32`, and the float64 roundings of
       `y` and `y + u`, where `|y| < 2^23`, at most `2^-28`: in all below `2^-24`.
     * Off by less than one step; a value within `2^-26` of a step from the grid goes to that grid
-      value always. So grid values are kept exactly.
+      value always. So what float32 holds exactly of the grid is kept exactly.
     * Never silent: the number of clipped values is returned, and values that are not finite are
       refused.
     * No wrap: with `k = smallest_bits(...)`, `n` institutions' sum lies within `2^(k-1) - 1`.
