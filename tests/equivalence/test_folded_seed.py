@@ -38,7 +38,7 @@ from common.secagg.quantise import Grid, dequantise_sum, quantise, smallest_bits
 
 SEARCHED_BITS = 16
 PREFIX = 64
-"""Values that decide on a candidate: at most one in eight passes by chance, so all do with 2^-192."""
+"""Values that decide on a candidate; each passes by chance at most one time in eight."""
 
 CLIP, TARGET, MODULUS = 8.0, 1 << 22, 1 << 32
 """Flower's defaults."""

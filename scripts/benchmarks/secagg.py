@@ -1,0 +1,313 @@
+"""Secure aggregation's numbers: ours, Flower's SecAgg+, the plain sum, and the physical limit.
+
+    scripts/bench secagg [--sizes 1000000 22713216 110000000] [--institutions 3 10 32]
+        [--repeats 5] [--threads N] [--value-bits 16] [--flower-values 1500000000] [--cpu-time]
+
+Interleaved in one process; seconds are medians over repeats, ratios medians of the ratios within a
+repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and its own.
+    limit       for each mask the AES-256-CTR keystream of 4 bytes a value, added in 128 KiB pieces
+    ours        quantise, add the masks, pack; on one thread and on all
+    Flower      its client's functions on one flat array: quantize; pseudo_rand_gen and addition for
+                each mask, modulus; ndarray_to_bytes. Its scaling by the weight is left out.
+    plain sum   one float32 vector added to another
+The coordinator adds one vector; and, once a round, takes n self-masks off and scales the sum back.
+Where n masks would be more than --flower-values values, Flower's are extrapolated from fewer, and
+the row says so. Peak extra memory is that of an institution with 3 masks on all threads, in a
+process of its own, beside the vector (which ours reuses) and the message.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+from flwr.common import bytes_to_ndarray, ndarray_to_bytes
+from flwr.common.secure_aggregation.ndarrays_arithmetic import (
+    factor_combine,
+    factor_extract,
+    parameters_addition,
+    parameters_mod,
+    parameters_subtraction,
+)
+from flwr.common.secure_aggregation.quantization import dequantize, quantize
+from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+
+from common.io.processes import module_command
+from common.privacy.keystream import Keystream, Seed, counter_mode, write_keystream
+from common.secagg.masks import Mask, add_masks_
+from common.secagg.packing import add_packed_, pack
+from common.secagg.quantise import Grid, dequantise_sum, quantise, smallest_bits
+from scripts.benchmarks.dp_step import _cpu_name
+
+_CLIP, _TARGET, _MODULUS = 8.0, 1 << 22, 1 << 32  # Flower's defaults
+_PIECE = 1 << 15
+_SIZES = (1_000_000, 22_713_216, 110_000_000)
+
+Times = dict[str, float]
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench secagg")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(_SIZES))
+    parser.add_argument("--institutions", type=int, nargs="+", default=[3, 10, 32])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--value-bits", type=int, default=16)
+    parser.add_argument("--flower-values", type=int, default=1_500_000_000)
+    parser.add_argument("--flower", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time, one thread: for a busy machine"
+    )
+    parser.add_argument("--peak-of", choices=("ours", "flower"), help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.peak_of:
+        print(_peak(options.peak_of, options.sizes[0], options))
+        return 0
+    _settings(options)
+    for size in options.sizes:
+        peaks = _peaks(size, options) if options.memory else {}
+        for institutions in options.institutions:
+            _tables(Case(size, institutions, options), peaks)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> None:
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True)
+    print(f"- {_cpu_name()}; {options.threads} threads; numpy {np.__version__}")
+    print(f"- commit {commit.stdout.decode().strip()}; {options.repeats} repeats")
+    print(f"- {'processor time' if options.cpu_time else 'wall clock'}; load {os.getloadavg()[0]}")
+    print(f"- {options.value_bits} bits a value\n")
+
+
+class Case:
+    """One size and cohort: its arrays, and what is timed on them."""
+
+    def __init__(self, size: int, institutions: int, options: argparse.Namespace):
+        self.size, self.institutions, self.options = size, institutions, options
+        self.k = smallest_bits(options.value_bits, institutions)
+        self.grid = Grid(clip=0.05, value_bits=options.value_bits)
+        self.update = _update(size)
+        self.values = np.empty(size, np.uint32)
+        self.message = b""
+        self.keystream = Keystream(Seed.for_tests(1).value, "bench")
+        self.masks = [
+            Mask(key=self.keystream.bytes(32), sign=1 - 2 * (i % 2)) for i in range(institutions)
+        ]
+        wanted = options.flower_values // size
+        self.flower_masks = max(1, min(institutions, wanted))
+        self.flower_message: list[bytes] = []
+
+    @contextmanager
+    def timed(self, times: Times, name: str) -> Iterator[None]:
+        clock = time.process_time if self.options.cpu_time else time.perf_counter
+        started = clock()
+        yield
+        times[name] = clock() - started
+
+    def plain(self) -> Times:
+        times: Times = {}
+        total = self.values.view(np.float32)
+        with self.timed(times, "add"):
+            np.add(total, self.update, out=total)
+        return times
+
+    def limit(self) -> Times:
+        times: Times = {}
+        with self.timed(times, "masks"):
+            streams = [counter_mode(mask.key, bytes(16)) for mask in self.masks]
+            words = np.empty(_PIECE, np.uint32)
+            for first in range(0, self.size, _PIECE):
+                piece = self.values[first : first + _PIECE]
+                for stream in streams:
+                    write_keystream(stream, words[: len(piece)].data.cast("B"))
+                    np.add(piece, words[: len(piece)], out=piece)
+        return times
+
+    def ours(self, threads: int) -> Times:
+        times: Times = {}
+        self.message = b""
+        with self.timed(times, "quantise"):
+            quantise(self.update, self.grid, self.k, self.keystream.fill, threads=threads,
+                     out=self.values)  # fmt: skip
+        with self.timed(times, "masks"):
+            add_masks_(self.values, self.masks, self.k, threads)
+        with self.timed(times, "pack"):
+            self.message = pack(self.values, self.k, threads=threads)
+        return times
+
+    def coordinator(self, threads: int) -> Times:
+        times: Times = {}
+        with self.timed(times, "add"):
+            add_packed_(self.values, self.message, self.k, threads=threads)
+        with self.timed(times, "unmask"):
+            add_masks_(self.values, self.masks, self.k, threads)
+            dequantise_sum(self.values, self.grid, self.k)
+        return times
+
+    def flower(self) -> Times:
+        times: Times = {}
+        self.flower_message = []
+        with self.timed(times, "quantise"):
+            values = quantize([self.update], _CLIP, _TARGET)
+        values = factor_combine(_TARGET, values)
+        shapes = [array.shape for array in values]
+        with self.timed(times, "masks"):
+            for mask in self.masks[: self.flower_masks]:
+                words = pseudo_rand_gen(mask.key, _MODULUS, shapes)
+                change = parameters_addition if mask.sign == 1 else parameters_subtraction
+                values = change(values, words)
+        with self.timed(times, "pack"):
+            values = parameters_mod(values, _MODULUS)
+            self.flower_message = [ndarray_to_bytes(array) for array in values]
+        times["masks"] *= self.institutions / self.flower_masks
+        return times
+
+    def flower_coordinator(self) -> Times:
+        times: Times = {}
+        total = [bytes_to_ndarray(data) for data in self.flower_message]
+        shapes = [array.shape for array in total]
+        with self.timed(times, "add"):
+            vector = [bytes_to_ndarray(data) for data in self.flower_message]
+            total = parameters_addition(total, vector)
+        del vector
+        with self.timed(times, "masks"):
+            for mask in self.masks[: self.flower_masks]:
+                words = pseudo_rand_gen(mask.key, _MODULUS, shapes)
+                total = parameters_subtraction(total, words)
+        with self.timed(times, "scale"):
+            _, values = factor_extract(parameters_mod(total, _MODULUS))
+            dequantize(values, _CLIP, _TARGET)
+        times["masks"] *= self.institutions / self.flower_masks
+        return {"add": times["add"], "unmask": times["masks"] + times["scale"]}
+
+
+def _update(size: int) -> np.ndarray:
+    random = np.random.Generator(np.random.PCG64(0))
+    update = random.standard_normal(size, np.float32)
+    update *= 0.01
+    return update
+
+
+def _tables(case: Case, peaks: dict[str, int]) -> None:
+    options = case.options
+    all_threads = "" if options.cpu_time else f"ours, {options.threads} threads"
+    sending: dict[str, Callable[[], Times]] = {
+        "limit": case.limit,
+        "ours, 1 thread": lambda: case.ours(1),
+    }
+    receiving: dict[str, Callable[[], Times]] = {
+        "plain sum": case.plain,
+        "ours, 1 thread": lambda: case.coordinator(1),
+    }
+    if all_threads:
+        sending[all_threads] = lambda: case.ours(options.threads)
+        receiving[all_threads] = lambda: case.coordinator(options.threads)
+    if options.flower:
+        sending["Flower"], receiving["Flower"] = case.flower, case.flower_coordinator
+    sent: dict[str, list[Times]] = {name: [] for name in sending}
+    received: dict[str, list[Times]] = {name: [] for name in receiving}
+    case.ours(1)  # a first time, apart
+    for _ in range(options.repeats):
+        for name, step in sending.items():
+            sent[name].append(step())
+        for name, step in receiving.items():
+            received[name].append(step())
+    print(f"**{case.size:,} parameters, {case.institutions} institutions, k = {case.k}**\n")
+    _sending_table(case, sent, peaks)
+    _receiving_table(case, received)
+
+
+def _sending_table(case: Case, sent: dict[str, list[Times]], peaks: dict[str, int]) -> None:
+    goal = [a["masks"] + b["quantise"] for a, b in _pairs(sent["limit"], sent["ours, 1 thread"])]
+    totals = {name: [sum(t.values()) for t in times] for name, times in sent.items()}
+    totals["limit + quantise"] = goal
+    sizes = {"Flower": sum(map(len, case.flower_message)) / case.size}
+    print("| institution | s | quantise | masks | pack | / (limit + quantise) | Flower / this "
+          "| bytes a parameter | extra MiB |")  # fmt: skip
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for name, own in totals.items():
+        parts = [_median([t[p] for t in sent.get(name, []) if p in t]) for p in _PARTS]
+        cells = [_seconds(statistics.median(own)), *map(_seconds, parts), _ratio(own, goal)]
+        cells.append(_ratio(totals.get("Flower", []), own))
+        ours = name.startswith("ours")
+        size = len(case.message) / case.size if ours else sizes.get(name, 0.0)
+        cells.append(f"{size:.3f}" if size else "")
+        peak = peaks.get("ours" if ours else name.lower(), -1)
+        cells.append("" if peak < 0 or (ours and "1 thread" in name) else f"{peak / 2**20:.1f}")
+        print(f"| {_label(case, name)} | " + " | ".join(cells) + " |", flush=True)
+    print()
+
+
+_PARTS = ("quantise", "masks", "pack")
+
+
+def _receiving_table(case: Case, received: dict[str, list[Times]]) -> None:
+    print("| coordinator | add one, s | Flower / this | unmask, s | Flower / this |")
+    print("|---|---:|---:|---:|---:|")
+    for name, times in received.items():
+        cells = []
+        for part in ("add", "unmask"):
+            own = [t[part] for t in times if part in t]
+            other = [t[part] for t in received.get("Flower", [])]
+            cells += [_seconds(_median(own)), _ratio(other, own)]
+        print(f"| {_label(case, name)} | " + " | ".join(cells) + " |", flush=True)
+    print(flush=True)
+
+
+def _label(case: Case, name: str) -> str:
+    if name == "Flower" and case.flower_masks < case.institutions:
+        return f"Flower (masks EXTRAPOLATED from {case.flower_masks} to {case.institutions})"
+    return name
+
+
+def _pairs(first: list[Times], second: list[Times]) -> list[tuple[Times, Times]]:
+    return list(zip(first, second, strict=True))
+
+
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _ratio(over: list[float], under: list[float]) -> str:
+    if not over or not under:
+        return ""
+    return f"{statistics.median(a / b for a, b in zip(over, under, strict=True)):.2f}"
+
+
+def _peaks(size: int, options: argparse.Namespace) -> dict[str, int]:
+    found = {}
+    for name in ("ours", "flower") if options.flower else ("ours",):
+        command = module_command(
+            "scripts.benchmarks", "secagg", "--peak-of", name, "--sizes", str(size),
+            "--threads", str(options.threads), "--value-bits", str(options.value_bits),
+        )  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[name] = int(done.stdout.split()[-1])
+    return found
+
+
+def _peak(name: str, size: int, options: argparse.Namespace) -> int:
+    """Bytes at the peak of one institution's work, less its vector and its message."""
+    Case(4 * _PIECE, 3, options).ours(options.threads)  # libraries are loaded
+    Case(4 * _PIECE, 3, options).flower()
+    case = Case(size, 3, options)
+    case.values = case.update.view(np.uint32)
+    before = psutil.Process().memory_info().rss
+    # not ru_maxrss, which a process inherits from the one that starts it
+    Path("/proc/self/clear_refs").write_text("5")
+    case.ours(options.threads) if name == "ours" else case.flower()
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    message = len(case.message) + sum(map(len, case.flower_message))
+    return int(peak.split()[1]) * 1024 - before - message
