@@ -20,7 +20,7 @@ from common.model.build import Vector
 from common.model.ner import NerModel, Prepared
 from common.model.private import Randomness, Recipe
 from common.model.train import Stage
-from common.policy import decide
+from common.policy import decide, refuse_what_does_not_run_yet
 from common.privacy.counts import noised_counts
 from common.privacy.units import Units, group_units, require_unit_ids
 from common.wire import (
@@ -84,6 +84,7 @@ class Session:
         report: Report | None = None,
         guard: Guard | None = None,
     ):
+        refuse_what_does_not_run_yet(study)
         self._study = study
         self._hash = study_hash(study)
         self._party = party

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from common.config.canonical import study_hash
 from common.config.privacy import LocalPrivacy
+from common.config.secagg import SecureAggregation
 from common.config.site import Budget, Policy
 from common.config.study import Study
-from common.errors import BudgetError
+from common.errors import BudgetError, FederationError
 from common.privacy.events import UNITS, Unit
 from common.privacy.plan import plan_of
 
@@ -39,12 +40,50 @@ def decide(study: Study, policy: Policy, institution: str) -> Decision:
     else:
         reasons.extend(_weaknesses(study.local_privacy, policy))
         reasons.extend(_caps(study, study.local_privacy.unit, policy, institution))
-    if study.secure_aggregation == "none" and not policy.accept_secure_aggregation_none:
-        reasons.append(
-            "the study has `secure_aggregation: none`; the site does not "
-            "`accept_secure_aggregation_none: true`"
-        )
+    reasons.extend(_aggregation(study.secure, policy))
     return Decision(tuple(reasons))
+
+
+def refuse_what_does_not_run_yet(study: Study) -> None:
+    """Nothing drives the secure sum yet: a study that asks for one is never run without it.
+
+    Raises:
+        FederationError: the study has secure aggregation.
+    """
+    if study.secure is not None:
+        raise FederationError(
+            "this version cannot yet run a study with secure aggregation",
+            place=study.study,
+            remedy="write `secure_aggregation: none` in so many words, which every site must "
+            "accept, or wait for the next version",
+        )
+
+
+def _aggregation(section: SecureAggregation | None, policy: Policy) -> Iterator[str]:
+    if section is None:
+        if not policy.accept_secure_aggregation_none:
+            yield (
+                "the study has `secure_aggregation: none`; the site does not "
+                "`accept_secure_aggregation_none: true`"
+            )
+        return
+    if section.adversary == "semi_honest" and not policy.accept_semi_honest:
+        yield (
+            "the study assumes that the coordinator follows the protocol; the site does not "
+            "`accept_semi_honest: true`"
+        )
+    if (section.min_cohort or 0) < policy.min_cohort:
+        yield (
+            f"the study opens sums of {section.min_cohort} institutions; the site's `min_cohort` "
+            f"is {policy.min_cohort}"
+        )
+    if policy.roster_sha256 is None:
+        yield "the study has secure aggregation, and the site pins no roster: `roster_sha256`"
+    elif section.roster_sha256 not in {None, policy.roster_sha256}:
+        yield (
+            f"the study is for roster {section.roster_sha256}, the site pins roster "
+            f"{policy.roster_sha256}"
+        )
 
 
 def _without_privacy(policy: Policy) -> Iterator[str]:

@@ -11,6 +11,7 @@ from common.config.study import Study
 from common.errors import FederationError, ProtocolError
 from common.metrics.entities import Scores
 from common.metrics.evaluation import Evaluation
+from common.policy import refuse_what_does_not_run_yet
 from common.privacy.notice import notices
 from common.privacy.plan import evaluation_due
 from common.privacy.statement import statement
@@ -83,6 +84,7 @@ class Coordinator:
         Raises:
             FederationError: institutions missing or unlike, or fewer updates than the quorum.
         """
+        refuse_what_does_not_run_yet(self._study)
         for notice in notices(self._study):
             log.warning(notice)
         # 1. find the institutions, and refuse a study whose base weights differ

@@ -79,7 +79,7 @@ class RunDir:
             "study": study.study,
             "study_sha256": study_hash(study),
             "privacy": study.privacy_mechanism,
-            "secure_aggregation": study.secure_aggregation,
+            "secure_aggregation": study.secure_adversary,
         }
         if event == "start":
             line["notices"] = list(notices(study))

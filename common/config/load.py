@@ -26,8 +26,9 @@ _REMEDIES: dict[YamlPath, str] = {
     "`evaluation: exact`, which epsilon then does not cover",
     ("privacy", "settings_from"): "say where the settings were found: `synthetic`, `public` or "
     "`search`",
-    ("secure_aggregation",): "this version has no secure aggregation: write "
-    "`secure_aggregation: none` in so many words; nothing weaker is put in its place",
+    ("secure_aggregation",): "leave it out for secure aggregation with its defaults, give a "
+    "mapping, or write `secure_aggregation: none` in so many words; nothing weaker is put in its "
+    "place",
 }
 
 

@@ -8,6 +8,8 @@ from pydantic.dataclasses import dataclass
 
 from common.config.data import STRICT, Data
 from common.config.privacy import LocalPrivacy, Privacy, refusal
+from common.config.secagg import Choice, SecureAggregation, parameters_of, require_quorum, resolve
+from common.secagg.params import Parameters
 
 Name = str
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -261,7 +263,8 @@ class Study:
 
     Attributes:
         privacy: which mechanism protects what leaves; `none` must be said in so many words.
-        secure_aggregation: this version has none, and a study must say so in so many words.
+        secure_aggregation: on unless the study says `none` in so many words; its defaults are
+            filled in.
         simulation: stand-ins for the institutions' data; outside the hash.
     """
 
@@ -274,7 +277,7 @@ class Study:
     aggregation: Aggregation = Field(default_factory=Aggregation)
     federation: Federation
     privacy: Privacy
-    secure_aggregation: Literal["none"]
+    secure_aggregation: Choice = Field(default_factory=SecureAggregation)
     simulation: Simulation | None = None
 
     @model_validator(mode="after")
@@ -321,6 +324,34 @@ class Study:
                 at=("privacy", "physical_tokens"),
             )
         return self
+
+    @model_validator(mode="after")
+    def _secure_aggregation_fits(self) -> "Study":
+        section = self.secure
+        if section is None:
+            return self
+        names, rate = self.federation.institutions, self.training.learning_rate
+        filled = resolve(section, names, rate, self.local_privacy)
+        require_quorum(filled, self.federation.required)
+        object.__setattr__(self, "secure_aggregation", filled)  # nobody has seen it unfilled
+        return self
+
+    @property
+    def secure(self) -> SecureAggregation | None:
+        """The settings of secure aggregation, if the study has it; all of them are given."""
+        section = self.secure_aggregation
+        return section if isinstance(section, SecureAggregation) else None
+
+    @property
+    def secure_parameters(self) -> Parameters | None:
+        """The protocol's public constants, if the study has secure aggregation."""
+        section = self.secure
+        return None if section is None else parameters_of(section, self.federation.institutions)
+
+    @property
+    def secure_adversary(self) -> Literal["none", "malicious", "semi_honest"]:
+        """Against which coordinator updates are summed securely, for reports."""
+        return "none" if self.secure is None else self.secure.adversary
 
     @property
     def local_privacy(self) -> LocalPrivacy | None:

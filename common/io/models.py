@@ -49,7 +49,7 @@ def save_model(model: NerModel, encoder_dir: Path, folder: Path, facts: Mapping[
             "study_sha256": study_hash(study),
             "privacy": study.privacy_mechanism,
             "protection": _protection(study),
-            "secure_aggregation": study.secure_aggregation,
+            "secure_aggregation": study.secure_adversary,
             "notices": list(notices(study)),
             "weights_sha256": file_sha256(folder / WEIGHTS),
             **facts,

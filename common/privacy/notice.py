@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from common.config.privacy import LocalPrivacy
+from common.config.secagg import SecureAggregation
 from common.config.study import Study
 from common.privacy.plan import plan_of
 from common.privacy.statement import unit_in_words
@@ -13,6 +14,14 @@ WITHOUT_PRIVACY = (
 )
 WITHOUT_SECURE_AGGREGATION = (
     "SECURE AGGREGATION: NONE. The coordinator sees each institution's own update and counts."
+)
+SEMI_HONEST = (
+    "COORDINATOR TRUSTED TO FOLLOW THE PROTOCOL. No check stops it from showing different models "
+    "or different survivors to different institutions, which can reveal single updates."
+)
+ROSTER_NOT_IN_STUDY = (
+    "ROSTER: NOT IN THE STUDY. Whose keys take part is fixed by the roster that each site pins, "
+    "and by nothing else."
 )
 INSECURE_SEED = (
     "INSECURE SEED. Sampling and noise follow from a number in the study: whoever reads it can "
@@ -25,7 +34,7 @@ EXACT_EVALUATION = (
 
 
 def notices(study: Study) -> tuple[str, ...]:
-    """One sentence for each protection that the study does without, and for the one it has.
+    """One sentence for each protection that the study does without, and for each that it has.
 
     Raises:
         BudgetError: the study asks for an epsilon that no noise gives.
@@ -33,9 +42,31 @@ def notices(study: Study) -> tuple[str, ...]:
     said = [WITHOUT_PRIVACY]
     if study.local_privacy is not None:
         said = list(_of_local(study, study.local_privacy))
-    if study.secure_aggregation == "none":
-        said.append(WITHOUT_SECURE_AGGREGATION)
-    return tuple(said)
+    return (*said, *_of_sums(study, study.secure))
+
+
+def _of_sums(study: Study, section: SecureAggregation | None) -> Iterator[str]:
+    if section is None:
+        yield WITHOUT_SECURE_AGGREGATION
+        return
+    if section.adversary == "semi_honest":
+        yield SEMI_HONEST
+    n = len(study.federation.institutions)
+    lies = "even if it lies" if section.adversary == "malicious" else "if it follows the protocol"
+    yield (
+        f"SECURE AGGREGATION: {section.adversary.upper().replace('_', '-')}. Of updates and counts "
+        f"the coordinator learns sums over {section.min_cohort} to {n} institutions and nothing "
+        f"else, {lies}, as long as at most {section.collusion} of the {n} collude with it. "
+        f"{section.threshold} must stay to the end of a round."
+    )
+    if section.roster_sha256 is None:
+        yield ROSTER_NOT_IN_STUDY
+    heaviest = max(study.public_weights, key=lambda name: study.public_weights[name])
+    if study.public_weights[heaviest] > 0.5:
+        yield (
+            f"ONE WEIGHT OUTWEIGHS THE REST. {heaviest} counts "
+            f"{study.public_weights[heaviest]:.0%} of every sum: the sum is nearly its own update."
+        )
 
 
 def _of_local(study: Study, privacy: LocalPrivacy) -> Iterator[str]:

@@ -7,6 +7,7 @@ import typer
 
 from client.supervisor import supervise
 from common.io.configs import load_site, load_study
+from common.policy import refuse_what_does_not_run_yet
 from scripts.console import err, show_notices
 
 
@@ -20,5 +21,7 @@ def command(
     Example: fedner client federation/cardiac-centre/site.yaml
     """
     site = load_site(path)
-    show_notices(load_study(path.parent / site.study))
+    study = load_study(path.parent / site.study)
+    refuse_what_does_not_run_yet(study)
+    show_notices(study)
     supervise(site, path, lambda line: err.print(line, highlight=False))

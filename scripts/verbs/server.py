@@ -13,6 +13,7 @@ from common.io.configs import load_study
 from common.io.encoders import resolve_encoder
 from common.io.models import save_model
 from common.model.ner import NerModel
+from common.policy import refuse_what_does_not_run_yet
 from scripts.console import (
     out,
     progress_bars,
@@ -42,6 +43,7 @@ def command(
     """
     quiet_libraries()
     study = load_study(path)
+    refuse_what_does_not_run_yet(study)
     show_notices(study)
     encoder_dir, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     model = NerModel(encoder_dir, study, "cpu")

@@ -15,6 +15,7 @@ from common.io.configs import load_study
 from common.io.models import save_model
 from common.metrics.entities import Scores
 from common.model.ner import NerModel, set_threads
+from common.policy import refuse_what_does_not_run_yet
 from scripts.baselines import POOLED, train_alone
 from scripts.console import (
     comparison_table,
@@ -61,6 +62,7 @@ def command(
     quiet_libraries()
     set_threads(threads)
     study = with_seed(load_study(study_path), seed)
+    refuse_what_does_not_run_yet(study)
     if engine == "ray" and study.local_privacy is not None:
         raise UsageError(
             "--engine ray with a privacy mechanism: each ledger belongs to one process, and Ray "

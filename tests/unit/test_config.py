@@ -204,18 +204,22 @@ def test_an_unknown_key_at_the_top_names_its_neighbour() -> None:
     assert "did you mean `federation`?" in (error.remedy or "")
 
 
-@pytest.mark.parametrize("key", ["privacy", "secure_aggregation"])
-def test_a_study_must_say_in_so_many_words_that_it_has_no_protection(key: str) -> None:
-    error = refused(replaced(f"\n{key}: none", ""))
+def test_a_study_must_say_in_so_many_words_that_it_has_no_privacy() -> None:
+    error = refused(replaced("\nprivacy: none", ""))
     assert error.place == "f.yaml:1"
-    assert error.message == f"{key}: missing, expected a value"
-    assert f"write `{key}: none` in so many words" in (error.remedy or "")
+    assert error.message == "privacy: missing, expected a value"
+    assert "write `privacy: none` in so many words" in (error.remedy or "")
 
 
 @pytest.mark.parametrize(
-    "value", ["local", "None", "null", "false", "{}", "[none]", "{mechanism: distributed}"]
-)
-@pytest.mark.parametrize("key", ["privacy", "secure_aggregation"])
+    ("key", "value"),
+    [
+        *(("privacy", v) for v in ("local", "{}", "{mechanism: distributed}")),
+        *(("secure_aggregation", v) for v in ("malicious", "on", "true", "[]")),
+        *((k, v) for k in ("privacy", "secure_aggregation")
+          for v in ("None", "null", "false", "[none]")),
+    ],
+)  # fmt: skip
 def test_protection_that_does_not_exist_is_refused_and_nothing_weaker_put_there(
     key: str, value: str
 ) -> None:
@@ -456,6 +460,12 @@ WRONG_SITES = [
     case("accept_privacy_none: true", "accept_privacy_none: 'yes'", "policy.accept_privacy_none: "),
     case("accept_privacy_none: true", "study_sha256: abc", "policy.study_sha256: "),
     case("accept_privacy_none: true", "accept_all: true", "policy.accept_all: unknown key"),
+    case("accept_privacy_none: true", "roster_sha256: abc", "policy.roster_sha256: "),
+    case("accept_privacy_none: true", "min_cohort: 2", "policy.min_cohort: "),
+    case("accept_privacy_none: true", "accept_semi_honest: 1", "policy.accept_semi_honest: "),
+    case("state: state", "state: state\nidentity: ''", "identity: ", 1),
+    case("state: state", "state: state\nroster: ''", "roster: ", 1),
+    case("state: state", "state: state\npassphrase_file: ''", "passphrase_file: ", 1),
 ]
 
 
@@ -483,6 +493,9 @@ def test_a_site_accepts_nothing_that_it_does_not_say() -> None:
     assert not policy.accept_one_user
     assert not policy.accept_exact_evaluation
     assert not policy.accept_insecure_seed
+    assert not policy.accept_semi_honest
+    assert policy.roster_sha256 is None
+    assert policy.min_cohort == 3
     assert policy.budget == ()
 
 

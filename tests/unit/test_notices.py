@@ -7,6 +7,8 @@ import pytest
 from common.privacy.notice import (
     EXACT_EVALUATION,
     INSECURE_SEED,
+    ROSTER_NOT_IN_STUDY,
+    SEMI_HONEST,
     WITHOUT_PRIVACY,
     WITHOUT_SECURE_AGGREGATION,
     notices,
@@ -14,6 +16,7 @@ from common.privacy.notice import (
 from common.privacy.plan import plan_of
 from tests.unit.test_plan import NOISED, study
 from tests.unit.test_policy import STUDY
+from tests.unit.test_secagg_config import secure
 
 
 def test_a_study_without_protection_says_both_notices() -> None:
@@ -27,13 +30,43 @@ def test_the_notices_say_so_at_their_start() -> None:
     assert EXACT_EVALUATION.startswith("EVALUATION: EXACT.")
 
 
-def test_secure_aggregation_has_its_own_notice() -> None:
-    # no schema of this version has such a study: its field is set past validation
-    secure = object.__new__(type(STUDY))
-    for field in dataclasses.fields(STUDY):
-        value = "some" if field.name == "secure_aggregation" else getattr(STUDY, field.name)
-        object.__setattr__(secure, field.name, value)
-    assert notices(secure) == (WITHOUT_PRIVACY,)
+PINNED = f"roster_sha256: {'ab' * 32}"
+
+
+def test_secure_aggregation_is_said_with_adversary_threshold_collusion_and_cohort() -> None:
+    _, said = notices(secure(f"{{{PINNED}}}", n=8))
+    assert said.startswith("SECURE AGGREGATION: MALICIOUS.")
+    assert "sums over 6 to 8 institutions" in said
+    assert "even if it lies" in said
+    assert "at most 3 of the 8 collude" in said
+    assert said.endswith("6 must stay to the end of a round.")
+    assert WITHOUT_SECURE_AGGREGATION not in notices(secure(f"{{{PINNED}}}"))
+
+
+def test_a_coordinator_that_is_trusted_is_said_loudly_and_first() -> None:
+    _, trusted, said = notices(secure(f"{{adversary: semi_honest, {PINNED}}}"))
+    assert trusted == SEMI_HONEST
+    assert said.startswith("SECURE AGGREGATION: SEMI-HONEST.")
+    assert "if it follows the protocol" in said
+    assert "even if it lies" not in said
+
+
+def test_a_roster_that_the_study_does_not_name_is_said() -> None:
+    assert notices(secure("{}"))[-1] == ROSTER_NOT_IN_STUDY
+    assert ROSTER_NOT_IN_STUDY not in notices(secure(f"{{{PINNED}}}"))
+
+
+def test_a_weight_that_outweighs_the_rest_is_said() -> None:
+    made = secure(f"{{{PINNED}}}")
+    names = made.federation.institutions
+    for heavy, said in ((3.0, False), (4.0, True)):
+        weights = dict.fromkeys(names, 1.0) | {names[1]: heavy}
+        weighted = dataclasses.replace(
+            made, aggregation=dataclasses.replace(made.aggregation, weights=weights)
+        )
+        last = notices(weighted)[-1]
+        assert last.startswith("ONE WEIGHT OUTWEIGHS THE REST.") == said
+        assert (f"{names[1]} counts 57%" in last) == said
 
 
 def test_local_privacy_is_said_with_unit_figures_and_adversaries() -> None:

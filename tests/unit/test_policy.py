@@ -8,11 +8,13 @@ from common.config.canonical import study_hash
 from common.config.load import parse_study
 from common.config.site import Budget, Policy
 from common.config.study import Study
-from common.policy import decide
+from common.errors import FederationError
+from common.policy import decide, refuse_what_does_not_run_yet
 from common.privacy.events import UNITS
 from common.privacy.plan import plan_of
 from tests.unit.test_plan import NOISED
 from tests.unit.test_plan import study as private
+from tests.unit.test_secagg_config import NAMES, secure
 
 STUDY = parse_study(
     f"""\
@@ -73,6 +75,61 @@ def test_all_reasons_are_given_at_once() -> None:
     assert len(decide(STUDY, Policy(study_sha256="0" * 64), "west").reasons) == 4
 
 
+# --- studies with secure aggregation
+
+ROSTER = "ab" * 32
+PINS = Policy(accept_privacy_none=True, roster_sha256=ROSTER)
+
+
+def test_a_study_with_secure_aggregation_is_allowed_where_its_roster_is_pinned() -> None:
+    assert reasons(secure("{}"), PINS) == ()
+    assert reasons(secure(f"{{roster_sha256: {ROSTER}}}"), PINS) == ()
+
+
+def test_secure_aggregation_without_a_pinned_roster_is_refused() -> None:
+    (reason,) = reasons(secure("{}"), Policy(accept_privacy_none=True))
+    assert "pins no roster" in reason
+
+
+def test_a_study_for_another_roster_is_refused_with_both_hashes() -> None:
+    (reason,) = reasons(secure(f"{{roster_sha256: {'cd' * 32}}}"), PINS)
+    assert ROSTER in reason
+    assert "cd" * 32 in reason
+
+
+def test_a_trusted_coordinator_is_allowed_only_in_so_many_words() -> None:
+    study = secure("{adversary: semi_honest}")
+    (reason,) = reasons(study, PINS)
+    assert "accept_semi_honest: true" in reason
+    assert reasons(study, dataclasses.replace(PINS, accept_semi_honest=True)) == ()
+
+
+def test_a_smaller_cohort_than_the_sites_minimum_is_refused() -> None:
+    study = secure("{}", n=5)
+    assert reasons(study, dataclasses.replace(PINS, min_cohort=4)) == ()
+    (reason,) = reasons(study, dataclasses.replace(PINS, min_cohort=5))
+    assert "sums of 4 institutions" in reason
+    assert "`min_cohort` is 5" in reason
+    assert reasons(secure("{min_cohort: 5}", n=5), dataclasses.replace(PINS, min_cohort=5)) == ()
+
+
+def test_accepting_a_study_without_secure_aggregation_accepts_no_weaker_one() -> None:
+    policy = Policy(accept_privacy_none=True, accept_secure_aggregation_none=True)
+    assert len(reasons(secure("{adversary: semi_honest}"), policy)) == 2
+
+
+def test_all_that_is_weaker_is_said_at_once() -> None:
+    policy = dataclasses.replace(PINS, min_cohort=9, roster_sha256="ef" * 32)
+    study = secure(f"{{adversary: semi_honest, roster_sha256: {ROSTER}}}")
+    assert len(reasons(study, policy)) == 3
+
+
+def test_a_study_with_secure_aggregation_is_not_run_without_it() -> None:
+    refuse_what_does_not_run_yet(STUDY)
+    with pytest.raises(FederationError, match="cannot yet run"):
+        refuse_what_does_not_run_yet(secure("{}"))
+
+
 # --- studies with privacy
 
 ACCEPTS = Policy(accept_secure_aggregation_none=True)
@@ -88,7 +145,7 @@ def capped(unit: str, per_study: float | None = None, delta: float = 1e-5) -> Po
     return dataclasses.replace(ACCEPTS, budget=(budget,))
 
 
-def reasons(study: Study, policy: Policy = ACCEPTS, name: str = "north") -> tuple[str, ...]:
+def reasons(study: Study, policy: Policy = ACCEPTS, name: str = NAMES[0]) -> tuple[str, ...]:
     return decide(study, policy, name).reasons
 
 
