@@ -6,14 +6,14 @@
 Interleaved in one process; seconds are medians over repeats, ratios medians of the ratios within a
 repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and its own.
     limit       for each mask the AES-256-CTR keystream of 4 bytes a value, added in 128 KiB pieces
-    ours        quantise, add the masks, pack; on one thread and on all
+    ours        quantise, add the masks, pack into a new buffer; on one thread and on all
     Flower      its client's functions on one flat array: quantize; pseudo_rand_gen and addition for
                 each mask, modulus; ndarray_to_bytes. Its scaling by the weight is left out.
     plain sum   one float32 vector added to another
 The coordinator adds one vector; and, once a round, takes n self-masks off and scales the sum back.
 Where n masks would be more than --flower-values values, Flower's are extrapolated from fewer, and
-the row says so. Peak extra memory is that of an institution with 3 masks on all threads, in a
-process of its own, beside the vector (which ours reuses) and the message.
+the row says so. Peak extra memory (resident) is that of an institution with 3 masks, in a process
+of its own, beside the vector, which ours reuses, and the message.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from common.io.processes import module_command
 from common.privacy.keystream import Keystream, Seed, counter_mode, write_keystream
 from common.secagg.masks import Mask, add_masks_
-from common.secagg.packing import add_packed_, pack
+from common.secagg.packing import add_packed_, pack_into, packed_size
 from common.secagg.quantise import Grid, dequantise_sum, quantise, smallest_bits
 from scripts.benchmarks.dp_step import _cpu_name
 
@@ -95,7 +95,7 @@ class Case:
         self.grid = Grid(clip=0.05, value_bits=options.value_bits)
         self.update = _update(size)
         self.values = np.empty(size, np.uint32)
-        self.message = b""
+        self.message = np.empty(0, np.uint8)
         self.keystream = Keystream(Seed.for_tests(1).value, "bench")
         self.masks = [
             Mask(key=self.keystream.bytes(32), sign=1 - 2 * (i % 2)) for i in range(institutions)
@@ -132,20 +132,21 @@ class Case:
 
     def ours(self, threads: int) -> Times:
         times: Times = {}
-        self.message = b""
+        self.message = np.empty(0, np.uint8)
         with self.timed(times, "quantise"):
             quantise(self.update, self.grid, self.k, self.keystream.fill, threads=threads,
                      out=self.values)  # fmt: skip
         with self.timed(times, "masks"):
             add_masks_(self.values, self.masks, self.k, threads)
         with self.timed(times, "pack"):
-            self.message = pack(self.values, self.k, threads=threads)
+            self.message = np.empty(packed_size(self.size, self.k), np.uint8)
+            pack_into(self.message, self.values, self.k, threads=threads)
         return times
 
     def coordinator(self, threads: int) -> Times:
         times: Times = {}
         with self.timed(times, "add"):
-            add_packed_(self.values, self.message, self.k, threads=threads)
+            add_packed_(self.values, self.message.data, self.k, threads=threads)
         with self.timed(times, "unmask"):
             add_masks_(self.values, self.masks, self.k, threads)
             dequantise_sum(self.values, self.grid, self.k)
@@ -239,8 +240,8 @@ def _sending_table(case: Case, sent: dict[str, list[Times]], peaks: dict[str, in
         ours = name.startswith("ours")
         size = len(case.message) / case.size if ours else sizes.get(name, 0.0)
         cells.append(f"{size:.3f}" if size else "")
-        peak = peaks.get("ours" if ours else name.lower(), -1)
-        cells.append("" if peak < 0 or (ours and "1 thread" in name) else f"{peak / 2**20:.1f}")
+        peak = peaks.get(name, -1)
+        cells.append("" if peak < 0 else f"{peak / 2**20:.1f}")
         print(f"| {_label(case, name)} | " + " | ".join(cells) + " |", flush=True)
     print()
 
@@ -286,11 +287,15 @@ def _ratio(over: list[float], under: list[float]) -> str:
 
 
 def _peaks(size: int, options: argparse.Namespace) -> dict[str, int]:
+    kinds = {"ours, 1 thread": ("ours", 1), "Flower": ("flower", 1)}
+    kinds |= {f"ours, {options.threads} threads": ("ours", options.threads)}
     found = {}
-    for name in ("ours", "flower") if options.flower else ("ours",):
+    for name, (kind, threads) in kinds.items():
+        if kind == "flower" and not options.flower:
+            continue
         command = module_command(
-            "scripts.benchmarks", "secagg", "--peak-of", name, "--sizes", str(size),
-            "--threads", str(options.threads), "--value-bits", str(options.value_bits),
+            "scripts.benchmarks", "secagg", "--peak-of", kind, "--sizes", str(size),
+            "--threads", str(threads), "--value-bits", str(options.value_bits),
         )  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[name] = int(done.stdout.split()[-1])
