@@ -104,7 +104,8 @@ def test_the_verbs_are_those_documented():
         "simulate", "server", "client", "train", "evaluate", "predict", "config check",
         "data inspect", "data synth", "data deal", "encoder add", "encoder verify",
         "encoder list", "encoder directions", "budget show", "budget verify", "budget export",
-        "budget recover",
+        "budget recover", "identity new", "identity show", "roster make", "roster verify",
+        "roster pin",
     }  # fmt: skip
 
 
@@ -125,7 +126,8 @@ def test_every_verbs_help_shows_an_example_that_fits_it(fedner, path):
 
 def test_help_names_the_exit_codes_and_nothing_at_all_is_help(fedner):
     text = " ".join(fedner("--help").out.split())
-    for code in ("2 usage", "3 configuration", "4 data", "5 encoder", "6 policy", "130 interrupt"):
+    for code in ("2 usage", "3 configuration", "4 data", "5 encoder", "6 policy", "10 identity",
+                 "130 interrupt"):  # fmt: skip
         assert code in text
     assert "Usage" in fedner().out + fedner().err
 
