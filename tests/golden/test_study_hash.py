@@ -95,3 +95,27 @@ def test_the_canonical_bytes_of_a_fixed_study_with_privacy_are_these() -> None:
 def test_the_hash_of_a_fixed_study_with_privacy_is_this() -> None:
     assert study_hash(parse_study(PRIVATE_STUDY, "golden")) == PRIVATE_HASH
     assert hashlib.sha256(HASH_LABEL + PRIVATE_CANONICAL).hexdigest() == PRIVATE_HASH
+
+
+SECURE_STUDY = f"""\
+study: golden-secure
+encoder: {{name: tiny, weights_sha256: {"00112233445566778899aabbccddeeff" * 2}}}
+training: {{rounds: 3, learning_rate: 5e-4}}
+federation: {{institutions: [south, north, west, east, centre]}}
+privacy: none
+"""
+
+SECURE_SECTION = (
+    b'"secure_aggregation":{"adversary":"malicious","bits":19,"clip":0.128,"collusion":2,"degre'
+    b'e":"complete","min_cohort":4,"neighbour_threshold":null,"roster_sha256":null,"threshold":4,"'
+    b'value_bits":16},"study":"golden-secure"'
+)
+SECURE_HASH = "0388407a8b3282b335ac8348cd430d022976f943efc6ffd567a4e2d88ebcbcf0"
+
+
+def test_the_canonical_bytes_of_secure_aggregation_by_default_are_these() -> None:
+    assert SECURE_SECTION in canonical_bytes(parse_study(SECURE_STUDY, "golden"))
+
+
+def test_the_hash_of_a_fixed_study_with_secure_aggregation_is_this() -> None:
+    assert study_hash(parse_study(SECURE_STUDY, "golden")) == SECURE_HASH
