@@ -1,10 +1,10 @@
 """Who shares keys with whom: everybody, or a ring of `k` neighbours over an unforeseeable order.
 
-Up to `COMPLETE_LIMIT` institutions, or without a degree, all are neighbours. Above that those who
-advertised are put on a ring, and each is joined to the `k / 2` before and after it (the Harary
-graph of Bell et al. 2020, CCS, section 3). The order is a permutation drawn from
+Without a degree all are neighbours, which is right up to some `COMPLETE_LIMIT` institutions. With
+one, those who advertised are put on a ring, and each is joined to the `k / 2` before and after it
+(the Harary graph of Bell et al. 2020, CCS, section 3). The order is a permutation drawn from
 SHA-256 over study, roster, session and all adverts, and each institution computes it anew. So
-nobody chooses a victim's neighbours: changing an advert draws another order, which is one attempt.
+nobody chooses a victim's neighbours: changing an advert draws another order, one attempt each.
 
 What `k` and the neighbours' threshold `t'` must satisfy. This is our argument, not Bell's theorem.
 An institution's `k + 1` holders are its neighbours and itself. Say that at most `c` of any honest
@@ -78,10 +78,15 @@ def make_graph(members: Sequence[int], degree: int | None, session: bytes, adver
         members: roster indices of those who advertised, ascending.
         degree: of the study.
         session: canonical bytes of the session's identity, study and roster in it.
-        adverts: canonical bytes of all adverts.
+        adverts: canonical bytes of all adverts, or their hash.
+
+    Raises:
+        ConfigError: no more members than a neighbourhood.
     """
-    if degree is None or len(members) <= max(COMPLETE_LIMIT, degree + 1):
+    if degree is None:
         return Graph(tuple(members), None)
+    if len(members) <= degree + 1:
+        raise ConfigError(f"{len(members)} members, expected more than degree + 1 = {degree + 1}")
     seed = hashlib.sha256(_LABEL + session + adverts).digest()
     return Graph(_permuted(members, seed), degree)
 

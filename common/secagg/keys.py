@@ -87,6 +87,19 @@ def public_key(private_key: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
 
 
+def require_strong(public: bytes, peer: str) -> None:
+    """Refuse a public key of small order, with which everybody's shared secret is zero.
+
+    Raises:
+        WeakKeyError: it is one (RFC 7748, section 6.1).
+    """
+    probe = X25519PrivateKey.from_private_bytes(b"\x55" * 32)
+    try:
+        probe.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        raise WeakKeyError("a public key of small order", peer=peer) from None
+
+
 def commitment(session: Session, owner: int, seed: bytes) -> bytes:
     """SHA-256 over label, session, owner and seed. A seed is uniform, so this hides it."""
     return hashlib.sha256(COMMITMENT + _name(session, owner) + seed).digest()
@@ -174,8 +187,14 @@ def _name(session: Session, *indices: int) -> bytes:
 
 
 def _shared(
-    label: bytes, private: bytes, public: bytes, session: Session, sender: int, receiver: int, own: int
-) -> bytes:  # fmt: skip
+    label: bytes,
+    private: bytes,
+    public: bytes,
+    session: Session,
+    sender: int,
+    receiver: int,
+    own: int,
+) -> bytes:
     key = X25519PrivateKey.from_private_bytes(private)
     try:
         secret = key.exchange(X25519PublicKey.from_public_bytes(public))

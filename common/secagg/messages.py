@@ -3,18 +3,20 @@
     message = MAGIC (4) | version (1) | kind (1) | session (73) | body
     list    = count (2) | entries, by strictly increasing index
 
-| kind | message     | from        | body                                                    |
-|-----:|-------------|-------------|---------------------------------------------------------|
-|    1 | invitation  | coordinator | signature 64                                            |
-|    2 | advert      | institution | sender 2, box key 32, mask key 32, commitment 32, signature 64 |
-|    3 | adverts     | coordinator | list of the bodies of adverts                           |
-|    4 | boxes       | institution | sender 2, list of (receiver 2, box)                     |
-|    5 | instruction | coordinator | model hash 32, signature 64, receiver 2, list of (sender 2, box) |
-|    6 | masked      | institution | sender 2, values 4, packed values                       |
-|    7 | survivors   | coordinator | list of survivors 2, list of drop-outs 2                |
-|    8 | consistent  | institution | sender 2, signature 64                                  |
-|    9 | unmask      | coordinator | two lists as in 7, list of (sender 2, signature 64)     |
-|   10 | opening     | institution | sender 2, lists of (owner 2, seed share 33), (owner 2, key share 33) |
+| kind | message     | body                                                                 |
+|-----:|-------------|----------------------------------------------------------------------|
+|    1 | invitation  | signature 64                                                         |
+|    2 | advert      | sender 2, box key 32, mask key 32, commitment 32, signature 64       |
+|    3 | adverts     | list of the bodies of adverts                                        |
+|    4 | boxes       | sender 2, list of (receiver 2, box)                                  |
+|    5 | instruction | model hash 32, signature 64, receiver 2, list of (sender 2, box)     |
+|    6 | masked      | sender 2, values 4, packed values                                    |
+|    7 | survivors   | list of survivors 2, list of drop-outs 2                             |
+|    8 | consistent  | sender 2, signature 64                                               |
+|    9 | unmask      | two lists as in 7, list of (sender 2, signature 64)                  |
+|   10 | opening     | sender 2, list of (owner 2, seed share 33), of (owner 2, key share 33) |
+
+Odd kinds come from the coordinator, even ones from institutions.
 
     box = digest of the key share (32) | digest of the seed share (32) | sealed (84)
 
@@ -26,6 +28,7 @@ Guarantees:
 """
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -33,8 +36,10 @@ from typing import ClassVar, Final, TypeVar
 
 from common.errors import ConfigError
 from common.secagg.errors import MalformedError
+from common.secagg.packing import pack_into, packed_size
 from common.secagg.session import HASH_BYTES, PURPOSES, SESSION_BYTES, Session
 from common.secagg.shamir import SHARE_BYTES
+from common.secagg.vectors import Vector
 
 MAGIC: Final = b"FDSA"
 VERSION: Final = 1
@@ -208,6 +213,25 @@ def header(kind: Kind, session: Session) -> bytes:
 def encode(message: Message) -> bytes:
     """The bytes of a message whose fields have their sizes."""
     return header(message.kind, message.session) + b"".join(_body(message))
+
+
+def encode_masked(session: Session, sender: int, values: Vector, k: int, threads: int = 1) -> bytes:
+    """The bytes of a `Masked` message, packed in place.
+
+    Args:
+        values: uint32, below `2^k`.
+        k: bits of each on the wire.
+        threads: how many parts of the vector are worked on at once.
+    """
+    head = header(Kind.MASKED, session) + _u16(sender) + len(values).to_bytes(4, "big")
+    # a BytesIO gives its memory up as bytes without a copy
+    stream = io.BytesIO(head)
+    if size := packed_size(len(values), k):
+        stream.seek(len(head) + size - 1)
+        stream.write(b"\0")
+        with stream.getbuffer() as out:
+            pack_into(out[len(head) :], values, k, threads=threads)
+    return stream.getvalue()
 
 
 def _body(message: Message) -> list[bytes | memoryview]:
