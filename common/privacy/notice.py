@@ -51,11 +51,12 @@ def _of_sums(study: Study, section: SecureAggregation | None) -> Iterator[str]:
         return
     if section.adversary == "semi_honest":
         yield SEMI_HONEST
-    n = len(study.federation.institutions)
+    n, least = len(study.federation.institutions), section.min_cohort
+    cohort = f"all {n}" if least == n else f"{least} to {n}"
     lies = "even if it lies" if section.adversary == "malicious" else "if it follows the protocol"
     yield (
         f"SECURE AGGREGATION: {section.adversary.upper().replace('_', '-')}. Of updates and counts "
-        f"the coordinator learns sums over {section.min_cohort} to {n} institutions and nothing "
+        f"the coordinator learns sums over {cohort} institutions and nothing "
         f"else, {lies}, as long as at most {section.collusion} of the {n} collude with it. "
         f"{section.threshold} must stay to the end of a round."
     )

@@ -41,6 +41,7 @@ def test_secure_aggregation_is_said_with_adversary_threshold_collusion_and_cohor
     assert "at most 3 of the 8 collude" in said
     assert said.endswith("6 must stay to the end of a round.")
     assert WITHOUT_SECURE_AGGREGATION not in notices(secure(f"{{{PINNED}}}"))
+    assert "sums over all 3 institutions" in notices(secure(f"{{{PINNED}}}", n=3))[1]
 
 
 def test_a_coordinator_that_is_trusted_is_said_loudly_and_first() -> None:
