@@ -349,6 +349,14 @@ def test_cohort_that_no_modulus_holds_is_refused_with_the_arithmetic(value_bits,
         assert part in str(caught.value)
 
 
+def test_sum_of_exactly_half_the_modulus_is_refused_and_one_less_is_not():
+    require_no_wrap(16, 2, 2**15 - 1)
+    assert smallest_bits(2, 2**15 - 1) == 16
+    with pytest.raises(ConfigError, match="sum up to"):
+        require_no_wrap(16, 2, 2**15)
+    assert smallest_bits(2, 2**15) == 17
+
+
 @pytest.mark.parametrize("n", [0, -1, 2.0, True])
 def test_number_of_institutions_below_one_is_refused(n):
     with pytest.raises(ConfigError, match="institutions"):
