@@ -135,22 +135,27 @@ class Federation:
     model: bytes = MODEL
     remembered: dict | None = None
     histories: dict = field(default_factory=dict)
+    requests: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.machine = self.machine or self.parties.machine()
         for i in range(self.parties.parameters.n):
             self.states.setdefault(i, Idle(party=self.parties.party(i), newest={}))
 
-    def run(self, until: str = "open") -> "Federation":
-        """All stages up to and with one; raises what the coordinator raises."""
-        requests = self.machine.invite()
-        for stage in STAGES[: STAGES.index(until) + 1]:
+    def run(self) -> "Federation":
+        """All stages; raises what the coordinator raises."""
+        return self.reach(None)
+
+    def reach(self, stop: str | None) -> "Federation":
+        """The stages before one, whose requests are then in `requests`; nobody has heard them."""
+        self.requests = self.machine.invite()
+        for stage in STAGES[: STAGES.index(stop) if stop else None]:
             if stage == "sign" and self.machine.phase is Phase.OPENINGS:
                 continue
-            self.stage(stage, requests)
-            requests = self.machine.close()
+            self.stage(stage, self.requests)
+            self.requests = self.machine.close()
             if self.machine.phase is Phase.MODEL:
-                requests = self.machine.instruct(self.model)
+                self.requests = self.machine.instruct(self.model)
         return self
 
     def stage(self, stage: str, requests: Mapping[int, bytes]) -> None:

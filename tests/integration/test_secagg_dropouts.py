@@ -28,7 +28,8 @@ def patterns_below(stage, alive):
 
 def assert_nothing_opened(federation, error):
     """The session has failed with a reason, and no secret has as many shares as open it."""
-    assert "threshold" in error.message and "missing: " in error.message
+    assert "threshold" in error.message
+    assert "missing: " in error.message
     assert federation.machine.phase is Phase.FAILED
     with pytest.raises(OutOfOrderError):
         _ = federation.machine.total
@@ -139,7 +140,7 @@ def check_fifty(count, **changes):
 
 
 def test_random_patterns_of_fifty_are_exact():
-    check_fifty(20)
+    check_fifty(10)
 
 
 @pytest.mark.slow
@@ -150,7 +151,7 @@ def test_two_hundred_random_patterns_of_fifty_are_exact():
 def test_random_patterns_of_fifty_on_a_ring_are_exact_or_too_few_neighbours_are_left():
     parties = Parties(parameters(50, collusion=2, threshold=40, degree=16, neighbour_threshold=12))
     remembered, exact = {}, 0
-    for pattern in drawn_patterns(50, 6, 20, random.Random(51)):
+    for pattern in drawn_patterns(50, 6, 10, random.Random(51)):
         federation, error = run(parties, pattern, remembered)
         survivors = tuple(i for i in range(50) if pattern.get(i, EVER) > 2)
         if error is None:
@@ -159,4 +160,4 @@ def test_random_patterns_of_fifty_on_a_ring_are_exact_or_too_few_neighbours_are_
         else:
             assert error.rule == "below-neighbourhood"
         assert_one_secret_of_each(federation)
-    assert exact >= 15
+    assert exact >= 8
