@@ -163,21 +163,23 @@ def _pack_part(values: Vector, k: int, out: _Bytes, start: int, stop: int) -> No
         piece = values[first:last]
         if int(piece.max()) >> k:
             raise DataError(f"a value of 2^{k} or more can't be packed in {k} bits")
-        buffers.values[: len(piece)] = piece
-        buffers.values[len(piece) :] = 0
-        _join(buffers)
+        if len(piece) < len(buffers.values):
+            buffers.values[: len(piece)] = piece
+            buffers.values[len(piece) :] = 0
+            piece = buffers.values
+        _join(buffers, piece)
         _scatter(buffers)
         place = first * k // 8
-        size = packed_size(len(piece), k)
+        size = packed_size(last - first, k)
         out[place : place + size] = buffers.bytes[:size]
 
 
-def _join(buffers: _Buffers) -> None:
+def _join(buffers: _Buffers, values: Vector) -> None:
     """Values to lanes: the odd one of a pair right above the even one."""
     if not buffers.paired:
-        np.copyto(buffers.lanes, buffers.values)
+        np.copyto(buffers.lanes, values)
         return
-    words, odd = buffers.values.view(np.uint64), buffers.spare
+    words, odd = values.view(np.uint64), buffers.spare
     np.right_shift(words, 32, out=odd)
     # even + 2^32 odd, less (2^32 - 2^k) odd
     np.multiply(odd, np.uint64((1 << 32) - (1 << buffers.k)), out=odd)
@@ -188,12 +190,11 @@ def _scatter(buffers: _Buffers) -> None:
     """Lanes to bytes. Unaligned words are copied out and in: numpy computes slowly on them."""
     shifted, before = buffers.columns
     buffers.bytes.fill(0)
-    lanes, words, _ = buffers.places[0]
-    np.copyto(words, lanes)
-    for lanes, words, shift in buffers.places[1:]:
+    for lanes, words, shift in buffers.places:
         np.left_shift(lanes, shift, out=shifted)
-        np.copyto(before, words)
-        np.bitwise_or(shifted, before, out=shifted)
+        if lanes is not buffers.places[0][0]:  # the first meets nothing but zeros
+            np.copyto(before, words)
+            np.bitwise_or(shifted, before, out=shifted)
         np.copyto(words, shifted)
 
 

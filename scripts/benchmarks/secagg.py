@@ -6,7 +6,7 @@
 Interleaved in one process; seconds are medians over repeats, ratios medians of the ratios within a
 repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and its own.
     limit       for each mask the AES-256-CTR keystream of 4 bytes a value, added in 128 KiB pieces
-    ours        quantise, add the masks, pack into a new buffer; on one thread and on all
+    ours        quantise, add the masks, pack into new bytes; on one thread and on all
     Flower      its client's functions on one flat array: quantize; pseudo_rand_gen and addition for
                 each mask, modulus; ndarray_to_bytes. Its scaling by the weight is left out.
     plain sum   one float32 vector added to another
@@ -41,7 +41,7 @@ from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from common.io.processes import module_command
 from common.privacy.keystream import Keystream, Seed, counter_mode, write_keystream
 from common.secagg.masks import Mask, add_masks_
-from common.secagg.packing import add_packed_, pack_into, packed_size
+from common.secagg.packing import add_packed_, pack
 from common.secagg.quantise import Grid, dequantise_sum, quantise, smallest_bits
 from scripts.benchmarks.dp_step import _cpu_name
 
@@ -95,7 +95,7 @@ class Case:
         self.grid = Grid(clip=0.05, value_bits=options.value_bits)
         self.update = _update(size)
         self.values = np.empty(size, np.uint32)
-        self.message = np.empty(0, np.uint8)
+        self.message = b""
         self.keystream = Keystream(Seed.for_tests(1).value, "bench")
         self.masks = [
             Mask(key=self.keystream.bytes(32), sign=1 - 2 * (i % 2)) for i in range(institutions)
@@ -132,21 +132,20 @@ class Case:
 
     def ours(self, threads: int) -> Times:
         times: Times = {}
-        self.message = np.empty(0, np.uint8)
+        self.message = b""
         with self.timed(times, "quantise"):
             quantise(self.update, self.grid, self.k, self.keystream.fill, threads=threads,
                      out=self.values)  # fmt: skip
         with self.timed(times, "masks"):
             add_masks_(self.values, self.masks, self.k, threads)
         with self.timed(times, "pack"):
-            self.message = np.empty(packed_size(self.size, self.k), np.uint8)
-            pack_into(self.message, self.values, self.k, threads=threads)
+            self.message = pack(self.values, self.k, threads=threads)
         return times
 
     def coordinator(self, threads: int) -> Times:
         times: Times = {}
         with self.timed(times, "add"):
-            add_packed_(self.values, self.message.data, self.k, threads=threads)
+            add_packed_(self.values, self.message, self.k, threads=threads)
         with self.timed(times, "unmask"):
             add_masks_(self.values, self.masks, self.k, threads)
             dequantise_sum(self.values, self.grid, self.k)
