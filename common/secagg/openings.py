@@ -2,8 +2,8 @@
 
 Guarantees:
     * A share counts only if it is the one its dealer committed to; otherwise its holder is named.
-      A dealer's share of its own secret has no digest: if it is wrong, the rebuilt secret is, and
-      holder and dealer are one.
+      A dealer's share of its own seed has no digest: if it is wrong, the others' do without it
+      where they are enough; where they are not, holder and dealer are one.
     * A rebuilt seed gives the dealer's commitment, a rebuilt key its public key; otherwise the
       dealer is named, for the shares were all its own.
 """
@@ -59,10 +59,8 @@ class Openings:
         holder = opening.sender
         seeds, of_keys = dict(opening.seeds), dict(opening.keys)
         dealt = self._view.graph.neighbours(holder) | {holder}
-        if (
-            seeds.keys() != dealt & self._seeds.keys()
-            or of_keys.keys() != dealt & self._keys.keys()
-        ):
+        asked = dealt & self._seeds.keys(), dealt & self._keys.keys()
+        if (seeds.keys(), of_keys.keys()) != asked:
             raise SetsError("other shares than were asked for", peer=self._context.name(holder))
         for owner, share in seeds.items():
             self._require_dealt(keys.SEED_SHARE, owner, holder, share)
@@ -103,14 +101,21 @@ class Openings:
         return taken
 
     def _self_mask(self, owner: int) -> Mask:
-        session = self._view.session
-        seed = self._secret(owner, self._seeds[owner])
+        session, shares = self._view.session, self._seeds[owner]
+        others = {holder: share for holder, share in shares.items() if holder != owner}
+        enough = len(others) >= self._context.parameters.share_threshold
+        # without the owner's own share, which has no digest, where that one is wrong
+        for chosen in (shares, others) if enough else (shares,):
+            seed = self._secret(owner, chosen)
+            if seed is not None and self._is_committed(owner, seed):
+                return Mask(key=keys.self_mask(seed, session, owner).key, sign=-1)
+        raise BrokenSeedError(
+            "dealt shares of another seed than it committed to", peer=self._context.name(owner)
+        )
+
+    def _is_committed(self, owner: int, seed: bytes) -> bool:
         committed = self._view.adverts[owner].commitment
-        if seed is None or keys.commitment(session, owner, seed) != committed:
-            raise BrokenSeedError(
-                "dealt shares of another seed than it committed to", peer=self._context.name(owner)
-            )
-        return Mask(key=keys.self_mask(seed, session, owner).key, sign=-1)
+        return keys.commitment(self._view.session, owner, seed) == committed
 
     def _key(self, owner: int) -> bytes:
         key = self._secret(owner, self._keys[owner])

@@ -693,8 +693,8 @@ def test_signature_over_another_view_is_rejected():
 
 def other_share(entries, at):
     """Shares, one of them another number."""
-    owner, share = entries[at]
-    return (*entries[:at], (owner, bytes(33 - 1) + share[:1] or share), *entries[at + 1 :])
+    owner, _ = entries[at]
+    return (*entries[:at], (owner, bytes(SHARE_BYTES - 1) + b"\x07"), *entries[at + 1 :])
 
 
 @pytest.mark.parametrize("kind", ["seeds", "keys"])
@@ -725,6 +725,27 @@ def cheat(kind):
         federation.requests = federation.machine.close()
         if stage == "share":
             federation.requests = federation.machine.instruct(MODEL)
+
+
+def test_wrong_share_of_ones_own_seed_is_done_without_where_others_are_enough():
+    federation, answers = replies("open")
+    message = decode(answers[2])
+    wrong = replace(message, seeds=other_share(message.seeds, 2))
+    for i, answer in answers.items():
+        federation.machine.receive(i, encode(wrong) if i == 2 else answer)
+    federation.machine.close()
+    assert np.array_equal(federation.machine.total, PARTIES.plain_sum(range(5)))
+
+
+def test_wrong_share_of_ones_own_seed_is_named_where_others_are_too_few():
+    federation, answers = replies("open")
+    message = decode(answers[2])
+    wrong = replace(message, seeds=other_share(message.seeds, 2))
+    for i in range(4):
+        federation.machine.receive(i, encode(wrong) if i == 2 else answers[i])
+    with pytest.raises(errors.BrokenSeedError) as caught:
+        federation.machine.close()
+    assert caught.value.peer == "site-002"
 
 
 def test_seed_that_breaks_its_commitment_is_found_and_its_dealer_named():

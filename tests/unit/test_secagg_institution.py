@@ -1,0 +1,211 @@
+"""One institution's machine beyond what the hostile suite shows: table, durability, secrets."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from common.errors import ConfigError, DataError
+from common.secagg import institution
+from common.secagg.errors import FailedError, OutOfOrderError
+from common.secagg.messages import Kind, decode
+from common.secagg.states import Idle
+from common.secagg.transitions import INSTITUTION, SEMI_HONEST, Local, Stage, after, rows
+from tests.secagg_parties import STAGES, Federation, Parties, advance, bytes_of, parameters
+
+PARTIES = Parties(parameters(5))
+REMEMBERED: dict = {}
+
+
+def reach(stage, parties=PARTIES, **changes):
+    return Federation(
+        parties, remembered=REMEMBERED if parties is PARTIES else None, **changes
+    ).reach(stage)
+
+
+@pytest.mark.parametrize("adversary", ["malicious", "semi_honest"])
+def test_machine_takes_exactly_the_path_of_the_table(adversary):
+    threshold = 4 if adversary == "malicious" else 3
+    parties = Parties(parameters(5, adversary=adversary, threshold=threshold))
+    federation = Federation(parties)
+    path = [federation.states[0].stage]
+    answer = federation.answer
+
+    def watched(stage, index, message):
+        before = federation.states[index]
+        event = decode(message).kind
+        reply = answer(stage, index, message)
+        if index == 0:
+            stages = [before.stage]
+            stages.append(after(before.stage, event, adversary))
+            if stages[-1] is Stage.INSTRUCTED:
+                stages.append(after(stages[-1], Local.VECTOR, adversary))
+            assert federation.states[0].stage is stages[-1]
+            path.extend(stages[1:])
+        return reply
+
+    federation.answer = watched
+    federation.run()
+    assert path == [Stage.IDLE, *rows(adversary).values()]
+
+
+def test_tables_lead_from_every_stage_to_the_next_and_from_failure_nowhere():
+    assert [to for _, to in INSTITUTION.items()] == list(Stage)[1:-1]
+    assert {stage for stage, _ in (INSTITUTION | SEMI_HONEST)} == set(Stage) - {
+        Stage.OPENED, Stage.FAILED,
+    }  # fmt: skip
+    for event in (*Kind, *Local):
+        with pytest.raises(FailedError):
+            after(Stage.FAILED, event, "malicious")
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.ADVERT, Kind.BOXES, Kind.MASKED, Kind.CONSISTENT, Kind.OPENING]
+)
+def test_replies_are_no_requests(kind):
+    for stage in list(Stage)[:-1]:
+        with pytest.raises(OutOfOrderError):
+            after(stage, kind, "malicious")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_reply_comes_with_what_must_be_durable_first(stage):
+    federation = reach(stage)
+    step = advance(federation.states[0], federation.requests[0], 0)
+    if stage == "mask":
+        assert (step.reply, step.durable, step.state.stage) == (b"", None, Stage.INSTRUCTED)
+        step = institution.submit(step.state, PARTIES.vector(0))
+    assert step.durable.stage is step.state.stage
+    assert step.durable.session == PARTIES.session()
+    assert len(step.durable.reply_sha256) == 64
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_number_of_random_bytes_is_exact(stage):
+    federation = reach(stage)
+    state = federation.states[0]
+    wanted = institution.random_bytes(state)
+    assert wanted == {"advertise": 96, "share": 32}.get(stage, 0)
+    for n in {wanted - 1, wanted + 1} - {-1}:
+        with pytest.raises(ConfigError, match=f"expected {wanted}"):
+            institution.receive(state, federation.requests[0], bytes(n))
+
+
+def test_same_inputs_give_the_same_bytes_and_other_random_bytes_others():
+    federation = reach("share")
+    state, request = federation.states[0], federation.requests[0]
+    replies = [institution.receive(state, request, bytes_of(32, name)).reply for name in "aab"]
+    assert replies[0] == replies[1] != replies[2]
+
+
+def test_refusal_in_the_middle_keeps_the_vector():
+    federation = reach("mask")
+    step = advance(federation.states[0], federation.requests[0], 0)
+    for wrong in (np.zeros(5, np.int64), np.zeros((2, 2), np.uint32)):
+        with pytest.raises(DataError):
+            institution.submit(step.state, wrong)
+    assert institution.submit(step.state, PARTIES.vector(0)).reply
+
+
+def test_masked_vector_is_unlike_the_vector_and_fresh_in_each_session():
+    length = 4096
+    found = []
+    for session in (PARTIES.session(1, 1), PARTIES.session(1, 2)):
+        federation = Federation(PARTIES, machine=PARTIES.machine(session, length)).reach("mask")
+        step = advance(federation.states[0], federation.requests[0], 0)
+        vector = np.zeros(length, np.uint32)
+        institution.submit(step.state, vector)
+        found.append(vector)
+    for vector in found:
+        bits = np.unpackbits(vector.view(np.uint8)).reshape(length, 32).sum(axis=0)
+        # of 24 bits; 5 sigma of length fair coins
+        assert (bits[bits > 0].size, vector.max() < 1 << 24) == (24, True)
+        assert np.abs(bits[bits > 0] - length / 2).max() < 5 * np.sqrt(length / 4)
+    assert np.count_nonzero(found[0] == found[1]) < 5
+
+
+def test_threads_do_not_change_a_byte():
+    federation = Federation(PARTIES, machine=PARTIES.machine(length=100_000)).reach("mask")
+    step = advance(federation.states[0], federation.requests[0], 0)
+    replies = [institution.submit(step.state, PARTIES.vector(0, 100_000), threads).reply
+               for threads in (1, 3)]  # fmt: skip
+    assert replies[0] == replies[1]
+
+
+SECRET_FIELDS = ("secrets", "own", "shares", "advert")
+
+
+@pytest.mark.parametrize(
+    ("stage", "left"),
+    [("share", {"secrets", "advert"}), ("mask", {"secrets", "own"}), ("sign", {"shares"}),
+     ("open", {"shares"}), (None, set())],
+)  # fmt: skip
+def test_secrets_are_held_no_longer_than_they_are_needed(stage, left):
+    federation = reach(stage)
+    state = federation.states[0]
+    assert {name for name in SECRET_FIELDS if hasattr(state, name)} == left
+
+
+def secrets_of(federation):
+    found = []
+    for state in federation.states.values():
+        if hasattr(state, "secrets"):
+            found += [state.secrets.box_key, state.secrets.mask_key, state.secrets.seed]
+        for shares in getattr(state, "shares", {}).values():
+            found += [shares.key, shares.seed]
+    return found
+
+
+@pytest.mark.parametrize("stage", ["share", "mask", "sign", "open"])
+def test_states_do_not_print_secrets_and_are_not_pickled_or_copied(stage):
+    federation = reach(stage)
+    secrets = secrets_of(federation)
+    assert secrets
+    shown = repr(list(federation.states.values()))
+    for secret in secrets:
+        assert secret.hex() not in shown
+        assert repr(secret)[2:-1] not in shown
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="not pickled or copied"):
+            leak(federation.states[0])
+
+
+@pytest.mark.parametrize("stage", ["share", "mask", "sign", "open"])
+def test_institution_may_give_up_for_its_own_reasons(stage):
+    federation = reach(stage)
+    step = institution.abort(federation.states[0], "privacy budget")
+    assert (step.state.stage, step.state.reason, step.reply) == (
+        Stage.FAILED,
+        "privacy budget",
+        b"",
+    )
+    assert not any(hasattr(step.state, name) for name in SECRET_FIELDS)
+    with pytest.raises(FailedError):
+        advance(step.state, federation.requests[0])
+    with pytest.raises(FailedError):
+        institution.submit(step.state, PARTIES.vector(0))
+
+
+def test_nothing_to_give_up_before_a_session():
+    idle = Idle(party=PARTIES.party(0), newest={})
+    assert institution.abort(idle, "bored").state is idle
+
+
+def test_two_sessions_live_side_by_side():
+    """The next session's keys and shares ride on this one's last stages."""
+    first = reach("sign")
+    following = Federation(PARTIES, machine=PARTIES.machine(PARTIES.session(2)))
+    ahead = following.reach("share")
+    first.stage("sign", first.requests)
+    first.requests = first.machine.close()
+    ahead.stage("share", ahead.requests)
+    first.stage("open", first.requests)
+    first.machine.close()
+    ahead.machine.close()
+    ahead.requests = ahead.machine.instruct(bytes(32))
+    for stage in ("mask", "sign", "open"):
+        ahead.stage(stage, ahead.requests)
+        ahead.requests = ahead.machine.close()
+    for federation in (first, ahead):
+        assert np.array_equal(federation.machine.total, PARTIES.plain_sum(range(5)))
