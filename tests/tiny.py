@@ -111,6 +111,25 @@ def roberta_folder(folder: Path) -> Path:
     return folder
 
 
+def add_directions(folder: Path, rank: int) -> str:
+    """Orthonormal directions for every layer's linear weights, both sides; the file's SHA-256."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from common.model.directions import DIRECTIONS, left_name
+
+    generator = torch.Generator().manual_seed(11)
+    found = {}
+    for name, value in load_file(folder / "model.safetensors").items():
+        if ".layer." in name and value.ndim == 2:
+            layer = name.removesuffix(".weight")
+            inner = [torch.randn(n, rank, generator=generator) for n in value.shape]
+            left, right = (torch.linalg.qr(m)[0] for m in inner)
+            found |= {layer: right.T.contiguous(), left_name(layer): left.contiguous()}
+    save_file(found, folder / DIRECTIONS)
+    return sha256(folder / DIRECTIONS)
+
+
 FAMILIES = {"bert": bert_folder, "distilbert": distilbert_folder, "roberta": roberta_folder}
 
 

@@ -77,6 +77,8 @@ class Lora:
         layers: indices of the transformer layers that get adapters; all if absent.
         directions_sha256: A starts from the encoder's `directions.safetensors`, which has this
             hash, instead of random numbers; see `common.model.directions`.
+        core: both sides stay as the directions give them, and only a `rank x rank` core between
+            them is trained (LoRA-XS, Balazy et al. 2024, arXiv 2405.17604).
     """
 
     rank: int = Field(default=8, ge=1, le=512)
@@ -86,6 +88,15 @@ class Lora:
     freeze_a: bool = False
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     directions_sha256: str | None = Field(default=None, pattern=SHA256_PATTERN)
+    core: bool = False
+
+    @model_validator(mode="after")
+    def _core_has_both_sides(self) -> "Lora":
+        if self.core and (self.directions_sha256 is None or self.freeze_a or self.dropout):
+            raise ValueError(
+                "`core` needs `directions_sha256`, and goes with neither `freeze_a` nor `dropout`"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

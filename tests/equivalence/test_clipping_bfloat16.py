@@ -35,7 +35,10 @@ OTHERS_FLOAT32 = 2.0**-15
 A sum of `n` float32 numbers is off by at most `n 2^-24` of the sum of magnitudes. Here n is at most
 350 and rounding errors mostly cancel; a bfloat16 rounding would be off by `2^-8`.
 """
-MODES = ("full", "frozen_embeddings", "lora", "head")
+MODES = ("full", "frozen_embeddings", "lora", "core", "head")
+OTHER_FAMILIES = [
+    (mode, "plain", "bfloat16", family) for mode in MODES for family in ("distilbert", "roberta")
+]
 WAYS = ("ghost", "direct")
 ROWS = 5
 UNITS = (tuple(range(ROWS)), (1, 0, 1, 2, 0))
@@ -92,8 +95,8 @@ def models(torch_quiet, tmp_path_factory) -> Models:
 @pytest.fixture
 def module_and_texts(models, request):
     """A model in the precision asked for, and a text for each of `UNITS`."""
-    mode, kind, precision = request.param
-    original, collate = models.of("bert", mode)
+    mode, kind, precision, *family = request.param
+    original, collate = models.of(*family or ["bert"], mode)
     module = copy.deepcopy(original)
     make, scale = KINDS[kind]
     with torch.no_grad():
@@ -106,7 +109,7 @@ def module_and_texts(models, request):
 
 each_setting = pytest.mark.parametrize(
     "module_and_texts",
-    list(product(MODES, KINDS, ("float32", "bfloat16"))),
+    [*product(MODES, KINDS, ("float32", "bfloat16")), *OTHER_FAMILIES],
     indirect=True,
     ids=".".join,
 )

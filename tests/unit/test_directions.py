@@ -1,4 +1,4 @@
-"""LoRA's A from public directions, on chosen layers, fixed or trained."""
+"""LoRA's A and two-sided adapters from public directions, on chosen layers, fixed or trained."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from common.errors import ConfigError, EncoderError
-from common.model.build import build_model
+from common.model.build import build_model, get_vector, layout_of, merged, set_vector
 from common.model.directions import DIRECTIONS, principal_directions
 from tests import tiny
 
@@ -100,3 +100,80 @@ def test_a_frozen_a_is_not_trained_and_does_not_travel(tiny_encoder):
     assert not any(p.requires_grad for p in a_of(frozen).values())
     assert any(p.requires_grad for n, p in frozen.named_parameters() if "lora_B" in n)
     assert all(p.requires_grad for p in a_of(built(tiny_encoder, "{rank: 2}")).values())
+
+
+def test_adapters_for_layers_without_such_names_are_refused(tiny_encoder):
+    with pytest.raises(ConfigError, match="targets"):
+        built(tiny_encoder, "{rank: 2, targets: [nothing]}")
+
+
+# --- two-sided: only a core between fixed directions is trained
+
+
+def cored(folder, rank=2):
+    return built(folder, f"{{rank: {rank}, core: true, directions_sha256: {digest(folder)}}}")
+
+
+def test_a_core_and_the_head_are_all_that_is_trained(changed):
+    names = layout_of(cored(changed[0])).names
+    assert sum(name.endswith(".core.weight") for name in names) == len(changed[1])
+    rest = [name for name in names if not name.endswith(".core.weight")]
+    assert rest == ["classifier.weight", "classifier.bias"]
+    assert all(shape == (2, 2) for shape in layout_of(cored(changed[0])).shapes[: -len(rest)])
+
+
+def batch():
+    ids = torch.arange(5, 14).unsqueeze(0)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def test_a_core_starts_from_the_model_without_it(changed):
+    plain = build_model(changed[0], tiny.study(changed[0], model="{train: head}"))
+    with torch.inference_mode():
+        assert torch.equal(
+            cored(changed[0]).eval()(**batch()).logits, plain.eval()(**batch()).logits
+        )
+
+
+def test_a_core_moves_its_layer_along_the_public_directions_only(changed):
+    folder, pushed = changed
+    model = cored(folder)
+    vector = get_vector(model)
+    set_vector(model, vector + np.float32(0.5))
+    before = build_model(folder, tiny.study(folder, model="{train: head}"))
+    old = dict(before.named_parameters())
+    folded = merged(model)
+    assert not any("core" in name for name, _ in folded.named_parameters())
+    for name, parameter in folded.named_parameters():
+        layer = next((n for n in pushed if name.endswith(n)), None)
+        if layer is not None:
+            change = (parameter - old[name]).detach()
+            assert change.any()
+            assert torch.linalg.matrix_rank(change, atol=1e-4) <= 2
+
+
+def test_a_folded_core_gives_the_same_predictions(changed):
+    model = cored(changed[0]).eval()
+    set_vector(model, get_vector(model) + np.float32(0.3))
+    with torch.inference_mode():
+        adapted = model(**batch()).logits
+        folded = merged(model)(**batch()).logits
+    assert torch.allclose(adapted, folded, atol=1e-4)
+
+
+def test_a_core_of_a_higher_rank_than_the_file_holds_is_refused(changed):
+    with pytest.raises(EncoderError, match="rank 8 on both sides"):
+        cored(changed[0], rank=8)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        "{core: true}",
+        f"{{core: true, freeze_a: true, directions_sha256: {'a' * 64}}}",
+        f"{{core: true, dropout: 0.1, directions_sha256: {'a' * 64}}}",
+    ],
+)
+def test_a_core_needs_directions_and_goes_with_nothing_else(tiny_encoder, lora):
+    with pytest.raises(ConfigError, match="core"):
+        built(tiny_encoder, lora)
