@@ -1,0 +1,120 @@
+"""Messages of a secure sum from fixed random bytes must never change by accident.
+
+`secagg_vectors.json` holds every message of a session of four institutions of which the last
+vanishes after it has shared its keys, and beside the good ones hostile ones with the rule that
+refuses each. All inputs stand in `tests.secagg_parties`. Written anew, when the protocol is
+changed on purpose and its version with it, by
+
+    .venv/bin/python -m tests.golden.test_secagg_vectors
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from common.secagg import institution, messages
+from common.secagg.errors import MalformedError, SecaggError
+from common.secagg.messages import HEADER_BYTES, decode
+from tests.secagg_parties import MODEL, STAGES, Federation, Parties, advance, parameters
+
+PATH = Path(__file__).with_name("secagg_vectors.json")
+PARTIES = Parties(parameters(4))
+STAYS = {3: 2}
+
+
+def session():
+    return Federation(PARTIES, stays=STAYS)
+
+
+def named(federation):
+    """Every message by stage, institution and way, in hexadecimal."""
+    return {
+        f"{stage} {index} {way}": data.hex()
+        for (stage, index, way), data in sorted(federation.heard.items())
+    }
+
+
+def hostile(good):
+    """Broken forms of the requests to institution 0: name, stage, message."""
+    for stage in STAGES:
+        data = bytes.fromhex(good[f"{stage} 0 request"])
+        yield f"{stage}: cut by a byte", stage, data[:-1]
+        yield f"{stage}: a byte too many", stage, data + b"\0"
+        yield f"{stage}: another version", stage, data[:4] + b"\2" + data[5:]
+        yield f"{stage}: another study", stage, data[:6] + b"\xff" + data[7:]
+        yield f"{stage}: another roster", stage, data[:38] + b"\xff" + data[39:]
+        yield f"{stage}: another attempt", stage, data[:78] + b"\2" + data[79:]
+        at = HEADER_BYTES + 40
+        if stage in ("advertise", "share", "mask"):
+            flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+            yield f"{stage}: a bit of what is signed", stage, flipped
+    last = bytes.fromhex(good["open 0 request"])
+    yield "open: a bit of a signature", "open", last[:-1] + bytes([last[-1] ^ 1])
+    sign = bytes.fromhex(good["sign 0 request"])
+    yield "sign: a survivor who dropped out", "sign", sign[:-2] + b"\0\2"
+    yield "sign: a drop-out who is unknown", "sign", sign[:-2] + b"\0\7"
+
+
+def rule(stage, message):
+    """By which rule institution 0 refuses, or `none`."""
+    federation = session().reach(stage)
+    try:
+        step = advance(federation.states[0], message, 0)
+    except SecaggError as error:
+        return error.rule
+    return "none" if step.aborted is None else step.aborted.rule
+
+
+def write():
+    federation = session().run()
+    good = named(federation)
+    vectors = {
+        "good": good,
+        "total": federation.machine.total.tolist(),
+        "hostile": [
+            {"name": name, "stage": stage, "message": data.hex(), "rule": rule(stage, data)}
+            for name, stage, data in hostile(good)
+        ],
+    }
+    PATH.write_text(json.dumps(vectors, indent=1) + "\n")
+
+
+VECTORS = json.loads(PATH.read_text()) if PATH.exists() else {"good": {}, "hostile": []}
+
+
+def test_every_message_of_the_session_is_the_stored_one():
+    federation = session().run()
+    assert named(federation) == VECTORS["good"]
+    assert len(VECTORS["good"]) == 2 * (4 + 4 + 3 + 3 + 3)
+    assert federation.machine.total.tolist() == VECTORS["total"]
+
+
+def test_stored_messages_are_read_and_written_alike():
+    for data in VECTORS["good"].values():
+        assert messages.encode(decode(bytes.fromhex(data))).hex() == data
+
+
+def test_stored_bytes_are_these():
+    digest = hashlib.sha256("".join(VECTORS["good"].values()).encode()).hexdigest()
+    assert digest == "1db92d55c0d6d5cf5cf9be1d14773339d0d12e481503a41775557b0220ff0b53"
+
+
+@pytest.mark.parametrize("vector", VECTORS["hostile"], ids=lambda vector: vector["name"])
+def test_hostile_message_is_refused_by_its_rule(vector):
+    assert vector["rule"] != "none"
+    assert rule(vector["stage"], bytes.fromhex(vector["message"])) == vector["rule"]
+
+
+def test_replies_of_the_stored_session_are_no_requests():
+    federation = session().reach("share")
+    for name, data in VECTORS["good"].items():
+        if name.endswith("reply"):
+            with pytest.raises(SecaggError) as caught:
+                institution.receive(federation.states[0], bytes.fromhex(data), MODEL)
+            assert not isinstance(caught.value, MalformedError)
+
+
+if __name__ == "__main__":
+    write()
