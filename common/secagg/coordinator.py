@@ -26,6 +26,7 @@ import numpy as np
 from common.errors import ConfigError, ProtocolError
 from common.identity.signing import Signer
 from common.secagg import checks, statements
+from common.secagg.codec import adverts_digest, decode, encode
 from common.secagg.errors import (
     Aborted,
     AnsweredError,
@@ -56,8 +57,6 @@ from common.secagg.messages import (
     Opening,
     Survivors,
     Unmask,
-    decode,
-    encode,
 )
 from common.secagg.openings import Openings, View
 from common.secagg.packing import add_packed_
@@ -330,7 +329,7 @@ class Coordinator:
     def _ask_boxes(self) -> Requests:
         senders = tuple(sorted(self._adverts))
         told = Adverts(session=self._session, adverts=tuple(self._adverts[i] for i in senders))
-        self._adverts_digest = told.digest()
+        self._adverts_digest = adverts_digest(told)
         degree, session = self._context.parameters.degree, self._session.to_bytes()
         self._graph = make_graph(senders, degree, session, self._adverts_digest)
         return dict.fromkeys(senders, encode(told))

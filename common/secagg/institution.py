@@ -24,6 +24,7 @@ from typing import Final
 from common.errors import ConfigError
 from common.privacy.keystream import SEED_BYTES, Keystream
 from common.secagg import checks, keys, statements
+from common.secagg.codec import adverts_digest, decode, encode, encode_masked
 from common.secagg.errors import (
     Aborted,
     ChangedSetsError,
@@ -53,9 +54,6 @@ from common.secagg.messages import (
     Opening,
     Survivors,
     Unmask,
-    decode,
-    encode,
-    encode_masked,
 )
 from common.secagg.session import Party, Session
 from common.secagg.shamir import deal
@@ -228,7 +226,7 @@ def _share(state: Advertised, told: Adverts, request: bytes, random: bytes) -> S
     party, session = state.party, state.session
     _require_adverts(state, told)
     adverts = {advert.sender: advert for advert in told.adverts}
-    digest = told.digest()
+    digest = adverts_digest(told)
     degree = party.context.parameters.degree
     neighbours = make_graph(tuple(adverts), degree, session.to_bytes(), digest).neighbours(
         party.index

@@ -60,7 +60,7 @@ class Openings:
         seeds, of_keys = dict(opening.seeds), dict(opening.keys)
         dealt = self._view.graph.neighbours(holder) | {holder}
         asked = dealt & self._seeds.keys(), dealt & self._keys.keys()
-        if (seeds.keys(), of_keys.keys()) != asked:
+        if (frozenset(seeds), frozenset(of_keys)) != asked:
             raise SetsError("other shares than were asked for", peer=self._context.name(holder))
         for owner, share in seeds.items():
             self._require_dealt(keys.SEED_SHARE, owner, holder, share)

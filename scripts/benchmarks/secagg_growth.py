@@ -25,6 +25,7 @@ import numpy as np
 
 from common.identity.signing import Signer
 from common.secagg import institution, keys, statements
+from common.secagg.codec import adverts_digest, decode, encode
 from common.secagg.graph import (
     choose_degree,
     liveness_failure_log2,
@@ -39,8 +40,6 @@ from common.secagg.messages import (
     Invitation,
     Survivors,
     Unmask,
-    decode,
-    encode,
 )
 from common.secagg.params import Parameters, smallest_threshold
 from common.secagg.session import Context, Party, Session
@@ -190,7 +189,7 @@ class _One:
     def _instruction(self, adverts: Adverts) -> Instruction:
         """With boxes for institution 0 of all its neighbours, as they would close them."""
         degree, everyone = self.context.parameters.degree, range(self.context.parameters.n)
-        graph = make_graph(everyone, degree, self.session.to_bytes(), adverts.digest())
+        graph = make_graph(everyone, degree, self.session.to_bytes(), adverts_digest(adverts))
         boxes = []
         for i in sorted(graph.neighbours(0)):
             public = adverts.adverts[0].box_key
@@ -208,7 +207,7 @@ class _One:
         )  # fmt: skip
 
     def _unmask(self, adverts: Adverts, own: bytes, everyone: tuple[int, ...]) -> Unmask:
-        view = statements.view_text(self.session, adverts.digest(), MODEL, everyone, ())
+        view = statements.view_text(self.session, adverts_digest(adverts), MODEL, everyone, ())
         mine = decode(own)
         assert isinstance(mine, Consistent)
         others = [(i, statements.sign(self.signers[i], statements.VIEW, view)) for i in everyone]

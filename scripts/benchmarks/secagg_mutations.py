@@ -412,7 +412,7 @@ CHECKS = (
     Check(
         "shares asked for",
         "openings.py",
-        "if (seeds.keys(), of_keys.keys()) != asked:",
+        "if (frozenset(seeds), frozenset(of_keys)) != asked:",
         "if False:",
         "test_shares_of_others_than_were_asked_for_are_rejected",
     ),
@@ -494,21 +494,21 @@ CHECKS = (
     ),
     Check(
         "end of a message",
-        "messages.py",
+        "codec.py",
         "        if self._left:\n",
         "        if False:\n",
         "test_byte_too_many_is_refused",
     ),
     Check(
         "order of indices",
-        "messages.py",
+        "codec.py",
         "if index <= last:",
         "if False:",
         "test_list_out_of_order_or_with_one_index_twice_is_refused",
     ),
     Check(
         "version",
-        "messages.py",
+        "codec.py",
         "if (version := reader.number(1)) != VERSION:",
         "if (version := reader.number(1)) == 256:",
         "test_other_version_kind_or_magic_is_refused",

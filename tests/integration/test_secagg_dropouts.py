@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
+from common.secagg.codec import decode
 from common.secagg.errors import Aborted, BelowThresholdError, OutOfOrderError
-from common.secagg.messages import decode
 from common.secagg.transitions import Phase
 from tests.secagg_parties import STAGES, Federation, Parties, parameters
 

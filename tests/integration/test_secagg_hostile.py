@@ -11,7 +11,8 @@ import pytest
 
 from common.errors import ConfigError
 from common.secagg import errors, institution, keys, statements
-from common.secagg.messages import Box, Survivors, decode, encode
+from common.secagg.codec import decode, encode
+from common.secagg.messages import Box, Survivors
 from common.secagg.shamir import PRIME, SHARE_BYTES
 from common.secagg.states import Durable, Idle
 from common.secagg.transitions import Stage

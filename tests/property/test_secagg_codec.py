@@ -9,8 +9,9 @@ import random
 import pytest
 
 from common.secagg import bundle, institution
+from common.secagg.codec import decode, encode
 from common.secagg.errors import MalformedError, SecaggError
-from common.secagg.messages import HEADER_BYTES, Kind, decode, encode
+from common.secagg.messages import HEADER_BYTES, Kind
 from tests.secagg_parties import STAGES, Federation, Parties, bytes_of, parameters
 
 PARTIES = Parties(parameters(5))

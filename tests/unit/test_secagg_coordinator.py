@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError
+from common.secagg.codec import decode
 from common.secagg.errors import BelowThresholdError, OutOfOrderError
-from common.secagg.messages import decode
 from common.secagg.transitions import Phase
 from tests.secagg_parties import MODEL, Federation, Parties, parameters
 

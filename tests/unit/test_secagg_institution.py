@@ -8,10 +8,12 @@ import pytest
 
 from common.errors import ConfigError, DataError
 from common.secagg import institution
-from common.secagg.errors import FailedError, OutOfOrderError
-from common.secagg.messages import Kind, decode
+from common.secagg.codec import decode
+from common.secagg.errors import FailedError, OutOfOrderError, SecaggError
+from common.secagg.machine import Machine
+from common.secagg.messages import Kind
 from common.secagg.states import Idle
-from common.secagg.transitions import INSTITUTION, SEMI_HONEST, Local, Stage, after, rows
+from common.secagg.transitions import INSTITUTION, SEMI_HONEST, Local, Phase, Stage, after, rows
 from tests.secagg_parties import STAGES, Federation, Parties, advance, bytes_of, parameters
 
 PARTIES = Parties(parameters(5))
@@ -209,3 +211,42 @@ def test_two_sessions_live_side_by_side():
         ahead.requests = ahead.machine.close()
     for federation in (first, ahead):
         assert np.array_equal(federation.machine.total, PARTIES.plain_sum(range(5)))
+
+
+def test_machine_keeps_the_new_state_and_the_old_one_after_a_refusal():
+    asked = []
+
+    def random(n):
+        asked.append(n)
+        return bytes_of(n, "random", len(asked))
+
+    machines = [Machine(PARTIES.party(i), {}, random) for i in range(5)]
+    coordinator = PARTIES.machine()
+    requests = coordinator.invite()
+    while requests:
+        for i, request in requests.items():
+            before = machines[i].stage
+            with pytest.raises(SecaggError):
+                machines[i].receive(request[:-1])
+            assert machines[i].stage is before
+            step = machines[i].receive(request)
+            if step.state.stage is Stage.INSTRUCTED:
+                step = machines[i].submit(PARTIES.vector(i))
+            assert machines[i].stage is step.state.stage
+            assert machines[i].receive(request).reply == step.reply
+            coordinator.receive(i, step.reply)
+        requests = coordinator.close()
+        if coordinator.phase is Phase.MODEL:
+            requests = coordinator.instruct(bytes(32))
+    assert np.array_equal(coordinator.total, PARTIES.plain_sum(range(5)))
+    assert {machine.stage for machine in machines} == {Stage.OPENED}
+
+
+def test_machine_that_gave_up_answers_nothing():
+    machine = Machine(PARTIES.party(0), {}, lambda n: bytes_of(n, "random"))
+    request = PARTIES.machine().invite()[0]
+    machine.receive(request)
+    machine.abort("maintenance")
+    with pytest.raises(FailedError):
+        machine.receive(request)
+    assert "random" not in repr(machine)

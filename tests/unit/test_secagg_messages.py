@@ -6,8 +6,9 @@ import pytest
 
 from common.errors import ConfigError
 from common.secagg import bundle, messages
+from common.secagg.codec import decode, encode
 from common.secagg.errors import MalformedError
-from common.secagg.messages import Kind, Survivors, decode, encode
+from common.secagg.messages import Kind, Survivors
 from common.secagg.session import SESSION_BYTES, Session
 from tests.secagg_parties import Federation, Parties, parameters
 
