@@ -77,6 +77,6 @@ def coordinator_standing(
 
 def _require_study(roster: Roster, study: Study) -> None:
     require_names(roster, study.federation.institutions)
-    named = study.secure and study.secure.roster_sha256
+    named = None if study.secure is None else study.secure.roster_sha256
     if named is not None:
         require_pin(roster, named, "the study")
