@@ -60,7 +60,7 @@ PRIVATE_CANONICAL = (
     b'566778899aabbccddeeff"},'
     b'"federation":{"deadline_s":3600.0,"evaluate_every":1,"institutions":["south","north"],'
     b'"quorum":null},'
-    b'"model":{"dropout":0.0,"lora":{"alpha":16.0,"directions_sha256":null,"dropout":0.0'
+    b'"model":{"dropout":0.0,"lora":{"alpha":16.0,"core":false,"directions_sha256":null,"dropout":0.0'
     b',"freeze_a":false,"layers":null,"rank":4,"targets":"all-linear"},"train":"lora"},'
     b'"privacy":{"clip":0.1,"declared_units":{"north":60,"south":40},"delta":1e-05,"epsilon"'
     b':8.0,"evaluation":{"clip":2,"epsilon":0.5},"insecure_seed":null,"mechanism":"local","n'
@@ -72,7 +72,7 @@ PRIVATE_CANONICAL = (
     b'"training":{"batch_size":16,"learning_rate":0.005,"local_epochs":1,"max_gradient_norm"'
     b':1.0,"precision":"auto","rounds":3,"seed":1,"warmup":0.05,"weight_decay":0.01}}'
 )
-PRIVATE_HASH = "1e1184352fd75d468222cea90abd36be5e2692494aa8b28f397bc0f9657905a5"
+PRIVATE_HASH = "ae6f17667cfd6721f27ba53f9154e468c43ab8de25d7731e115ed90196455886"
 
 
 def test_the_canonical_bytes_of_a_fixed_study_are_these() -> None:
