@@ -222,6 +222,12 @@ CHECKS = (
         "test_lowered_threshold_at_the_survivors_is_refused",
     ),
     _checks(
+        "neighbours among the survivors",
+        '    require_neighbours(context, party.index, len(survivors & holders), "sent a vector")\n',
+        "",
+        "test_sets_that_isolate_an_institution_on_a_ring_end_the_session",
+    ),
+    _checks(
         "the site's own cohort",
         "if count < cohort:",
         "if False:",

@@ -488,6 +488,18 @@ def test_survivor_who_sent_no_keys_is_refused():
     refused(federation, message, errors.UnknownInstitutionError)
 
 
+def test_sets_that_isolate_an_institution_on_a_ring_end_the_session():
+    ring = parameters(40, collusion=1, threshold=30, degree=8, neighbour_threshold=7)
+    federation = Federation(Parties(ring)).reach("sign")
+    near = sorted(federation.states[0].neighbours)
+    message, gone = told(federation), near[:3]
+    left = tuple(i for i in message.survivors if i not in gone)
+    one_more = replace(message, survivors=tuple(sorted((*left, gone[0]))), dropped=tuple(gone[1:]))
+    assert advance(federation.states[0], encode(one_more), 0).reply
+    few = replace(message, survivors=left, dropped=tuple(gone))
+    aborted(federation, few, errors.BelowNeighbourhoodError)
+
+
 def groups(rewrite):
     """Sites 0 and 1 get the truth, the others what a rewrite makes of it; all sign."""
     federation = reach("sign")
