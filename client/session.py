@@ -1,77 +1,67 @@
 """The worker's side of a study: opaque request bytes in, reply bytes out.
 
-It alone touches documents and model. What it answers is an allow-listed header and a vector; why
-it refuses is logged here and travels as a code.
+It alone touches documents and model. What it answers is an allow-listed header and a vector, or, in
+a study with secure aggregation, messages of the secure sum and no vector; why it refuses is logged
+here and travels as a code.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from client.guard import Guard, Keys
+from client.guard import Guard
+from client.rounding import Rounding
+from client.sums import Sums
+from client.work import Party, Report, Work
 from common import __version__
 from common.config.canonical import study_hash
-from common.config.site import Policy
 from common.config.study import Study
 from common.errors import BudgetError, PolicyError, ProtocolError
 from common.metrics.evaluation import Evaluation
-from common.model.build import Vector
-from common.model.ner import NerModel, Prepared
-from common.model.private import Randomness, Recipe
-from common.model.train import Stage
-from common.policy import decide, refuse_what_does_not_run_yet
-from common.privacy.counts import noised_counts
-from common.privacy.units import Units, group_units, require_unit_ids
+from common.model.ner import NerModel
+from common.policy import decide
+from common.secagg.errors import OutOfOrderError, SecaggError
+from common.secagg.vectors import Vector as Levels
+from common.sums import counts_to_sum
 from common.wire import (
     MAX_HEADER_BYTES,
     Kind,
     Refusal,
     Reply,
     Request,
-    counts_to_bytes,
+    counts_from_bytes,
     decode_reply,
     decode_request,
     encode,
-    vector_from_bytes,
     vector_to_bytes,
 )
+
+__all__ = ["Party", "Report", "Session", "refuse_unexpected", "worth_keeping"]
 
 log = logging.getLogger("fedner.worker")
 
 UNKNOWN: Final = "unknown"
-Report = Callable[[str, dict[str, float]], None]
-"""Told the site's own figures (its loss, its scores); they stay at the site."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Party:
-    """One institution as its worker holds it.
-
-    Attributes:
-        encoder: fingerprint of the base encoder's files.
-        train: units to train on; `test` to be evaluated on.
-    """
-
-    name: str
-    policy: Policy
-    encoder: str
-    train: Prepared
-    test: Prepared
+_SUMS_BYTES: Final = 1 << 12
+_SUMS_BYTES_EACH: Final = 1 << 10
+"""More than all that a bundle holds for one institution of the roster."""
 
 
 class Session:
     """One institution's part in one study.
 
-    Between two requests nothing is kept here but the warm model. Without a privacy mechanism,
-    weights, optimiser and random state follow from request and study alone, so a repeated request
-    gives the same reply; with one, the guard has kept the reply.
+    Between two requests nothing is kept here but the warm model and the machines of secure sums.
+    Without a privacy mechanism, weights, optimiser and random state follow from request and study
+    alone, so a repeated request gives the same update; with one, the guard has kept it.
 
     Args:
         model: may be shared by the institutions of one simulation.
         progress: told steps done and steps in all.
         report: told the site's own figures.
         guard: of a study with a privacy mechanism; exactly then.
+        sums: of a study with secure aggregation; exactly then.
+
+    Raises:
+        PolicyError: a guard or sums too many or too few.
     """
 
     def __init__(
@@ -83,37 +73,37 @@ class Session:
         progress: Callable[[int, int], None] | None = None,
         report: Report | None = None,
         guard: Guard | None = None,
+        sums: Sums | None = None,
     ):
-        refuse_what_does_not_run_yet(study)
+        if (sums is None) != (study.secure is None):
+            raise PolicyError(
+                "a study with secure aggregation needs its sums, and no other has them",
+                place=party.name,
+            )
         self._study = study
         self._hash = study_hash(study)
         self._party = party
         self._model = model
-        self._progress = progress
-        self._report = report or (lambda _kind, _figures: None)
-        if (guard is None) != (study.local_privacy is None):
-            raise PolicyError(
-                "a study with a privacy mechanism needs its guard, and no other has one",
-                place=party.name,
-            )
         self._guard = guard
-        self._units = self._grouped(guard) if guard else Units((), ())
-
-    def _grouped(self, guard: Guard) -> Units:
-        """The training side by unit.
-
-        Raises:
-            DataError: a document of either side lacks the id that the unit needs.
-        """
-        test = self._party.test
-        require_unit_ids(test.documents, guard.privacy.unit)
-        train, per_sentence = self._party.train, self._study.text.context == "sentence"
-        return group_units(train.windows, train.documents, guard.privacy.unit, per_sentence)
+        self._sums = sums
+        report = report or (lambda _kind, _figures: None)
+        self._work = Work(study, party, model, guard, report, progress)
+        self._rounding = None
+        if sums is not None:
+            bits = sums.party.context.parameters.bits
+            self._rounding = Rounding(study, party.name, bits, report)
 
     @property
     def max_body_bytes(self) -> int:
         """The largest body a request can rightly have."""
         return 4 * self._model.layout.size
+
+    @property
+    def max_request_bytes(self) -> int:
+        """The largest request that is not refused unread."""
+        n = len(self._study.federation.institutions)
+        sums = 0 if self._sums is None else _SUMS_BYTES + n * _SUMS_BYTES_EACH
+        return self.max_body_bytes + MAX_HEADER_BYTES + 8 + sums
 
     def close(self) -> None:
         """Give back what is held outside this process: the ledger's lock."""
@@ -129,6 +119,9 @@ class Session:
             return encode(self._refusal("hello", 0, Refusal.MALFORMED))
         try:
             return encode(self._answer(request))
+        except SecaggError as error:
+            log.warning("refused %s of round %d: %s", request.kind, request.round, error)
+            return encode(self._refusal(request.kind, request.round, Refusal.SUMS))
         except ProtocolError as error:
             log.warning("refused %s of round %d: %s", request.kind, request.round, error)
             return encode(self._refusal(request.kind, request.round, Refusal.MALFORMED))
@@ -143,13 +136,50 @@ class Session:
         refusal = self._check(request)
         if refusal is not None:
             return self._refusal(request.kind, request.round, refusal)
-        if self._guard is not None:
-            self._guard.hear(request.receipts)
+        if self._sums is not None and request.kind != "hello":
+            return self._reply(request, sums=self._summed(request, self._sums))
+        if request.sums or request.kind == "sum":
+            raise ProtocolError("a message of a secure sum, in a study without")
+        if self._sums is None:  # else nothing is heard but beside a signed instruction
+            self._hear(request)
         if request.kind == "hello":
             return self._reply(request, facts=self._facts())
-        if request.kind == "train":
-            return self._reply(request, body=self._train(request))
-        return self._reply(request, body=self._evaluate(request))
+        return self._reply(request, body=self._plain(request))
+
+    def _hear(self, request: Request) -> None:
+        if self._guard is not None:
+            self._guard.hear(request.receipts)
+
+    def _plain(self, request: Request) -> bytes:
+        """What leaves in a study that shows the coordinator each institution's own."""
+        if request.kind == "evaluate":
+            return self._work.evaluate(request)
+        return self._work.train(request, lambda update, _keys: vector_to_bytes(update))
+
+    def _summed(self, request: Request, sums: Sums) -> bytes:
+        """The messages of the secure sum that answer a request's."""
+        if not request.sums:
+            raise OutOfOrderError("an instruction that nobody signed", peer="coordinator")
+        if request.kind == "sum":
+            return sums.answer(request.sums)
+        purpose = "evaluate" if request.kind == "evaluate" else "train"
+        task = sums.instructed(request.sums, purpose, request.round, request.body)
+        self._hear(request)
+        return task.reply or sums.masked(task.session, self._levels(request))
+
+    def _levels(self, request: Request) -> Levels:
+        """The vector that goes under the masks."""
+        if request.kind == "evaluate":
+            size = Evaluation.size(self._study.task.labels)
+            counts = counts_from_bytes(self._work.evaluate(request), size, noised=True)
+            return counts_to_sum(counts, len(self._study.federation.institutions))
+        rounding = self._rounding
+        if rounding is None:
+            raise PolicyError("a study without secure aggregation rounds nothing")
+        packed = self._work.train(
+            request, lambda update, keys: rounding.round(request.round, update, keys)
+        )
+        return rounding.levels(packed, self._model.layout.size)
 
     def _check(self, request: Request) -> Refusal | None:
         if request.study != self._hash:
@@ -178,74 +208,13 @@ class Session:
             "encoder": self._party.encoder,
         }
 
-    def _train(self, request: Request) -> bytes:
-        rounds, seed = self._study.training.rounds, self._study.training.seed
-        stage = Stage(
-            start=(request.round - 1) / rounds,
-            end=request.round / rounds,
-            seed_text=f"fedner train v1/{seed}/{self._party.name}/{request.round}",
-        )
-        # 1. the model as the coordinator has it; one that can't be read costs nothing
-        before = self._receive(request)
-        guard = self._guard
-        if guard is None:
-            return self._update(before, lambda: self._fit(request.round, stage))
-        # the ledger first; only then the data
-        return guard.train(
-            request.round,
-            request.body,
-            lambda keys: self._update(before, lambda: self._fit_privately(guard, stage, keys)),
-        )
-
-    def _update(self, before: Vector | None, fit: Callable[[], None]) -> bytes:
-        # 2. local training
-        fit()
-        # 3. the update (later: quantised and masked)
-        update = self._model.delta() if before is None else self._model.delta() - before
-        return vector_to_bytes(update)
-
-    def _fit(self, round_: int, stage: Stage) -> None:
-        loss = self._model.fit(self._party.train, stage, progress=self._progress)
-        self._report("train", {"round": round_, "loss": loss})
-
-    def _fit_privately(self, guard: Guard, stage: Stage, keys: Keys) -> None:
-        recipe = Recipe(guard.plan.mechanism, guard.privacy, self._study.training)
-        self._model.fit_privately(
-            self._party.train,
-            self._units,
-            recipe,
-            stage,
-            Randomness(keys("sampling"), keys("noise")),
-            self._progress,
-        )
-
-    def _evaluate(self, request: Request) -> bytes:
-        self._receive(request)
-        guard = self._guard
-        if guard is None or guard.plan.counts is None:
-            return self._exact_counts(request)
-        mechanism, unit = guard.plan.counts, guard.privacy.unit
-
-        def noised(keys: Keys) -> bytes:
-            by_unit = self._model.evaluate_by_unit(self._party.test, unit)
-            by_unit[:, Evaluation.outside(self._study.task.labels)] = 0
-            return counts_to_bytes(noised_counts(by_unit, mechanism, keys("noise")))
-
-        return guard.evaluate(request.round, request.body, noised)
-
-    def _exact_counts(self, request: Request) -> bytes:
-        evaluation = self._model.evaluate(self._party.test)
-        self._report("evaluate", {"round": request.round, "f1": evaluation.f1})
-        return counts_to_bytes(evaluation.counts)
-
-    def _receive(self, request: Request) -> Vector | None:
-        size = self._model.layout.size
-        delta = vector_from_bytes(request.body, size) if request.body else None
-        self._model.set_delta(delta)
-        return delta
-
     def _reply(
-        self, request: Request, *, facts: dict[str, str | int] | None = None, body: bytes = b""
+        self,
+        request: Request,
+        *,
+        facts: dict[str, str | int] | None = None,
+        body: bytes = b"",
+        sums: bytes = b"",
     ) -> Reply:
         return Reply(
             kind=request.kind,
@@ -255,6 +224,7 @@ class Session:
             facts=facts or {},
             ledger=self._guard.head if self._guard else "",
             body=body,
+            sums=sums,
         )
 
     def _refusal(self, kind: Kind, round_: int, code: Refusal) -> Reply:
@@ -268,10 +238,13 @@ class Session:
 
 
 def worth_keeping(reply: bytes) -> bool:
-    """Whether a reply may be given again: all but an internal error and a full budget."""
+    """Whether a reply may be given again: all but an internal error, a full budget, and a secure
+    sum's refusal, which depends on what was asked before.
+    """
     if len(reply) > MAX_HEADER_BYTES:
         return True
-    return decode_reply(reply).refusal not in {Refusal.INTERNAL, Refusal.BUDGET}
+    passing = {Refusal.INTERNAL, Refusal.BUDGET, Refusal.SUMS}
+    return decode_reply(reply).refusal not in passing
 
 
 def refuse_unexpected(error: BaseException) -> bytes:

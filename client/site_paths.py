@@ -32,6 +32,11 @@ class SitePaths:
         """The privacy ledger and its vault, in a folder of their own."""
         return self.state / "ledger"
 
+    @property
+    def sums(self) -> Path:
+        """What is remembered of secure sums, a file for each study."""
+        return self.state / "sums"
+
     def log(self, name: str) -> Path:
         """Log file of one process."""
         return self.state / f"{name}.log"

@@ -16,15 +16,17 @@ from client.guard import open_guard
 from client.service import serve
 from client.session import Party, Session, refuse_unexpected, worth_keeping
 from client.site_paths import SitePaths
+from client.sums import Sums, open_sums
 from common.config.site import Site
+from common.config.study import Study
 from common.errors import FednerError, PolicyError
 from common.io.configs import load_site, load_study
 from common.io.datasets import load_sides
 from common.io.encoders import resolve_encoder
+from common.io.standing import institution_standing
 from common.model.ner import NerModel, set_threads
 from common.policy import decide
 from common.privacy.notice import notices
-from common.wire import MAX_HEADER_BYTES
 
 log = logging.getLogger("fedner.worker")
 
@@ -41,6 +43,8 @@ def make_session(site: Site, base: Path) -> Session:
     Raises:
         PolicyError: the site's policy refuses the study; nothing was opened.
         BudgetError: the privacy ledger is in use or can't be trusted.
+        IdentityError: the study has secure aggregation, and this site's key or roster does not
+            stand; nothing was opened.
     """
     study = load_study(base / site.study)
     decision = decide(study, site.policy, site.institution)
@@ -52,6 +56,7 @@ def make_session(site: Site, base: Path) -> Session:
         )
     for notice in notices(study):
         log.warning(notice)
+    sums = None if study.secure is None else _open_sums(site, base, study)
     set_threads(site.threads)
     folder, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     sides = load_sides(site.data, study.task.labels, base)
@@ -73,7 +78,17 @@ def make_session(site: Site, base: Path) -> Session:
         folder = SitePaths.of(site, base).ledger
         guard = open_guard(study, site.institution, site.policy, folder, model.layout.size)
         log.info("privacy ledger: %s", guard.head)
-    return Session(study, party, model, progress=_Pace().step, report=_report, guard=guard)
+    return Session(
+        study, party, model, progress=_Pace().step, report=_report, guard=guard, sums=sums
+    )
+
+
+def _open_sums(site: Site, base: Path, study: Study) -> Sums:
+    standing = institution_standing(site, base, study)
+    log.info("roster: %s", standing.roster.sha256)
+    folder = SitePaths.of(site, base).sums
+    signer = standing.identity.signer
+    return open_sums(study, standing.roster, site.institution, signer, site.policy, folder)
 
 
 class _Pace:
@@ -117,11 +132,10 @@ def _serve(site: Site, base: Path) -> None:
     if site.policy.accept_one_user:
         log.warning("ONE USER: worker and relay may share an OS user; for development only")
     session = make_session(site, base)
-    limit = session.max_body_bytes + MAX_HEADER_BYTES + 8
     service = serve(
         paths.socket,
         session.handle,
-        max_request_bytes=limit,
+        max_request_bytes=session.max_request_bytes,
         on_error=refuse_unexpected,
         keep=worth_keeping,
     )

@@ -11,7 +11,7 @@ from common.config.privacy import LocalPrivacy
 from common.config.secagg import SecureAggregation
 from common.config.site import Budget, Policy
 from common.config.study import Study
-from common.errors import BudgetError, FederationError
+from common.errors import BudgetError
 from common.privacy.events import UNITS, Unit
 from common.privacy.plan import plan_of
 
@@ -42,21 +42,6 @@ def decide(study: Study, policy: Policy, institution: str) -> Decision:
         reasons.extend(_caps(study, study.local_privacy.unit, policy, institution))
     reasons.extend(_aggregation(study.secure, policy))
     return Decision(tuple(reasons))
-
-
-def refuse_what_does_not_run_yet(study: Study) -> None:
-    """Nothing drives the secure sum yet: a study that asks for one is never run without it.
-
-    Raises:
-        FederationError: the study has secure aggregation.
-    """
-    if study.secure is not None:
-        raise FederationError(
-            "this version cannot yet run a study with secure aggregation",
-            place=study.study,
-            remedy="write `secure_aggregation: none` in so many words, which every site must "
-            "accept, or wait for the next version",
-        )
 
 
 def _aggregation(section: SecureAggregation | None, policy: Policy) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """The bytes between coordinator and worker: versioned, strict, the same in every transport.
 
-    message = MAGIC (4) | header length, big endian (4) | header, JSON | body
+    message = MAGIC (4) | header length, big endian (4) | header, JSON | body | sums
 
-A header has exactly the keys of its kind. The body is an opaque vector whose SHA-256 stands in
-the header. `CLEAR_FACTS` and `CLEAR_FIELDS` are all that a reply says outside its body.
+A header has exactly the keys of its kind. The body is an opaque vector, `sums` are opaque messages
+of the secure sum (`common.secagg`); the header has the length of the latter and the SHA-256 of
+each. `CLEAR_FACTS` and `CLEAR_FIELDS` are all that a reply says outside of these two.
 """
 
 import hashlib
@@ -20,12 +21,13 @@ import numpy.typing as npt
 from common.config.study import NAME_PATTERN
 from common.errors import ProtocolError
 
-MAGIC: Final = b"FDN1"
+MAGIC: Final = b"FDN2"
 MAX_HEADER_BYTES: Final = 1 << 20
 
+_PARTS: Final[dict[str, type]] = {"body_sha256": str, "sums_sha256": str, "sums_bytes": int}
 LEDGER_PATTERN: Final = r"([0-9a-f]{32}:[1-9][0-9]{0,17}:[0-9a-f]{64})?"
 
-Kind = Literal["hello", "train", "evaluate"]
+Kind = Literal["hello", "train", "evaluate", "sum"]
 KINDS: Final = get_args(Kind)
 
 
@@ -38,6 +40,7 @@ class Refusal(StrEnum):
     DIMENSION = "wrong-dimension"
     STALE = "stale-round"
     BUDGET = "privacy-budget"
+    SUMS = "secure-sum"
     INTERNAL = "internal-error"
 
 
@@ -50,11 +53,13 @@ class Request:
     """One instruction of the coordinator.
 
     Attributes:
+        kind: `sum` for the stages of a secure sum in which nobody trains or evaluates.
         round: counted from 1; 0 for `hello`.
         body: float32 little-endian `[dimension]`, the sum of all updates so far; empty stands
             for zeros.
         receipts: by institution, the newest head of its privacy ledger that the coordinator has
             countersigned: `common.privacy.ledger_entries.Receipt`, as a mapping.
+        sums: a bundle of the secure sum's messages; empty in a study without.
     """
 
     kind: Kind
@@ -62,6 +67,7 @@ class Request:
     round: int
     receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
+    sums: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,9 @@ class Reply:
         refusal: empty if the worker did as asked.
         ledger: head of the institution's privacy ledger, `LEDGER:SEQ:HASH`; empty if it has none.
         facts: only in answer to `hello`; keys among `CLEAR_FACTS`.
-        body: `train`: float32 `[dimension]`, the update. `evaluate`: int64, the counts.
+        body: `train`: float32 `[dimension]`, the update. `evaluate`: int64, the counts. Empty in a
+            study with secure aggregation.
+        sums: a bundle of the secure sum's messages; empty in a study without.
     """
 
     kind: Kind
@@ -83,6 +91,7 @@ class Reply:
     ledger: str = ""
     facts: dict[str, str | int] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
+    sums: bytes = field(default=b"", repr=False)
 
 
 CLEAR_FIELDS: Final = frozenset(
@@ -92,10 +101,19 @@ CLEAR_FIELDS: Final = frozenset(
 
 def encode(message: Request | Reply) -> bytes:
     """The bytes of a request or a reply."""
-    header = {k: v for k, v in asdict(message).items() if k != "body"}
-    header["body_sha256"] = hashlib.sha256(message.body).hexdigest()
+    header = {k: v for k, v in asdict(message).items() if k not in {"body", "sums"}}
+    header |= _of_parts(message.body, message.sums)
     text = _header_text(header)
-    return b"".join((MAGIC, struct.pack(">I", len(text)), text, message.body))
+    return b"".join((MAGIC, struct.pack(">I", len(text)), text, message.body, message.sums))
+
+
+def _of_parts(body: bytes, sums: bytes) -> dict[str, Any]:
+    """What the header says of body and sums."""
+    return {
+        "body_sha256": hashlib.sha256(body).hexdigest(),
+        "sums_sha256": hashlib.sha256(sums).hexdigest(),
+        "sums_bytes": len(sums),
+    }
 
 
 def _header_text(header: dict[str, Any]) -> bytes:
@@ -108,8 +126,9 @@ def decode_request(data: bytes) -> Request:
     Raises:
         ProtocolError: whatever is not exactly a request of this version.
     """
-    header, body = _split(data, {"kind": str, "study": str, "round": int, "receipts": dict})
-    return Request(**header, body=body)
+    keys: dict[str, type] = {"kind": str, "study": str, "round": int, "receipts": dict}
+    header, body, sums = _split(data, keys)
+    return Request(**header, body=body, sums=sums)
 
 
 def decode_reply(data: bytes) -> Reply:
@@ -119,7 +138,8 @@ def decode_reply(data: bytes) -> Reply:
         ProtocolError: whatever is not exactly a reply of this version, or says more in clear
             than the allow-list.
     """
-    header, body = _split(data, dict.fromkeys(CLEAR_FIELDS, str) | {"round": int, "facts": dict})
+    keys = dict.fromkeys(CLEAR_FIELDS, str) | {"round": int, "facts": dict}
+    header, body, sums = _split(data, keys)
     facts = header["facts"]
     if not set(facts) <= CLEAR_FACTS or any(type(v) not in {str, int} for v in facts.values()):
         raise ProtocolError("a reply states facts that are not on the allow-list")
@@ -131,10 +151,10 @@ def decode_reply(data: bytes) -> Reply:
         raise ProtocolError("a reply's ledger head is none")
     if not re.fullmatch(NAME_PATTERN, header["institution"]):
         raise ProtocolError("a reply's institution is not a name")
-    return Reply(**header, body=body)
+    return Reply(**header, body=body, sums=sums)
 
 
-def _split(data: bytes, keys: dict[str, type]) -> tuple[dict[str, Any], bytes]:
+def _split(data: bytes, keys: dict[str, type]) -> tuple[dict[str, Any], bytes, bytes]:
     if data[:4] != MAGIC:
         raise ProtocolError(
             "not a message of this protocol version", remedy="install the same fedner everywhere"
@@ -145,10 +165,14 @@ def _split(data: bytes, keys: dict[str, type]) -> tuple[dict[str, Any], bytes]:
     if length > MAX_HEADER_BYTES or len(data) < 8 + length:
         raise ProtocolError(f"header of {length} bytes is too long or truncated")
     header = _parse_header(data[8 : 8 + length], keys)
-    body = data[8 + length :]
-    if hashlib.sha256(body).hexdigest() != header.pop("body_sha256"):
+    said = {key: header.pop(key) for key in _PARTS}
+    place = len(data) - said["sums_bytes"]
+    if not 8 + length <= place <= len(data):
+        raise ProtocolError("a secure sum's messages of more bytes than there are, or of fewer")
+    body, sums = data[8 + length : place], data[place:]
+    if _of_parts(body, sums) != said:
         raise ProtocolError("the body is not the one that the header names")
-    return header, body
+    return header, body, sums
 
 
 def _parse_header(text: bytes, keys: dict[str, type]) -> dict[str, Any]:
@@ -159,7 +183,7 @@ def _parse_header(text: bytes, keys: dict[str, type]) -> dict[str, Any]:
         raise ProtocolError("the header is not JSON") from None
     if as_encoded != text:
         raise ProtocolError("the header is not written as `encode` writes it")
-    expected = keys | {"body_sha256": str}
+    expected = keys | _PARTS
     if not isinstance(header, dict) or set(header) != set(expected):
         raise ProtocolError("the header does not have exactly its keys")
     for key, kind in expected.items():

@@ -63,7 +63,13 @@ def of_one(bench: Bench, name: str) -> Bench:
     if privacy is not None:
         declared = sum(privacy.declared_at(institution) for institution in names)
         protected = replace(privacy, declared_units=declared)
-    alone = replace(study, federation=federation, aggregation=aggregation, privacy=protected)
+    alone = replace(
+        study,
+        federation=federation,
+        aggregation=aggregation,
+        privacy=protected,
+        secure_aggregation="none",  # there is nobody else to be summed with
+    )
     train = tuple(d for n in names for d in bench.sides[n].train)
     test = tuple(d for n in names for d in bench.sides[n].test)
     return replace(bench, study=alone, sides={name: Sides(train, test)})

@@ -14,15 +14,23 @@ from common.config.study import Study
 from common.errors import FednerError, ProtocolError
 from common.io.flower_internals import shorten_object_backoff
 from common.io.home import fedner_home
+from common.io.standing import Standing
 from common.wire import Kind, Reply, decode_reply
 from server.coordinator import Coordinator
 from server.receipts import ReceiptBook
+from server.records import Kind as FlowerKind
 from server.records import Refusal, reply_bytes, request_messages
 from server.run_dir import RunDir
+from server.standing import standing_of
 
 log = logging.getLogger("fedner.server")
 
-_FLOWER_KIND: Final = {"hello": "query", "train": "train", "evaluate": "evaluate"}
+_FLOWER_KIND: Final[Mapping[Kind, FlowerKind]] = {
+    "hello": "query",
+    "train": "train",
+    "evaluate": "evaluate",
+    "sum": "query",
+}
 _TRIES: Final = 3
 _DISCOVER_PAUSE_S: Final = 1.0
 _HELLO_LIMIT_S: Final = 120.0
@@ -67,21 +75,31 @@ class GridExchange:
         while not enough(self._greet(deadline)) and time.monotonic() < deadline:
             time.sleep(_DISCOVER_PAUSE_S)
 
-    def ask(self, kind: Kind, round_: int, request: bytes) -> dict[str, bytes]:
-        """Send to all institutions; what came back before the deadline, by institution."""
+    def present(self) -> frozenset[str]:
+        """Institutions taken in whose nodes are online."""
+        self._greet(time.monotonic() + self._deadline_s)
+        online = set(self._grid.get_node_ids())
+        return frozenset(name for node, name in self._nodes.items() if node in online)
+
+    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Send each institution its request; what came back before the deadline, by name."""
         self._started = True
         deadline = time.monotonic() + self._deadline_s
         replies: dict[str, bytes] = {}
         for attempt in range(_TRIES):
             self._greet(deadline)
-            left = [node for node, name in self._nodes.items() if name not in replies]
+            left = {
+                node: requests[name]
+                for node, name in self._nodes.items()
+                if name in requests and name not in replies
+            }
             if not left or (attempt and time.monotonic() > deadline):
                 break
             if attempt:
                 log.warning("round %d: asking %d nodes again for %s", round_, len(left), kind)
-            answers = self._once(kind, str(round_), request, left, deadline)
+            answers = self._once(kind, str(round_), left, deadline)
             replies |= {self._nodes[node]: data for node, data in answers.items()}
-        late = [name for name in self._roster if name not in replies]
+        late = [name for name in self._roster if name in requests and name not in replies]
         if late:
             log.warning("round %d: no reply to %s from %s", round_, kind, ", ".join(late))
         return replies
@@ -91,7 +109,7 @@ class GridExchange:
         online = set(self._grid.get_node_ids())
         new = sorted(online - self._nodes.keys() - self._refused)
         limit = min(deadline, time.monotonic() + _HELLO_LIMIT_S)
-        answers = self._once("hello", "0", self._hello, new, limit) if new else {}
+        answers = self._once("hello", "0", dict.fromkeys(new, self._hello), limit) if new else {}
         replies = (self._introduce(node, answers[node], online) for node in sorted(answers))
         return {reply.institution: reply for reply in replies if reply is not None}
 
@@ -132,10 +150,17 @@ class GridExchange:
         return "came with another model" if fixed and reply.facts != self._facts else ""
 
     def _once(
-        self, kind: Kind, group: str, request: bytes, nodes: list[int], deadline: float
+        self, kind: Kind, group: str, requests: Mapping[int, bytes], deadline: float
     ) -> dict[int, bytes]:
         ttl = max(1.0, deadline - time.monotonic())
-        messages = request_messages(request, nodes, _FLOWER_KIND[kind], group, ttl)  # type: ignore[arg-type]
+        alike: dict[bytes, list[int]] = {}
+        for node, request in requests.items():
+            alike.setdefault(request, []).append(node)
+        messages = [
+            message
+            for request, nodes in alike.items()
+            for message in request_messages(request, nodes, _FLOWER_KIND[kind], group, ttl)
+        ]
         pending = set(self._grid.push_messages(messages))
         replies: dict[int, bytes] = {}
         while pending:
@@ -170,12 +195,14 @@ def run_study(
     run: RunDir,
     on_event: Callable[[str, Mapping[str, object]], None] | None = None,
     home: Path | None = None,
+    standing: Standing | None = None,
 ) -> None:
     """Run a study over a grid, from `running` to `finished` or `failed`.
 
     Args:
         home: folder of the coordinator's key and of what it has countersigned;
             `$FEDNER_HOME/coordinator` if absent.
+        standing: in a study with secure aggregation; what the run's folder names if absent.
     """
     run.set_status("running")
     try:
@@ -190,7 +217,8 @@ def run_study(
         if study.local_privacy is not None:
             book = ReceiptBook(home or fedner_home() / "coordinator")
         exchange = GridExchange(grid, study, on_seen=on_seen)
-        Coordinator(study, exchange, run, on_event, book).run()
+        standing = standing or standing_of(run)
+        Coordinator(study, exchange, run, on_event, book, standing).run()
     except FednerError as error:
         run.set_status("failed", str(error))
         raise

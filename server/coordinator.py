@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from common.config.canonical import study_hash
 from common.config.study import Study
-from common.errors import FederationError, ProtocolError
+from common.errors import FederationError, IdentityError, ProtocolError
+from common.io.standing import Standing
 from common.metrics.entities import Scores
 from common.metrics.evaluation import Evaluation
-from common.policy import refuse_what_does_not_run_yet
 from common.privacy.notice import notices
 from common.privacy.plan import evaluation_due
 from common.privacy.statement import statement
@@ -20,15 +20,15 @@ from common.wire import (
     Kind,
     Reply,
     Request,
-    counts_from_bytes,
     decode_reply,
     encode,
-    vector_from_bytes,
     vector_to_bytes,
 )
-from server.optimizer import ServerOptimizer, Vector, weighted_mean
+from server.collect import Collected, Collector, PlainCollector, SecureCollector
+from server.optimizer import ServerOptimizer, Vector
 from server.receipts import ReceiptBook
 from server.run_dir import RunDir
+from server.sums import Answers
 
 log = logging.getLogger("fedner.server")
 
@@ -39,7 +39,10 @@ class Exchange(Protocol):
     def discover(self, request: bytes, enough: Callable[[Mapping[str, Reply]], bool]) -> None:
         """Ask every node until `enough` says so or the deadline passes."""
 
-    def ask(self, kind: Kind, round_: int, request: bytes) -> dict[str, bytes]:
+    def present(self) -> Collection[str]:
+        """Institutions that can be reached now."""
+
+    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
         """Replies by institution; who refused, failed or is late is missing (and logged)."""
 
 
@@ -61,6 +64,7 @@ class Coordinator:
         run: where metrics and checkpoints go.
         on_event: told each recorded event, for a display.
         book: where heads of privacy ledgers are countersigned; absent without a mechanism.
+        standing: the coordinator's key and roster, in a study with secure aggregation.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class Coordinator:
         run: RunDir,
         on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
         book: ReceiptBook | None = None,
+        standing: Standing | None = None,
     ):
+        self._standing = standing
         self._book = book
         self._study = study
         self._hash = study_hash(study)
@@ -83,32 +89,33 @@ class Coordinator:
 
         Raises:
             FederationError: institutions missing or unlike, or fewer updates than the quorum.
+            IdentityError: a study with secure aggregation, and no key or roster.
         """
-        refuse_what_does_not_run_yet(self._study)
+        self._require_standing()
         for notice in notices(self._study):
             log.warning(notice)
         # 1. find the institutions, and refuse a study whose base weights differ
         terms = self._gather()
         optimizer = ServerOptimizer.start(self._study.aggregation, terms.dimension)
+        collect = self._collector(terms.dimension)
         self._record("start", **asdict(terms), **self._protection())
         for round_ in range(1, self._study.training.rounds + 1):
             started = time.monotonic()
             # 2. local training, and the sum of what comes back
-            updates = self._train(round_, optimizer.delta, terms.dimension)
-            mean = weighted_mean(updates, self._study.public_weights)
-            optimizer.step(mean, self._rate_factor(round_))
+            trained = collect.updates(round_, _body(optimizer.delta))
+            optimizer.step(trained.values, self._rate_factor(round_))
             # 3. checkpoint before anything is said about the new model
             self._run.save_checkpoint(optimizer, round_)
             self._record(
                 "round",
                 round=round_,
-                institutions=sorted(updates),
-                bytes_up=4 * terms.dimension * len(updates),
+                institutions=sorted(trained.institutions),
                 seconds=round(time.monotonic() - started, 3),
+                **trained.figures,
             )
             # 4. federated evaluation on each institution's own held-out data
             if evaluation_due(self._study, round_):
-                self._evaluate(round_, optimizer.released)
+                self._evaluate(collect.counts(round_, _body(optimizer.released)), round_)
 
     def _protection(self) -> dict[str, Any]:
         """What each institution's mechanism promises; nothing without one."""
@@ -118,6 +125,28 @@ class Coordinator:
         protection = {name: statement(self._study, name).as_dict() for name in names}
         key = self._book.public_key if self._book else None
         return {"protection": protection, "coordinator_key": key}
+
+    def _require_standing(self) -> None:
+        if (self._standing is None) != (self._study.secure is None):
+            raise IdentityError(
+                "a study with secure aggregation needs the coordinator's identity and roster, and "
+                "no other has them",
+                place=self._study.study,
+                remedy="fedner server STUDY --identity FOLDER --roster FILE: docs/identity.md",
+            )
+
+    def _collector(self, dimension: int) -> Collector:
+        """How updates and counts come together in this study."""
+        if self._standing is None:
+            return PlainCollector(self._study, dimension, self._tell_all, self._require)
+        return SecureCollector(
+            self._study,
+            dimension,
+            self._standing,
+            ask=self._ask,
+            present=self._exchange.present,
+            record=self._record,
+        )
 
     def _rate_factor(self, round_: int) -> float:
         training = self._study.training
@@ -163,49 +192,32 @@ class Coordinator:
                 "compare `fedner encoder verify` on both",
             )
 
-    def _train(self, round_: int, delta: Vector, dimension: int) -> dict[str, Vector]:
-        updates: dict[str, Vector] = {}
-        for name, reply in self._ask("train", round_, delta).items():
-            try:
-                updates[name] = vector_from_bytes(reply.body, dimension)
-            except ProtocolError as error:
-                log.warning("round %d: %s sent no update: %s", round_, name, error.message)
-        self._require(updates, "sent an update", round_)
-        return updates
-
-    def _evaluate(self, round_: int, delta: Vector) -> None:
-        labels = self._study.task.labels
+    def _evaluate(self, counted: Collected[Evaluation], round_: int) -> None:
         privacy = self._study.local_privacy
         noised = privacy is not None and privacy.evaluation != "exact"
-        total: Evaluation | None = None
-        names: list[str] = []
-        for name, reply in sorted(self._ask("evaluate", round_, delta).items()):
-            try:
-                counts = counts_from_bytes(reply.body, Evaluation.size(labels), noised=noised)
-            except ProtocolError as error:
-                log.warning("round %d: %s sent no counts: %s", round_, name, error.message)
-                continue
-            part = Evaluation(labels, counts)
-            total = part if total is None else total + part
-            names.append(name)
-        self._require(names, "were evaluated", round_)
-        if total is not None:
-            total = total.made_consistent() if noised else total
-            self._record(
-                "evaluation",
-                round=round_,
-                institutions=names,
-                noised=noised,
-                f1=total.f1,
-                entities=as_json(total.entity_report()),
-                tokens=as_json(total.token_report()),
-            )
+        total = counted.values.made_consistent() if noised else counted.values
+        self._record(
+            "evaluation",
+            round=round_,
+            institutions=sorted(counted.institutions),
+            noised=noised,
+            f1=total.f1,
+            entities=as_json(total.entity_report()),
+            tokens=as_json(total.token_report()),
+            **counted.figures,
+        )
 
-    def _ask(self, kind: Kind, round_: int, delta: Vector) -> dict[str, Reply]:
-        body = vector_to_bytes(delta) if delta.any() else b""
-        request = encode(self._request(kind, round_, body))
+    def _tell_all(self, kind: Kind, round_: int, body: bytes) -> Mapping[str, Reply]:
+        """The same request to the whole roster; replies of those who did as they were asked."""
+        names = self._study.federation.institutions
+        return self._ask(kind, round_, body, dict.fromkeys(names, b"")).replies
+
+    def _ask(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
+        """A request to each institution of `sums`; replies of those who did as they were asked."""
+        requests = self._requests(kind, round_, body, sums)
+        answers = self._exchange.ask(kind, round_, requests)
         replies: dict[str, Reply] = {}
-        for name, data in self._exchange.ask(kind, round_, request).items():
+        for name, data in answers.items():
             try:
                 reply = decode_reply(data)
             except ProtocolError as error:
@@ -221,12 +233,25 @@ class Coordinator:
                     "refusal", round=round_, institution=name, asked=kind, code=reply.refusal
                 )
         self._countersign(replies)
-        return replies
+        down, up = (sum(len(m) for m in some.values()) for some in (requests, answers))
+        return Answers(replies=replies, down=down, up=up)
 
-    def _request(self, kind: Kind, round_: int, body: bytes = b"") -> Request:
+    def _requests(
+        self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        """Encoded requests; equal ones are one object."""
+        made = {
+            bundle: encode(self._request(kind, round_, body, bundle))
+            for bundle in dict.fromkeys(sums.values())
+        }
+        return {name: made[bundle] for name, bundle in sums.items()}
+
+    def _request(self, kind: Kind, round_: int, body: bytes = b"", sums: bytes = b"") -> Request:
         names = self._study.federation.institutions
         receipts = self._book.receipts(names) if self._book else {}
-        return Request(kind=kind, study=self._hash, round=round_, receipts=receipts, body=body)
+        return Request(
+            kind=kind, study=self._hash, round=round_, receipts=receipts, body=body, sums=sums
+        )
 
     def _countersign(self, replies: Mapping[str, Reply]) -> None:
         if self._book is not None:
@@ -246,6 +271,10 @@ class Coordinator:
     def _record(self, event: str, **figures: Any) -> None:
         self._run.record(event, self._study, **figures)
         self._on_event(event, figures)
+
+
+def _body(delta: Vector) -> bytes:
+    return vector_to_bytes(delta) if delta.any() else b""
 
 
 def as_json(report: Mapping[str, Scores]) -> dict[str, dict[str, float]]:

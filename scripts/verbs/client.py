@@ -7,7 +7,6 @@ import typer
 
 from client.supervisor import supervise
 from common.io.configs import load_site, load_study
-from common.policy import refuse_what_does_not_run_yet
 from scripts.console import err, show_notices
 
 
@@ -22,6 +21,5 @@ def command(
     """
     site = load_site(path)
     study = load_study(path.parent / site.study)
-    refuse_what_does_not_run_yet(study)
     show_notices(study)
     supervise(site, path, lambda line: err.print(line, highlight=False))

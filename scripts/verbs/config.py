@@ -14,6 +14,7 @@ from common.config.site import Budget, Site
 from common.config.study import Study
 from common.errors import PolicyError
 from common.io.configs import load_any, load_study
+from common.io.standing import institution_standing
 from common.policy import decide
 from common.privacy.plan import Plan, plan_of
 from common.privacy.statement import NoisedCountsStatement, Statement, statement
@@ -53,6 +54,9 @@ def check(
             remedy="take part in another study, or change the site's policy on purpose",
         )
     check_runnable(config, path)
+    if study.secure is not None:
+        institution_standing(config, path.parent, study)
+        out.print(f"roster {config.policy.roster_sha256}, with this site's key", highlight=False)
     out.print(
         f"{path}: site {config.institution}, takes part in {study.study}, "
         f"sha256 {study_hash(study)}",

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from common.config.canonical import study_yaml
+from common.config.load import parse_roster
 from common.config.site import Site
 from common.config.study import Study
 from common.data.encode import document_words, tags_of
@@ -20,12 +21,16 @@ from common.data.records import Document
 from common.data.sentences import tokenise
 from common.data.synthetic import SyntheticOptions, generate_notes
 from common.errors import UsageError
+from common.identity.roster import Roster
 from common.io.atomic import write_bytes
 from common.io.configs import load_any, load_study
 from common.io.corpus import load_documents, save_documents
 from common.io.datasets import load_sides, simulated_sides
-from scripts.console import out, show_counts, show_path
+from common.io.identity_files import create
+from scripts.console import err, out, show_counts, show_path
 from scripts.verbs.evaluate import check_format
+
+COORDINATOR = "coordinator"
 
 app = typer.Typer(help="Annotated documents.", no_args_is_help=True)
 
@@ -97,21 +102,58 @@ def deal(
 ) -> None:
     """Write a simulation's institutions as real ones: study, documents and site file of each.
 
+    A study with secure aggregation also gets identities without passphrases and a roster that each
+    site pins, unseen by anybody: for development only.
+
     Example: fedner data deal configs/quickstart.yaml --out federation
     """
     study = load_study(path)
+    if study.secure is not None and study.secure.roster_sha256 is not None:
+        raise UsageError(
+            "the study names its roster, whose keys are not here",
+            remedy="leave `secure_aggregation.roster_sha256` out to try it on one machine",
+        )
     _make(output)
+    for name in study.federation.institutions:
+        (output / name).mkdir()
+    roster = None if study.secure is None else _identities(study, output)
     write_bytes(output / "study.yaml", study_yaml(study).encode())
     names = study.federation.institutions
     for name, sides in simulated_sides(study, path.parent).items():
         folder = output / name
-        folder.mkdir()
         save_documents(sides.train, folder / "train.jsonl", "jsonl")
         save_documents(sides.test, folder / "test.jsonl", "jsonl")
         site = _site(study, name, coordinator, threads or _share(len(names)))
+        if roster is not None:
+            site |= {"identity": "identity", "roster": "../roster.yaml"}
+            site["policy"] |= {"roster_sha256": roster.sha256}
         text = yaml.safe_dump(site, sort_keys=False)
         write_bytes(folder / "site.yaml", text.encode())
         show_path("written", folder / "site.yaml")
+
+
+def _identities(study: Study, output: Path) -> Roster:
+    """A key for each party, open in its file, and the roster of all."""
+    err.print(
+        "DEVELOPMENT IDENTITIES. One machine made all keys, they lie open in their files, and "
+        "nobody compared the roster: the coordinator could have made it up.",
+        style="bold red",
+        highlight=False,
+    )
+    coordinator = create(output / COORDINATOR, COORDINATOR, None)
+    members = [
+        {"name": name, "public_key": create(output / name / "identity", name, None).public_key}
+        for name in study.federation.institutions
+    ]
+    content = {
+        "coordinator": coordinator.public_key,
+        "institutions": members,
+        "note": "made by `fedner data deal` for development",
+    }
+    text = yaml.safe_dump(content, sort_keys=False)
+    write_bytes(output / "roster.yaml", text.encode())
+    show_path("written", output / "roster.yaml")
+    return parse_roster(text, str(output / "roster.yaml"))
 
 
 def _share(workers: int) -> int:
@@ -132,14 +174,15 @@ def _site(study: Study, name: str, coordinator: str, threads: int) -> dict[str, 
     }
 
 
-def _policy(study: Study) -> dict[str, bool]:
+def _policy(study: Study) -> dict[str, Any]:
     """What these stand-ins must accept for the study to run, and no more."""
     privacy = study.local_privacy
     asked = {
         "accept_privacy_none": privacy is None,
         "accept_exact_evaluation": privacy is not None and privacy.evaluation == "exact",
         "accept_insecure_seed": privacy is not None and privacy.insecure_seed is not None,
-        "accept_secure_aggregation_none": study.secure_aggregation == "none",
+        "accept_secure_aggregation_none": study.secure is None,
+        "accept_semi_honest": study.secure_adversary == "semi_honest",
         "accept_one_user": True,
     }
     return {key: True for key, needed in asked.items() if needed}

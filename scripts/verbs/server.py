@@ -8,12 +8,11 @@ import typer
 
 from common.config.canonical import study_yaml
 from common.config.study import Study
-from common.errors import EncoderError
+from common.errors import EncoderError, UsageError
 from common.io.configs import load_study
 from common.io.encoders import resolve_encoder
 from common.io.models import save_model
 from common.model.ner import NerModel
-from common.policy import refuse_what_does_not_run_yet
 from scripts.console import (
     out,
     progress_bars,
@@ -25,6 +24,7 @@ from scripts.console import (
 )
 from scripts.verbs.simulate import new_run_path
 from server.run_dir import LOG, METRICS, RunDir
+from server.standing import Whereabouts
 from server.supervisor import serve_study
 
 
@@ -36,18 +36,32 @@ def command(
     run_path: Annotated[
         Path | None, typer.Option("--out", help="Run folder to make; by default under runs/.")
     ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="Folder of the coordinator's identity.")
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="With the identity's passphrase, of mode 0600.")
+    ] = None,
+    roster: Annotated[
+        Path | None, typer.Option(help="The roster that the institutions have pinned.")
+    ] = None,
 ) -> None:
     """Coordinate a study: waits for the institutions, runs the rounds, saves the shared model.
 
-    Example: fedner server federation/study.yaml
+    A study with secure aggregation needs --identity and --roster: docs/identity.md.
+
+    Example: fedner server federation/study.yaml --identity federation/coordinator
+    --roster federation/roster.yaml
     """
     quiet_libraries()
     study = load_study(path)
-    refuse_what_does_not_run_yet(study)
+    where = _whereabouts(study, identity, passphrase_file, roster)
     show_notices(study)
     encoder_dir, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     model = NerModel(encoder_dir, study, "cpu")
     run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
+    if where is not None:
+        where.save(run)
     show_path("run", run.path)
     _serve(study, run, address, _check_start(model, encoder.fingerprint))
     model.set_delta(run.load_delta()[0])
@@ -60,6 +74,31 @@ def command(
     show_path("model", run.path / "model")
     show_path("metrics", run.path / METRICS)
     show_path("log", run.path / LOG)
+
+
+def _whereabouts(
+    study: Study, identity: Path | None, passphrase_file: Path | None, roster: Path | None
+) -> Whereabouts | None:
+    """Where key and roster lie, if the study needs them; they are opened once to see that they fit.
+
+    Raises:
+        UsageError: they are missing, or the study has no use for them.
+        IdentityError: they do not fit.
+    """
+    if study.secure is None:
+        if identity or passphrase_file or roster:
+            raise UsageError(
+                "--identity and --roster go with secure aggregation, the study has none"
+            )
+        return None
+    if identity is None or roster is None:
+        raise UsageError(
+            "a study with secure aggregation needs --identity FOLDER and --roster FILE",
+            remedy="docs/identity.md; or, to try it on this machine, `fedner data deal`",
+        )
+    where = Whereabouts.of(identity, roster, passphrase_file)
+    where.open(study)
+    return where
 
 
 def _check_start(model: NerModel, encoder: str) -> Callable[[Mapping[str, Any]], None]:

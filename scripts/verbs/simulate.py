@@ -15,10 +15,10 @@ from common.io.configs import load_study
 from common.io.models import save_model
 from common.metrics.entities import Scores
 from common.model.ner import NerModel, set_threads
-from common.policy import refuse_what_does_not_run_yet
 from scripts.baselines import POOLED, train_alone
 from scripts.console import (
     comparison_table,
+    err,
     out,
     progress_bars,
     quiet_libraries,
@@ -28,7 +28,7 @@ from scripts.console import (
     show_path,
 )
 from scripts.ray_engine import simulate_on_ray
-from scripts.simulation import Bench, simulate
+from scripts.simulation import EPHEMERAL, Bench, simulate
 from server.coordinator import as_json
 from server.run_dir import LOG, METRICS, RunDir
 
@@ -62,7 +62,12 @@ def command(
     quiet_libraries()
     set_threads(threads)
     study = with_seed(load_study(study_path), seed)
-    refuse_what_does_not_run_yet(study)
+    if engine == "ray" and study.secure is not None:
+        raise UsageError(
+            "--engine ray with secure aggregation: each institution's session keys live in one "
+            "process, and Ray moves institutions between several",
+            remedy="leave out --engine ray",
+        )
     if engine == "ray" and study.local_privacy is not None:
         raise UsageError(
             "--engine ray with a privacy mechanism: each ledger belongs to one process, and Ray "
@@ -70,6 +75,8 @@ def command(
             remedy="leave out --engine ray",
         )
     show_notices(study)
+    if study.secure is not None:
+        err.print(EPHEMERAL, style="bold yellow", highlight=False)
     bench = Bench.of(study, study_path.parent)
     run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
     run.log_here()

@@ -28,6 +28,7 @@ HASH = study_hash(STUDY)
 FACTS = {"version": "1", "dimension": 1, "layout": "l", "initial": "i", "encoder": "e"}
 HELLO = encode(Request(kind="hello", study=HASH, round=0))
 TRAIN = encode(Request(kind="train", study=HASH, round=1))
+ALL = dict.fromkeys(("north", "south"), TRAIN)
 
 
 class _Grid(LocalGrid):
@@ -70,7 +71,7 @@ def _federation(*nodes: dict[str, str]) -> Iterator[tuple[_Grid, GridExchange, l
 
 
 def _seats(exchange: GridExchange) -> dict[str, str]:
-    replies = exchange.ask("train", 1, TRAIN)
+    replies = exchange.ask("train", 1, ALL)
     return {name: decode_reply(data).body.decode() for name, data in replies.items()}
 
 
@@ -114,7 +115,7 @@ def test_an_institution_that_comes_back_with_another_encoder_is_not_asked() -> N
         grid.online = (0, 1)
         exchange.discover(HELLO, _both({}))
         grid.online = (1, 2)
-        exchange.ask("train", 1, TRAIN)
+        exchange.ask("train", 1, ALL)
         assert seen[-1] == "north: came with another model"
 
 

@@ -181,11 +181,11 @@ def test_the_clear_header_says_nothing_beyond_the_allow_list(
     session, party, request_bytes, kind, round_
 ):
     header = _header(session.handle(request_bytes(kind, round_)))
-    assert set(header) == CLEAR_FIELDS | {"body_sha256"}
+    assert set(header) == CLEAR_FIELDS | {"body_sha256", "sums_sha256", "sums_bytes"}
     assert set(header["facts"]) <= CLEAR_FACTS
     assert header["facts"] == {} or kind == "hello"
     numbers = {v for v in header.values() if isinstance(v, int)}
-    assert numbers == {round_}
+    assert numbers == {round_, 0}
     sizes = {len(party.train.documents), len(party.train.windows), len(party.test.windows)}
     assert not sizes & {v for v in header["facts"].values() if isinstance(v, int)}
 
@@ -278,9 +278,9 @@ def test_weights_that_are_not_finite_are_refused(session, model, request_bytes, 
 
 def _garbage(good):
     yield b""
-    yield b"FDN1"
-    yield b"FDN1\xff\xff\xff\xff"
-    yield b"FDN2" + good[4:]
+    yield b"FDN2"
+    yield b"FDN2\xff\xff\xff\xff"
+    yield b"FDN1" + good[4:]
     yield good[:-1]
     yield good + b"x"
     yield good.replace(b'"train"', b'"query"')
@@ -289,7 +289,7 @@ def _garbage(good):
     yield b"\x80\x04\x95" + bytes(20)
     yield b"GET / HTTP/1.1\r\n\r\n"
     yield np.random.default_rng(1).bytes(5000)
-    yield b"FDN1" + struct.pack(">I", 60_000) + b"[" * 60_000
+    yield b"FDN2" + struct.pack(">I", 60_000) + b"[" * 60_000
 
 
 def test_garbage_is_refused_as_malformed(untouchable, request_bytes):

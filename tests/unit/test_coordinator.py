@@ -111,10 +111,13 @@ class InMemory:
             if data is not None and enough({one.name: decode_reply(data)}):
                 return
 
-    def ask(self, kind: Kind, round_: int, request: bytes) -> dict[str, bytes]:
+    def present(self) -> list[str]:
+        return [one.name for one in self.institutions]
+
+    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
         self.asked.append((kind, round_))
         self.before(kind, round_)
-        replies = {one.name: one.handle(request) for one in self.institutions}
+        replies = {one.name: one.handle(requests[one.name]) for one in self.institutions}
         return {name: data for name, data in replies.items() if data is not None}
 
 

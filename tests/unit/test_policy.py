@@ -8,8 +8,7 @@ from common.config.canonical import study_hash
 from common.config.load import parse_study
 from common.config.site import Budget, Policy
 from common.config.study import Study
-from common.errors import FederationError
-from common.policy import decide, refuse_what_does_not_run_yet
+from common.policy import decide
 from common.privacy.events import UNITS
 from common.privacy.plan import plan_of
 from tests.unit.test_plan import NOISED
@@ -122,12 +121,6 @@ def test_all_that_is_weaker_is_said_at_once() -> None:
     policy = dataclasses.replace(PINS, min_cohort=9, roster_sha256="ef" * 32)
     study = secure(f"{{adversary: semi_honest, roster_sha256: {ROSTER}}}")
     assert len(reasons(study, policy)) == 3
-
-
-def test_a_study_with_secure_aggregation_is_not_run_without_it() -> None:
-    refuse_what_does_not_run_yet(STUDY)
-    with pytest.raises(FederationError, match="cannot yet run"):
-        refuse_what_does_not_run_yet(secure("{}"))
 
 
 # --- studies with privacy

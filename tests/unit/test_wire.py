@@ -108,7 +108,7 @@ def test_any_reply_is_decoded_as_it_was(reply: Reply) -> None:
 
 def test_the_frame_is_magic_then_length_then_header_then_body() -> None:
     data = encode(REQUEST)
-    assert data[:4] == b"FDN1"
+    assert data[:4] == b"FDN2"
     (length,) = struct.unpack(">I", data[4:8])
     assert json.loads(data[8 : 8 + length]) == {
         "kind": "train",
@@ -116,13 +116,19 @@ def test_the_frame_is_magic_then_length_then_header_then_body() -> None:
         "round": 3,
         "receipts": {},
         "body_sha256": hashlib.sha256(REQUEST.body).hexdigest(),
+        "sums_sha256": hashlib.sha256(b"").hexdigest(),
+        "sums_bytes": 0,
     }
     assert data[8 + length :] == REQUEST.body
 
 
 def test_a_reply_says_in_clear_what_is_on_the_list_and_the_hash_of_its_body() -> None:
     for reply in (REPLY, HELLO, REFUSED):
-        assert set(header_of(encode(reply))) == CLEAR_FIELDS | {"body_sha256"}
+        assert set(header_of(encode(reply))) == CLEAR_FIELDS | {
+            "body_sha256",
+            "sums_sha256",
+            "sums_bytes",
+        }
         assert set(reply.facts) <= CLEAR_FACTS
 
 
@@ -182,13 +188,13 @@ def test_a_request_is_no_reply_and_a_reply_is_no_request() -> None:
         decode_request(encode(REPLY))
 
 
-@pytest.mark.parametrize("key", sorted(CLEAR_FIELDS | {"body_sha256"}))
+@pytest.mark.parametrize("key", sorted(CLEAR_FIELDS | {"body_sha256", "sums_sha256", "sums_bytes"}))
 def test_a_reply_with_a_key_less_or_of_another_type_is_refused(key: str) -> None:
     header = header_of(encode(HELLO))
     without = {k: v for k, v in header.items() if k != key}
     with pytest.raises(ProtocolError, match="exactly its keys"):
         decode_reply(message(without))
-    for value in (None, True, 1.5, [], "x" if key in {"round", "facts"} else 0):
+    for value in (None, True, 1.5, [], "x" if key in {"round", "facts", "sums_bytes"} else 0):
         with pytest.raises(ProtocolError):
             decode_reply(message(header | {key: value}))
 
@@ -248,7 +254,7 @@ def test_a_header_length_beyond_the_message_is_refused(length: int) -> None:
         decode_request(MAGIC + struct.pack(">I", length) + b"{}")
 
 
-@pytest.mark.parametrize("magic", [b"FDN0", b"FDN2", b"fdn1", b"\0\0\0\0"])
+@pytest.mark.parametrize("magic", [b"FDN0", b"FDN1", b"fdn2", b"\0\0\0\0"])
 def test_another_version_is_refused_with_the_remedy(magic: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         decode_request(magic + encode(REQUEST)[4:])
@@ -304,7 +310,9 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=6,
 )
-_KEYS = st.sampled_from(sorted(CLEAR_FIELDS | {"body_sha256", "extra"}))
+_KEYS = st.sampled_from(
+    sorted(CLEAR_FIELDS | {"body_sha256", "sums_sha256", "sums_bytes", "extra"})
+)
 
 
 @given(st.dictionaries(_KEYS, _JSON), st.sampled_from([REQUEST, REPLY, HELLO]))

@@ -1,0 +1,243 @@
+"""The institution's driver of the secure sums: machines in memory, freshness on disk.
+
+Guarantees, beside those of `common.secagg.institution`:
+    * What must be on disk is there before a reply is given to the caller.
+    * Nothing is asked of the data for an instruction that the coordinator's identity did not sign
+      for this session and for the very model that lies beside it.
+    * A vector that bears no noise of its own enters one session only, whatever is restarted.
+    * At most `ALIVE` sessions are kept; what is left of an older one is forgotten.
+    * Secrets are never written to disk.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from common.config.canonical import study_hash
+from common.config.site import Policy
+from common.config.study import Study
+from common.identity.roster import Roster
+from common.identity.signing import Signer
+from common.io.freshness import Freshness
+from common.secagg.bundle import join, split
+from common.secagg.codec import decode
+from common.secagg.errors import (
+    MalformedError,
+    OutOfOrderError,
+    SecaggError,
+    WrongSessionError,
+)
+from common.secagg.machine import Machine
+from common.secagg.messages import Instruction, Invitation, Message
+from common.secagg.session import Party, Purpose, Session
+from common.secagg.states import Step
+from common.secagg.vectors import Vector
+from common.sums import contexts_of
+
+log = logging.getLogger("fedner.worker")
+
+ALIVE: Final = 2
+"""This session, and the next one, whose keys travel ahead."""
+MAX_THREADS: Final = 4
+"""For masking: a few are enough to be as fast as memory is."""
+
+
+class SpentError(SecaggError):
+    """A vector without noise of its own is wanted for a second session."""
+
+    rule = "spent"
+
+
+class WrongModelError(SecaggError):
+    """The model beside an instruction is not the one that it names."""
+
+    rule = "other-model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """An instruction that holds.
+
+    Attributes:
+        session: in which the vector is due.
+        reply: the masked vector, if it was sent before; else empty.
+    """
+
+    session: Session
+    reply: bytes = field(default=b"", repr=False)
+
+
+class Sums:
+    """One institution's part in the secure sums of one study.
+
+    Args:
+        parties: this institution, by purpose.
+        freshness: of this study.
+        noised: purposes whose vectors bear noise of their own and are kept, so that a retry sends
+            the same one.
+        random: secret uniform bytes.
+        threads: for masking.
+    """
+
+    def __init__(
+        self,
+        parties: Mapping[Purpose, Party],
+        freshness: Freshness,
+        noised: frozenset[Purpose],
+        random: Callable[[int], bytes] = os.urandom,
+        threads: int = 1,
+    ):
+        self._parties, self._freshness, self._noised = parties, freshness, noised
+        self._random, self._threads = random, threads
+        self._machines: dict[Session, Machine] = {}
+
+    @property
+    def party(self) -> Party:
+        """This institution; parameters are those of updates."""
+        return self._parties["train"]
+
+    def answer(self, data: bytes) -> bytes:
+        """Answer the messages of a bundle, all but instructions.
+
+        Of two messages one may be refused and the other answered: their sessions are separate.
+
+        Raises:
+            SecaggError: none could be answered.
+            FederationError: the disk does not take what must be remembered.
+        """
+        replies, refused = [], []
+        for part in split(data):
+            try:
+                replies.append(self._answer(part))
+            except SecaggError as error:
+                log.warning("secure sum: refused: %s", error)
+                refused.append(error)
+        if not replies:
+            raise refused[0]
+        return join(replies)
+
+    def instructed(self, data: bytes, purpose: Purpose, round_: int, model: bytes) -> Task:
+        """Check an instruction before anything is done for it.
+
+        Args:
+            model: the bytes that lie beside it.
+
+        Raises:
+            SecaggError: it is not the coordinator's, not for this work, model or session, or its
+                vector was given to another session already.
+        """
+        message, asked = _one(data)
+        session = asked.session
+        if (session.purpose, session.round) != (purpose, round_):
+            raise WrongSessionError("an instruction for other work", peer="coordinator")
+        if asked.model != hashlib.sha256(model).digest():
+            raise WrongModelError("another model than the one signed for", peer="coordinator")
+        self._require_unspent(session)
+        step = self._received(self._known(session), message)
+        return Task(session=session, reply=join([step.reply]) if step.reply else b"")
+
+    def masked(self, session: Session, vector: Vector) -> bytes:
+        """The reply to an instruction: the vector, which is overwritten, under its masks.
+
+        Raises:
+            SecaggError: no instruction waits for one.
+            FederationError: the disk does not take what must be remembered.
+        """
+        self._require_unspent(session)
+        step = self._known(session).submit(vector, self._threads)
+        return join([self._noted(step).reply])
+
+    def _answer(self, message: bytes) -> bytes:
+        asked = decode(message)
+        if isinstance(asked, Instruction):
+            raise OutOfOrderError("an instruction without its model", peer="coordinator")
+        if isinstance(asked, Invitation) and asked.session not in self._machines:
+            return self._begin(asked.session, message)
+        return self._received(self._known(asked.session), message).reply
+
+    def _begin(self, session: Session, message: bytes) -> bytes:
+        self._require_unspent(session)
+        party = self._parties[session.purpose]
+        machine = Machine(
+            party, self._freshness.newest(session.purpose, session.round), self._random
+        )
+        step = machine.receive(message)
+        self._machines[session] = machine
+        while len(self._machines) > ALIVE:
+            del self._machines[next(iter(self._machines))]
+        return self._noted(step).reply
+
+    def _received(self, machine: Machine, message: bytes) -> Step:
+        return self._noted(machine.receive(message))
+
+    def _noted(self, step: Step) -> Step:
+        if step.aborted is not None:
+            raise step.aborted
+        if step.durable is not None:
+            self._freshness.note(step.durable)
+        return step
+
+    def _known(self, session: Session) -> Machine:
+        machine = self._machines.get(session)
+        if machine is None:
+            raise WrongSessionError(
+                f"{session.purpose} {session.round}.{session.attempt} is not alive here: it was "
+                "never begun, is over, or was lost in a restart",
+                peer="coordinator",
+            )
+        return machine
+
+    def _require_unspent(self, session: Session) -> None:
+        sent = self._freshness.masked(session.purpose)
+        if session.purpose in self._noised or sent is None or sent == session.order:
+            return
+        if session.round <= sent[0]:
+            raise SpentError(
+                f"the {session.purpose} vector of round {sent[0]} went into attempt {sent[1]} and "
+                "bears no noise of its own: in a second sum, over other institutions, the "
+                "difference of the two would show it",
+                peer="coordinator",
+            )
+
+
+def open_sums(
+    study: Study, roster: Roster, institution: str, signer: Signer, policy: Policy, folder: Path
+) -> Sums:
+    """The driver of one institution.
+
+    Args:
+        folder: of what is remembered; its parent must be there.
+
+    Raises:
+        IdentityError: a roster of others.
+        ConfigError: an identity that is not the roster's.
+        FederationError: what is remembered can't be read.
+    """
+    index = study.federation.institutions.index(institution)
+    parties = {
+        purpose: Party(context=context, index=index, signer=signer, min_cohort=policy.min_cohort)
+        for purpose, context in contexts_of(study, roster).items()
+    }
+    threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
+    freshness = Freshness(folder, study_hash(study))
+    return Sums(parties, freshness, _noised(study), threads=threads)
+
+
+def _noised(study: Study) -> frozenset[Purpose]:
+    """Purposes whose vectors bear noise of their own: the guard keeps these."""
+    privacy = study.local_privacy
+    if privacy is None:
+        return frozenset()
+    return frozenset({"train"} if privacy.evaluation == "exact" else {"train", "evaluate"})
+
+
+def _one(data: bytes) -> tuple[bytes, Instruction]:
+    parts = split(data)
+    asked: Message = decode(parts[0])
+    if len(parts) != 1 or not isinstance(asked, Instruction):
+        raise MalformedError("not one instruction", peer="coordinator")
+    return parts[0], asked

@@ -1,0 +1,142 @@
+"""What an institution does with its data for a request: an update, or counts, as bytes.
+
+Without a privacy mechanism they follow from request and study alone; with one, the guard has
+charged and kept them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from client.guard import Guard, Keys
+from common.config.site import Policy
+from common.config.study import Study
+from common.errors import PolicyError
+from common.metrics.evaluation import Evaluation
+from common.model.build import Vector
+from common.model.ner import NerModel, Prepared
+from common.model.private import Randomness, Recipe
+from common.model.train import Stage
+from common.privacy.counts import noised_counts
+from common.privacy.units import Units, group_units, require_unit_ids
+from common.wire import Request, counts_to_bytes, vector_from_bytes
+
+Report = Callable[[str, dict[str, float]], None]
+"""Told the site's own figures (its loss, its scores); they stay at the site."""
+Finish = Callable[[Vector, Keys | None], bytes]
+"""Makes of an update what leaves. The keystreams are those of the mechanism, if there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """One institution as its worker holds it.
+
+    Attributes:
+        encoder: fingerprint of the base encoder's files.
+        train: units to train on; `test` to be evaluated on.
+    """
+
+    name: str
+    policy: Policy
+    encoder: str
+    train: Prepared
+    test: Prepared
+
+
+class Work:
+    """One institution's data and model in one study; see `client.session.Session` for arguments."""
+
+    def __init__(
+        self,
+        study: Study,
+        party: Party,
+        model: NerModel,
+        guard: Guard | None,
+        report: Report,
+        progress: Callable[[int, int], None] | None,
+    ):
+        if (guard is None) != (study.local_privacy is None):
+            raise PolicyError(
+                "a study with a privacy mechanism needs its guard, and no other has one",
+                place=party.name,
+            )
+        self._study, self._party, self._model = study, party, model
+        self._guard, self._report, self._progress = guard, report, progress
+        self._units = self._grouped(guard) if guard else Units((), ())
+
+    def _grouped(self, guard: Guard) -> Units:
+        """The training side by unit.
+
+        Raises:
+            DataError: a document of either side lacks the id that the unit needs.
+        """
+        test = self._party.test
+        require_unit_ids(test.documents, guard.privacy.unit)
+        train, per_sentence = self._party.train, self._study.text.context == "sentence"
+        return group_units(train.windows, train.documents, guard.privacy.unit, per_sentence)
+
+    def train(self, request: Request, finish: Finish) -> bytes:
+        """Train from the request's model; the update, as `finish` makes it."""
+        rounds, seed = self._study.training.rounds, self._study.training.seed
+        stage = Stage(
+            start=(request.round - 1) / rounds,
+            end=request.round / rounds,
+            seed_text=f"fedner train v1/{seed}/{self._party.name}/{request.round}",
+        )
+        # 1. the model as the coordinator has it; one that can't be read costs nothing
+        before = self._receive(request)
+        guard = self._guard
+        if guard is None:
+            self._fit(request.round, stage)
+            return finish(self._update(before), None)
+
+        def compute(keys: Keys) -> bytes:
+            self._fit_privately(guard, stage, keys)
+            return finish(self._update(before), keys)
+
+        # the ledger first; only then the data
+        return guard.train(request.round, request.body, compute)
+
+    def _update(self, before: Vector | None) -> Vector:
+        update: Vector = self._model.delta() if before is None else self._model.delta() - before
+        return update
+
+    def _fit(self, round_: int, stage: Stage) -> None:
+        loss = self._model.fit(self._party.train, stage, progress=self._progress)
+        self._report("train", {"round": round_, "loss": loss})
+
+    def _fit_privately(self, guard: Guard, stage: Stage, keys: Keys) -> None:
+        recipe = Recipe(guard.plan.mechanism, guard.privacy, self._study.training)
+        self._model.fit_privately(
+            self._party.train,
+            self._units,
+            recipe,
+            stage,
+            Randomness(keys("sampling"), keys("noise")),
+            self._progress,
+        )
+
+    def evaluate(self, request: Request) -> bytes:
+        """Counts of the request's model on the held-out documents, int64."""
+        self._receive(request)
+        guard = self._guard
+        if guard is None or guard.plan.counts is None:
+            return self._exact_counts(request)
+        mechanism, unit = guard.plan.counts, guard.privacy.unit
+
+        def noised(keys: Keys) -> bytes:
+            by_unit = self._model.evaluate_by_unit(self._party.test, unit)
+            by_unit[:, Evaluation.outside(self._study.task.labels)] = 0
+            return counts_to_bytes(noised_counts(by_unit, mechanism, keys("noise")))
+
+        return guard.evaluate(request.round, request.body, noised)
+
+    def _exact_counts(self, request: Request) -> bytes:
+        evaluation = self._model.evaluate(self._party.test)
+        self._report("evaluate", {"round": request.round, "f1": evaluation.f1})
+        return counts_to_bytes(evaluation.counts)
+
+    def _receive(self, request: Request) -> Vector | None:
+        size = self._model.layout.size
+        delta = vector_from_bytes(request.body, size) if request.body else None
+        self._model.set_delta(delta)
+        return delta

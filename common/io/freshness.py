@@ -1,0 +1,156 @@
+"""What a site remembers of its secure sums across restarts: which sessions it began, what it said.
+
+Ephemeral secrets live in memory only, so a restart ends every session. What must outlive it is that
+no session is begun twice, and that a vector which bears no noise enters one session only.
+
+    STUDY.json    {purpose: [{round, attempt, stages: {stage: SHA-256 of the reply}}, ...]}
+
+Guarantees:
+    - When `note` returns, what it was told is on disk; after a crash during it, all or nothing.
+    - Of one purpose no session is begun twice, and (round, attempt) never goes down, but that round
+      r may still be tried again when the keys of round r + 1 were fetched ahead: of each of these
+      two the attempt never goes down, and an earlier round is never begun again.
+    - A file that can't be read or is malformed is refused, never begun anew.
+
+Whoever puts an old copy of the file back undoes this: keep the folder out of restores.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from common.errors import FederationError
+from common.io.disk import DISK, Disk, replace_file
+from common.secagg.session import PURPOSES, Purpose
+from common.secagg.states import Durable
+from common.secagg.transitions import Stage
+
+KEPT: Final = 2
+"""Rounds of one purpose that are alive at once: this one, and the next one, for its keys."""
+_STAGES: Final = frozenset(Stage)
+
+Order = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A session's round and attempt, and what was replied in it: SHA-256 by stage."""
+
+    round: int
+    attempt: int
+    stages: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def order(self) -> Order:
+        """What must increase."""
+        return self.round, self.attempt
+
+
+class Freshness:
+    """The file of one study at one site. One process at a time uses it.
+
+    Args:
+        folder: of the site's state; made if missing, its parent must be there.
+        study: hash, in hexadecimal.
+
+    Raises:
+        FederationError: the file can't be read, or is malformed.
+    """
+
+    def __init__(self, folder: Path, study: str, *, disk: Disk = DISK):
+        self._path, self._disk = folder / f"{study}.json", disk
+        try:
+            disk.make_folder(folder)
+            disk.fsync_folder(folder.parent)
+            self._begun = _parsed(disk.read(self._path))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._broken(f"can't be read: {type(error).__name__}") from None
+
+    def newest(self, purpose: Purpose, round_: int) -> dict[Purpose, Order]:
+        """What a session of this round must be newer than: `Idle.newest` for its machine."""
+        known = self._begun.get(purpose, ())
+        if known and round_ == known[-1].round - 1:
+            known = tuple(b for b in known if b.round <= round_)
+        return {purpose: known[-1].order} if known else {}
+
+    def masked(self, purpose: Purpose) -> Order | None:
+        """(round, attempt) of the newest session in which a masked vector was sent."""
+        found = [b.order for b in self._begun.get(purpose, ()) if Stage.MASKED in b.stages]
+        return max(found, default=None)
+
+    def note(self, durable: Durable) -> None:
+        """Put on disk what is about to be said; the same again changes nothing.
+
+        Raises:
+            FederationError: it goes back behind what was noted, or is a second, different reply, or
+                the disk does not take it. Nothing may be sent then.
+        """
+        session = durable.session
+        known = self._begun.get(session.purpose, ())
+        begun = next((b for b in known if b.order == session.order), None)
+        if begun is None:
+            newest = self.newest(session.purpose, session.round).get(session.purpose)
+            if newest is not None and session.order <= newest:
+                raise self._broken(f"{session.order} after {newest}")
+            begun = Begun(round=session.round, attempt=session.attempt)
+        before = begun.stages.get(durable.stage)
+        if before == durable.reply_sha256:
+            return
+        if before is not None:
+            raise self._broken(f"a second reply at stage {durable.stage} of {session.order}")
+        stages = {**begun.stages, durable.stage.value: durable.reply_sha256}
+        changed = Begun(round=begun.round, attempt=begun.attempt, stages=stages)
+        self._replace(session.purpose, _with(known, changed))
+
+    def _replace(self, purpose: Purpose, begun: tuple[Begun, ...]) -> None:
+        following = {**self._begun, purpose: begun}
+        try:
+            replace_file(self._disk, self._path, _text(following))
+        except OSError as error:
+            raise self._broken(error.strerror or type(error).__name__) from None
+        self._begun = following
+
+    def _broken(self, message: str) -> FederationError:
+        return FederationError(
+            message,
+            place=str(self._path),
+            remedy="mend the disk or put the newest copy back; without it this site can't tell "
+            "what it has said, so take part in another study",
+        )
+
+
+def _with(known: tuple[Begun, ...], changed: Begun) -> tuple[Begun, ...]:
+    """Of each of the newest rounds the newest attempt, and the newest that sent a masked vector."""
+    ordered = sorted([*known, changed], key=lambda b: b.order)
+    by_order = {b.order: b for b in ordered if b.order != changed.order or b is changed}
+    by_round = {b.round: b for b in by_order.values()}
+    kept = [by_round[r] for r in sorted(by_round)[-KEPT:]]
+    masked = [b for b in by_order.values() if Stage.MASKED in b.stages][-1:]
+    return tuple(sorted({b.order: b for b in (*masked, *kept)}.values(), key=lambda b: b.order))
+
+
+def _text(begun: Mapping[Purpose, tuple[Begun, ...]]) -> bytes:
+    content = {
+        purpose: [{"round": b.round, "attempt": b.attempt, "stages": dict(b.stages)} for b in some]
+        for purpose, some in begun.items()
+    }
+    return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _parsed(data: bytes | None) -> dict[Purpose, tuple[Begun, ...]]:
+    if data is None:
+        return {}
+    content = json.loads(data)
+    if not set(content) <= set(PURPOSES):
+        raise ValueError("unknown purpose")
+    return {purpose: tuple(_begun(entry) for entry in content[purpose]) for purpose in content}
+
+
+def _begun(entry: Mapping[str, Any]) -> Begun:
+    begun = Begun(**entry)
+    numbers = (begun.round, begun.attempt)
+    if any(type(n) is not int or n < 1 for n in numbers) or not set(begun.stages) <= _STAGES:
+        raise ValueError("not a session")
+    return begun

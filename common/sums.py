@@ -1,0 +1,104 @@
+"""What both ends of a study's secure sums derive from study and roster: nothing is told by message.
+
+Updates go through sessions of purpose `train` under the study's modulus and grid, evaluation counts
+through sessions of purpose `evaluate` as they are, modulo `2^32`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from common.config.canonical import study_hash
+from common.config.study import Study
+from common.errors import ConfigError, DataError
+from common.identity.roster import Roster, require_names
+from common.metrics.evaluation import Evaluation
+from common.privacy.plan import evaluation_due
+from common.secagg.quantise import Grid
+from common.secagg.session import PURPOSES, Context, Purpose
+from common.secagg.vectors import Vector
+
+COUNT_BITS: Final = 32
+"""Modulus of evaluation counts."""
+
+Sum = tuple[Purpose, int]
+"""A sum of the study: whose, and of which round."""
+
+
+def contexts_of(study: Study, roster: Roster) -> dict[Purpose, Context]:
+    """What all parties agree on, by purpose.
+
+    Raises:
+        ConfigError: a study without secure aggregation.
+        IdentityError: a roster of other institutions, or in another order.
+    """
+    parameters = study.secure_parameters
+    if parameters is None:
+        raise ConfigError(f"study {study.study} has no secure aggregation")
+    require_names(roster, study.federation.institutions)
+    train = Context(
+        parameters=parameters,
+        study=study_hash(study),
+        roster=roster.sha256,
+        public_keys=tuple(roster.public_keys.values()),
+        coordinator=roster.coordinator,
+    )
+    evaluate = replace(train, parameters=replace(parameters, bits=COUNT_BITS))
+    return dict(zip(PURPOSES, (train, evaluate), strict=True))
+
+
+def grid_of(study: Study) -> Grid:
+    """The grid to which updates are rounded.
+
+    Raises:
+        ConfigError: a study without secure aggregation.
+    """
+    section = study.secure
+    if section is None or section.clip is None:
+        raise ConfigError(f"study {study.study} has no secure aggregation")
+    return Grid(clip=section.clip, value_bits=section.value_bits)
+
+
+def shares_of(study: Study) -> dict[str, float]:
+    """What each institution multiplies its update by: its public weight over the largest, <= 1."""
+    weights = study.public_weights
+    largest = max(weights.values())
+    return {name: weight / largest for name, weight in weights.items()}
+
+
+def length_of(study: Study, purpose: Purpose, dimension: int) -> int:
+    """Values of a vector; `dimension` is the number of trained weights."""
+    return dimension if purpose == "train" else Evaluation.size(study.task.labels)
+
+
+def sums_of(study: Study) -> Iterator[Sum]:
+    """All sums of the study, in order."""
+    for round_ in range(1, study.training.rounds + 1):
+        yield "train", round_
+        if evaluation_due(study, round_):
+            yield "evaluate", round_
+
+
+def counts_to_sum(counts: npt.NDArray[np.int64], n_institutions: int) -> Vector:
+    """Counts, which noise may have made negative, modulo `2^32`.
+
+    Raises:
+        DataError: so many institutions' counts of this size could wrap around.
+    """
+    room = ((1 << (COUNT_BITS - 1)) - 1) // n_institutions
+    largest = max(-int(counts.min(initial=0)), int(counts.max(initial=0)))
+    if largest > room:
+        raise DataError(
+            f"a count beyond {room}: the sum over {n_institutions} institutions could wrap at "
+            f"2^{COUNT_BITS - 1}",
+            remedy="hold fewer documents out for the evaluation",
+        )
+    return counts.astype(np.int32).view(np.uint32)
+
+
+def counts_of_sum(total: Vector) -> npt.NDArray[np.int64]:
+    """The sum of counts, lifted to `[-2^31, 2^31)`."""
+    return total.view(np.int32).astype(np.int64)

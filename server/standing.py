@@ -1,0 +1,61 @@
+"""Where the coordinator's key and roster lie, told by `fedner server` to Flower's process.
+
+The run's folder gets paths only: the key and its passphrase stay where they are.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from common.config.study import Study
+from common.io.atomic import write_json
+from common.io.identity_files import read_passphrase
+from common.io.standing import Standing, coordinator_standing
+from server.run_dir import RunDir
+
+WHEREABOUTS: Final = "standing.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """Absolute paths.
+
+    Attributes:
+        identity: folder.
+        roster: file.
+        passphrase_file: of the identity; empty for one without a passphrase.
+    """
+
+    identity: str
+    roster: str
+    passphrase_file: str = ""
+
+    @classmethod
+    def of(cls, identity: Path, roster: Path, passphrase_file: Path | None) -> "Whereabouts":
+        """Of paths as they were given."""
+        words = "" if passphrase_file is None else str(passphrase_file.absolute())
+        return cls(
+            identity=str(identity.absolute()), roster=str(roster.absolute()), passphrase_file=words
+        )
+
+    def open(self, study: Study) -> Standing:
+        """The coordinator's key, on its roster.
+
+        Raises:
+            IdentityError, ConfigError: as `coordinator_standing`.
+        """
+        words = read_passphrase(Path(self.passphrase_file)) if self.passphrase_file else None
+        return coordinator_standing(Path(self.identity), words, Path(self.roster), study)
+
+    def save(self, run: RunDir) -> None:
+        """Keep them in the run's folder."""
+        write_json(run.path / WHEREABOUTS, asdict(self))
+
+
+def standing_of(run: RunDir) -> Standing | None:
+    """The coordinator's standing in a run; none where none was kept."""
+    path = run.path / WHEREABOUTS
+    if not path.exists():
+        return None
+    return Whereabouts(**json.loads(path.read_text("utf-8"))).open(run.study())

@@ -1,0 +1,303 @@
+"""The coordinator's driver of the secure sums: sessions, attempts, deadlines, keys fetched ahead.
+
+Guarantees:
+    * A sum is opened over at least threshold, cohort and quorum, or not at all.
+    * Who misses a stage is left behind; where too few remain, the attempt ends with the reason, and
+      another begins with fresh keys, up to `ATTEMPTS`.
+    * In steady state a sum takes a trip for the vectors, one for the signatures and one for the
+      shares: the next sum's keys travel on the latter two. Whoever is there and not among those who
+      sent keys ahead makes what was fetched ahead void: the next sum begins in full, with all.
+    * Nothing is kept of an institution's vector but the running total.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from common.errors import FederationError
+from common.identity.signing import Signer
+from common.secagg.bundle import join, split
+from common.secagg.codec import decode
+from common.secagg.coordinator import Coordinator, Requests
+from common.secagg.errors import Aborted, BelowCohortError, MalformedError, SecaggError
+from common.secagg.session import Context, Purpose, Session
+from common.secagg.transitions import Phase
+from common.secagg.vectors import Vector
+from common.wire import Kind, Reply
+
+log = logging.getLogger("fedner.server")
+
+ATTEMPTS: Final = 3
+MAX_THREADS: Final = 4
+STAGES: Final[dict[Phase, str]] = {
+    Phase.ADVERTS: "advertise",
+    Phase.BOXES: "share",
+    Phase.MASKED: "mask",
+    Phase.SIGNATURES: "sign",
+    Phase.OPENINGS: "open",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What came of one trip: replies by institution, and bytes down to and up from all."""
+
+    replies: Mapping[str, Reply]
+    down: int
+    up: int
+
+
+class Ask(Protocol):
+    """One trip: bodies and bundles out, replies of those who did as they were asked back."""
+
+    def __call__(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
+        """Send `body` to each institution of `sums`, with its bundle."""
+
+
+@dataclass(slots=True)
+class Course:
+    """What a sum took; `seconds` by stage."""
+
+    attempts: int = 0
+    trips: int = 0
+    down: int = 0
+    up: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self, survivors: Collection[str], dropped: Collection[str]) -> dict[str, Any]:
+        """For the metrics."""
+        return {
+            "survivors": list(survivors),
+            "dropped": list(dropped),
+            "attempts": self.attempts,
+            "trips": self.trips,
+            "bytes_down": self.down,
+            "bytes_up": self.up,
+            "stage_seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """An opened sum.
+
+    Attributes:
+        values: uint32, modulo `2^k`.
+        survivors: whose vectors it holds, in roster order.
+        course: for the metrics.
+    """
+
+    values: Vector = field(repr=False)
+    survivors: tuple[str, ...]
+    course: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A session and what it has to say next, by roster index."""
+
+    session: Session
+    machine: Coordinator
+    requests: Requests
+
+    @property
+    def members(self) -> frozenset[int]:
+        """Who has done all that was asked so far."""
+        if self.machine.phase is Phase.MODEL:
+            return frozenset(self.machine.dropped)
+        return frozenset(self.requests)
+
+
+class SecureSums:
+    """The sums of one run.
+
+    Args:
+        contexts: what all parties agree on, by purpose.
+        signer: the coordinator's identity.
+        lengths: values of a vector, by purpose.
+        quorum: fewest institutions in a sum; the protocol's own limits hold besides.
+        ask: one trip.
+        present: names of the institutions that can be reached now.
+        record: told events for the metrics.
+    """
+
+    def __init__(
+        self,
+        *,
+        contexts: Mapping[Purpose, Context],
+        signer: Signer,
+        lengths: Mapping[Purpose, int],
+        quorum: int,
+        ask: Ask,
+        present: Callable[[], Collection[str]],
+        record: Callable[..., None],
+    ):
+        self._contexts, self._signer, self._lengths = contexts, signer, lengths
+        self._quorum, self._ask, self._present, self._record = quorum, ask, present, record
+        self._names = contexts["train"].parameters.institutions
+        self._threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
+        self._attempts: Counter[tuple[Purpose, int]] = Counter()
+        self._ahead: _Open | None = None
+
+    def sum(
+        self,
+        purpose: Purpose,
+        round_: int,
+        body: bytes,
+        following: tuple[Purpose, int] | None = None,
+    ) -> Total:
+        """The sum of all institutions' vectors for one model.
+
+        Args:
+            body: the model.
+            following: the sum after this one, whose keys may travel ahead.
+
+        Raises:
+            FederationError: none of `ATTEMPTS` attempts gave one.
+        """
+        course = Course()
+        reason = ""
+        for _ in range(ATTEMPTS):
+            course.attempts += 1
+            try:
+                return self._attempt(purpose, round_, body, following, course)
+            except Aborted as error:
+                reason = error.message
+                log.warning("%s of round %d: attempt ended: %s", purpose, round_, error)
+                self._record("abort", round=round_, sum=purpose, rule=error.rule, reason=reason)
+        raise FederationError(
+            f"round {round_}: no sum of {_WHAT[purpose]} after {ATTEMPTS} attempts: {reason}",
+            remedy="read the log for who refused, failed or was late, and the logs at these "
+            "institutions for why",
+        )
+
+    def _attempt(
+        self,
+        purpose: Purpose,
+        round_: int,
+        body: bytes,
+        following: tuple[Purpose, int] | None,
+        course: Course,
+    ) -> Total:
+        # 1. keys and shares: fetched ahead, or now
+        current = self._fetched(purpose, round_) or self._begin(purpose, round_)
+        while current.machine.phase is not Phase.MODEL:
+            self._trip("sum", round_, b"", [current], course)
+            current.requests = current.machine.close()
+        # 2. the model out, masked vectors back
+        current.requests = current.machine.instruct(hashlib.sha256(body).digest())
+        self._trip(purpose, round_, body, [current], course)
+        self._require_quorum(current.machine)
+        current.requests = current.machine.close()
+        # 3. signatures and shares, with the next sum's keys on top
+        self._ahead = None if following is None else self._begin(*following)
+        if self._ahead is not None:
+            self._ahead.requests = {i: self._ahead.requests[i] for i in current.requests}
+        while current.machine.phase is not Phase.DONE:
+            self._trip("sum", round_, b"", [current, *self._advancing()], course)
+            current.requests = current.machine.close()
+            self._advance()
+        machine = current.machine
+        survivors, dropped = self._named(machine.survivors), self._named(machine.dropped)
+        figures = course.as_dict(survivors, dropped)
+        return Total(values=machine.total, survivors=survivors, course=figures)
+
+    def _begin(self, purpose: Purpose, round_: int) -> _Open:
+        """A new session for all who can be reached."""
+        context = self._contexts[purpose]
+        self._attempts[purpose, round_] += 1
+        session = Session(
+            study=context.study,
+            roster=context.roster,
+            purpose=purpose,
+            round=round_,
+            attempt=self._attempts[purpose, round_],
+        )
+        length = self._lengths[purpose]
+        machine = Coordinator(
+            context=context,
+            session=session,
+            signer=self._signer,
+            length=length,
+            threads=self._threads,
+        )
+        return _Open(session, machine, machine.invite())
+
+    def _fetched(self, purpose: Purpose, round_: int) -> _Open | None:
+        """The session whose keys were fetched ahead, if all who can be reached are in it."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or (ahead.session.purpose, ahead.session.round) != (purpose, round_):
+            return None
+        here = {self._names.index(name) for name in self._present()}
+        if here <= ahead.members:
+            return ahead
+        log.info("%s of round %d: begun in full, others are there", purpose, round_)
+        return None
+
+    def _advancing(self) -> Iterator[_Open]:
+        if self._ahead is not None and self._ahead.machine.phase is not Phase.MODEL:
+            yield self._ahead
+
+    def _advance(self) -> None:
+        """Close the stage of the session ahead; if too few are in it, forget it."""
+        for ahead in self._advancing():
+            try:
+                ahead.requests = ahead.machine.close()
+            except Aborted as error:
+                log.info("keys fetched ahead are void: %s", error)
+                self._ahead = None
+
+    def _require_quorum(self, machine: Coordinator) -> None:
+        survivors = machine.survivors
+        if len(survivors) < self._quorum:
+            machine.abort()
+            missing = [name for i, name in enumerate(self._names) if i not in survivors]
+            raise BelowCohortError(
+                f"{len(survivors)} of {len(self._names)} institutions sent a vector, the study's "
+                f"quorum is {self._quorum}; missing: {', '.join(missing)}"
+            )
+
+    def _trip(
+        self, kind: Kind, round_: int, body: bytes, sessions: list[_Open], course: Course
+    ) -> None:
+        """Ask what the sessions have to ask, and hand them what comes back."""
+        stage, started = STAGES[sessions[0].machine.phase], time.monotonic()
+        parts: dict[int, list[bytes]] = {}
+        for one in sessions:
+            for index, request in one.requests.items():
+                parts.setdefault(index, []).append(request)
+        if stage == STAGES[Phase.ADVERTS]:  # later everyone asked was there a moment ago
+            here = set(self._present())
+            parts = {i: some for i, some in parts.items() if self._names[i] in here}
+        bundles = {self._names[i]: join(some) for i, some in parts.items()}
+        answers = self._ask(kind, round_, body, bundles)
+        for name, reply in answers.replies.items():
+            self._take(name, reply, sessions, round_)
+        course.trips += 1
+        course.down += answers.down
+        course.up += answers.up
+        course.seconds[stage] = course.seconds.get(stage, 0.0) + time.monotonic() - started
+
+    def _take(self, name: str, reply: Reply, sessions: list[_Open], round_: int) -> None:
+        by_session = {one.session: one.machine for one in sessions}
+        try:
+            if reply.body:
+                raise MalformedError("a body, where only the secure sum's messages go", peer=name)
+            for part in split(reply.sums):
+                # each reply names its session; one of no session here is refused by the first
+                machine = by_session.get(decode(part).session, sessions[0].machine)
+                machine.receive(self._names.index(name), part)
+        except SecaggError as error:
+            log.warning("round %d: %s broke the secure sum's protocol: %s", round_, name, error)
+            self._record("refusal", round=round_, institution=name, asked="sum", code=error.rule)
+
+    def _named(self, indices: Collection[int]) -> tuple[str, ...]:
+        return tuple(self._names[i] for i in sorted(indices))
+
+
+_WHAT: Final[dict[Purpose, str]] = {"train": "updates", "evaluate": "evaluation counts"}
