@@ -47,7 +47,7 @@ def directions(
     base: Annotated[Path, typer.Option(help="Folder of the encoder it was trained from.")],
     rank: Annotated[int, typer.Option(min=1, help="Largest LoRA rank to serve.")] = 16,
 ) -> None:
-    """Write what public training changed, as directions for LoRA's A, into the model's folder.
+    """Write what public training changed, as directions for adapters, into the model's folder.
 
     Example: fedner encoder directions runs/public/model --base ~/.fedner/encoders/all-minilm-l6-v2
     """
