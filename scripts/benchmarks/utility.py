@@ -68,12 +68,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
+    parser.add_argument(
+        "--study", metavar="CELL", help="print a federated cell's study, to lie in configs/"
+    )
     options = parser.parse_args(argv)
     quiet_libraries()
     set_threads(options.threads)
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    start_folder = options.out.with_suffix(".start")
+    if options.study:
+        _print_study(options.study, options.seeds[0], public_start(start_folder))
+        return 0
     if not options.table:
-        start = public_start(options.out.with_suffix(".start"))
+        start = public_start(start_folder)
         for cell in options.cells:
             for seed in options.seeds:
                 _run(cell, seed, start, options.out)
@@ -172,6 +179,12 @@ def _private(study: Study, privacy: LocalPrivacy, unit: str, epsilon: float, sta
         training=replace(study.training, rounds=_ROUNDS),
         aggregation=replace(study.aggregation, learning_rate=_LEARNING_RATE, average=None),
     )
+
+
+def _print_study(cell: str, seed: int, start: Start) -> None:
+    """With the stand-ins for data as the private study's file has them, last in it."""
+    data = PRIVATE.read_text("utf-8").partition("\nsimulation:")
+    print(study_yaml(study_of(cell, seed, start)), *data[1:], sep="", end="")
 
 
 def _run(cell: str, seed: int, start: Start, out: Path) -> None:
