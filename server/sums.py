@@ -161,17 +161,20 @@ class SecureSums:
             FederationError: none of `ATTEMPTS` attempts gave one.
         """
         course = Course()
-        reason = ""
+        reasons: list[str] = []
         for _ in range(ATTEMPTS):
             course.attempts += 1
             try:
                 return self._attempt(purpose, round_, body, following, course)
             except Aborted as error:
-                reason = error.message
+                reasons.append(error.message)
                 log.warning("%s of round %d: attempt ended: %s", purpose, round_, error)
-                self._record("abort", round=round_, sum=purpose, rule=error.rule, reason=reason)
+                self._record(
+                    "abort", round=round_, sum=purpose, rule=error.rule, reason=error.message
+                )
         raise FederationError(
-            f"round {round_}: no sum of {_WHAT[purpose]} after {ATTEMPTS} attempts: {reason}",
+            f"round {round_}: no sum of {_WHAT[purpose]} after {ATTEMPTS} attempts; the first "
+            f"ended since {reasons[0]}",
             remedy="read the log for who refused, failed or was late, and the logs at these "
             "institutions for why",
         )

@@ -143,7 +143,7 @@ def _parsed(data: bytes | None) -> dict[Purpose, tuple[Begun, ...]]:
     if data is None:
         return {}
     content = json.loads(data)
-    if not set(content) <= set(PURPOSES):
+    if not isinstance(content, dict) or not set(content) <= set(PURPOSES):
         raise ValueError("unknown purpose")
     return {purpose: tuple(_begun(entry) for entry in content[purpose]) for purpose in content}
 

@@ -1,0 +1,311 @@
+"""Drivers of the secure sums at both ends: drop-outs, restarts, replays, retries, keys ahead."""
+
+import json
+
+import numpy as np
+import pytest
+
+from client.sums import SpentError, WrongModelError
+from common.errors import FederationError
+from common.io.freshness import Freshness
+from common.secagg.errors import (
+    OutOfOrderError,
+    StaleError,
+    UnsignedError,
+    WrongSessionError,
+)
+from common.secagg.messages import Kind
+from tests.sums_parties import BODY, STAGES, Federation
+
+
+@pytest.fixture
+def five(tmp_path):
+    return Federation(tmp_path)
+
+
+def exact(federation, total, names, round_=1):
+    assert total.survivors == tuple(n for n in federation.names if n in names)
+    assert np.array_equal(total.values, federation.plain_sum(names, round_))
+    return True
+
+
+def errors(federation, kind):
+    return [(name, error) for name, error in federation.refused if isinstance(error, kind)]
+
+
+# --- exactness
+
+
+def test_the_total_is_the_integer_sum_of_all_vectors(five):
+    assert exact(five, five.sum("train", 1), five.names)
+    assert five.refused == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("way", ["lost", "deaf"])
+def test_who_vanishes_at_any_stage_is_left_behind_and_the_sum_is_exact(five, stage, way):
+    gone = five.names[2]
+    getattr(five, way).add(("train", 1, stage, gone))
+    total = five.sum("train", 1)
+    in_the_sum = set(five.names) - ({gone} if stage in STAGES[:3] else set())
+    assert exact(five, total, in_the_sum)
+    dropped = [gone] if stage == "mask" else []
+    assert total.course["dropped"] == dropped
+    assert total.course["attempts"] == 1
+
+
+def test_a_trusted_coordinator_needs_no_signatures(tmp_path):
+    federation = Federation(tmp_path, section="{adversary: semi_honest}")
+    assert exact(federation, federation.sum("train", 1), federation.names)
+    assert "sign" not in [trip[2] for trip in federation.trips]
+
+
+# --- too few
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_below_threshold_no_sum_is_opened_and_the_reason_names_who_is_missing(five, stage):
+    gone = five.names[:2]
+    five.deaf |= {("train", 1, stage, name) for name in gone}
+    with pytest.raises(FederationError, match="round 1: no sum of updates after 3 attempts"):
+        five.sum("train", 1)
+    first = next(figures for event, figures in five.recorded if event == "abort")
+    assert first["rule"] == ("below-cohort" if stage == "mask" else "below-threshold")
+    assert all(name in first["reason"] for name in gone)
+    opened = [trip for trip in five.trips if trip[2] == "open"]
+    assert bool(opened) == (stage == "open")
+
+
+def test_below_the_studys_quorum_nobody_is_asked_to_sign(tmp_path):
+    federation = Federation(tmp_path, quorum=5)
+    federation.deaf.add(("train", 1, "mask", federation.names[0]))
+    with pytest.raises(FederationError, match="quorum is 5"):
+        federation.sum("train", 1)
+    assert not {"sign", "open"} & {trip[2] for trip in federation.trips}
+
+
+# --- keys ahead
+
+
+def test_in_steady_state_a_sum_takes_three_trips(five):
+    order = [("train", 1), ("evaluate", 1), ("train", 2), ("train", 3)]
+    for this, following in zip(order, [*order[1:], None], strict=True):
+        total = five.sum(*this, following)
+        assert total.course["trips"] == (5 if this == order[0] else 3)
+        assert total.course["attempts"] == 1
+        if this[0] == "train":
+            assert exact(five, total, five.names, this[1])
+
+
+def test_who_missed_a_stage_rejoins_by_a_full_session(five):
+    gone = five.names[1]
+    five.deaf.add(("train", 1, "sign", gone))
+    five.sum("train", 1, ("train", 2))
+    total = five.sum("train", 2)
+    assert exact(five, total, five.names, 2)
+    assert total.course["trips"] == 5
+    assert [trip[3] for trip in five.trips if trip[1] == 2] == [2] * 5  # a fresh attempt
+
+
+def test_who_is_away_does_not_make_keys_ahead_void(five):
+    gone = five.names[1]
+    five.away.add(gone)
+    five.sum("train", 1, ("train", 2))
+    total = five.sum("train", 2)
+    assert exact(five, total, set(five.names) - {gone}, 2)
+    assert total.course["trips"] == 3
+
+
+def test_a_round_is_tried_again_after_the_next_rounds_keys_came_ahead(tmp_path):
+    federation = Federation(tmp_path, noised=True)
+    gone = federation.names[:2]
+
+    def before(_purpose, _round, stage):
+        lost = {("train", 1, "open", name) for name in gone}
+        first = not [t for t in federation.trips[:-1] if t[2] == "open"]
+        federation.deaf = lost if stage == "open" and first else set()
+
+    federation.before = before
+    total = federation.sum("train", 1, ("train", 2))
+    assert total.course["attempts"] == 2
+    assert exact(federation, total, federation.names)
+    assert exact(federation, federation.sum("train", 2), federation.names, 2)
+
+
+# --- restarts
+
+
+@pytest.mark.parametrize("stage", ["share", "mask", "sign", "open"])
+def test_a_worker_restarted_in_mid_session_drops_out_and_rejoins_in_the_next_round(five, stage):
+    restarted = five.names[3]
+    done = []
+
+    def before(_purpose, round_, at):
+        if (round_, at) == (1, stage) and not done:
+            done.append(five.restart(restarted))
+
+    five.before = before
+    total = five.sum("train", 1, ("train", 2))
+    left = set(five.names) - ({restarted} if stage in ("share", "mask") else set())
+    assert exact(five, total, left)
+    if stage != "sign":  # there it answers the next session's invitation, and that alone
+        assert {name for name, _ in errors(five, WrongSessionError)} == {restarted}
+    assert exact(five, five.sum("train", 2), five.names, 2)
+
+
+def test_a_session_replayed_after_a_restart_is_stale(five):
+    five.sum("train", 1)
+    name = five.names[0]
+    seen = [bundle for to, *_, bundle in five.requests if to == name]
+    five.restart(name)
+    with pytest.raises(StaleError):
+        five.sites[name].answer(seen[0])
+    for bundle in (seen[1], *seen[3:]):
+        with pytest.raises(WrongSessionError):
+            five.sites[name].answer(bundle)
+
+
+def test_a_stage_repeated_in_the_same_life_gives_the_same_bytes(five):
+    five.sum("train", 1)
+    for name, kind, round_, body, bundle in list(five.requests):
+        if split_kind(bundle) != Kind.UNMASK:
+            continue
+        first = five.answer(name, kind, round_, body, bundle)
+        assert first in five.sent
+
+
+def split_kind(bundle):
+    from common.secagg.bundle import split
+    from common.secagg.codec import decode
+
+    return decode(split(bundle)[0]).kind
+
+
+# --- one vector, one session
+
+
+def fail_the_first_mask(federation, gone):
+    def before(_purpose, _round, stage):
+        first = not [t for t in federation.trips[:-1] if t[2] == "mask"]
+        lost = {("train", 1, "mask", name) for name in gone}
+        federation.lost = lost if stage == "mask" and first else set()
+
+    federation.before = before
+
+
+def test_a_vector_without_noise_is_refused_to_a_second_attempt(five):
+    fail_the_first_mask(five, five.names[:2])
+    with pytest.raises(FederationError):
+        five.sum("train", 1)
+    spent = errors(five, SpentError)
+    assert {name for name, _ in spent} == set(five.names)
+    assert "went into attempt 1 and bears no noise" in spent[0][1].message
+    five.before = lambda *_: None
+    assert exact(five, five.sum("train", 2), five.names, 2)  # the next round is another vector
+
+
+def test_a_vector_without_noise_is_refused_to_a_second_attempt_after_a_restart(five):
+    five.sum("train", 1)
+    for name in five.names:
+        five.restart(name)
+    five.coordinator._attempts["train", 1] = 7
+    with pytest.raises(FederationError):
+        five.sum("train", 1)
+    assert len(errors(five, SpentError)) == 3 * len(five.names)
+
+
+def test_a_noised_vector_goes_under_fresh_keys_in_a_second_attempt(tmp_path):
+    federation = Federation(tmp_path, noised=True)
+    fail_the_first_mask(federation, federation.names[:2])
+    total = federation.sum("train", 1)
+    assert total.course["attempts"] == 2
+    assert exact(federation, total, federation.names)
+
+
+# --- what an institution checks before it does any work
+
+
+def instruction(federation, name):
+    found = [r for r in federation.requests if r[0] == name and r[1] == "train"]
+    return found[-1][4]
+
+
+def test_another_model_than_the_signed_one_is_refused_before_any_work(five):
+    five.before = lambda _p, _r, stage: stage == "mask" and stop(five)
+    with pytest.raises(StopError):
+        five.sum("train", 1)
+    name, bundle = five.names[0], five.pending[five.names[0]]
+    with pytest.raises(WrongModelError):
+        five.sites[name].instructed(bundle, "train", 1, b"another")
+    with pytest.raises(WrongSessionError):
+        five.sites[name].instructed(bundle, "evaluate", 1, BODY)
+    with pytest.raises(WrongSessionError):
+        five.sites[name].instructed(bundle, "train", 2, BODY)
+    with pytest.raises(OutOfOrderError):
+        five.sites[name].answer(bundle)
+    # with a stranger's signature in place of the coordinator's
+    head = bundle.index(five.digest()) + 32
+    forged = bundle[:head] + bytes(64) + bundle[head + 64 :]
+    with pytest.raises(UnsignedError):
+        five.sites[name].instructed(forged, "train", 1, BODY)
+    assert five.sites[name].instructed(bundle, "train", 1, BODY).reply == b""
+
+
+class StopError(Exception):
+    """The test goes on by hand."""
+
+
+def stop(federation):
+    raise StopError
+
+
+@pytest.fixture(autouse=True)
+def _pending(monkeypatch):
+    """What a trip was about to send."""
+    asked = Federation.ask
+
+    def ask(self, kind, round_, body, sums):
+        self.pending = dict(sums)
+        return asked(self, kind, round_, body, sums)
+
+    monkeypatch.setattr(Federation, "ask", ask)
+
+
+# --- what lies on disk
+
+
+def test_files_hold_stages_and_hashes_and_no_secret(five):
+    five.sum("train", 1, ("evaluate", 1))
+    (path,) = (five.folder / five.names[0] / "sums").iterdir()
+    content = json.loads(path.read_text())
+    assert content["train"][0]["round"] == 1
+    assert set(content["train"][0]["stages"]) == {
+        "advertised", "shared", "masked", "signed", "opened",
+    }  # fmt: skip
+    assert set(content["evaluate"][0]["stages"]) == {"advertised", "shared"}
+    for entry in content["train"] + content["evaluate"]:
+        assert set(entry) == {"round", "attempt", "stages"}
+        assert all(len(bytes.fromhex(digest)) == 32 for digest in entry["stages"].values())
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_reply_is_not_given_where_the_disk_does_not_take_it(five, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("common.io.freshness.replace_file", full)
+    with pytest.raises(FederationError):
+        five.sum("train", 1)
+    assert five.sent == []
+    assert all("No space left" in str(error) for _, error in five.refused)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"x": []}', b'{"train": [{}]}',
+               b'{"train": [{"round": 0, "attempt": 1, "stages": {}}]}']
+)  # fmt: skip
+def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path, damage):
+    (tmp_path / "s.json").write_bytes(damage)
+    with pytest.raises(FederationError, match="can't be read"):
+        Freshness(tmp_path, "s")
+    assert (tmp_path / "s.json").read_bytes() == damage

@@ -1,0 +1,126 @@
+"""Both drivers of the secure sums joined in memory: real identities, machines and files, no model.
+
+`Federation` asks each institution's `client.sums.Sums` directly and gives what comes back to
+`server.sums.SecureSums`; a test may drop, restart or rewrite at any stage.
+"""
+
+import hashlib
+
+import numpy as np
+
+from client.sums import Sums, open_sums
+from common.config.site import Policy
+from common.errors import FednerError
+from common.secagg.bundle import split
+from common.secagg.codec import decode
+from common.sums import contexts_of
+from common.wire import Reply
+from scripts.simulation import Cast
+from server.sums import Answers, SecureSums
+from tests.unit.test_secagg_config import secure
+
+LENGTH = 7
+BODY = b"a model"
+STAGES = ("advertise", "share", "mask", "sign", "open")
+_STAGE_OF_KIND = dict(zip((1, 3, 5, 7, 9), STAGES, strict=True))
+
+
+class Federation:
+    """All parties of one study.
+
+    Attributes:
+        lost: (purpose, round, stage, name) whose reply never arrives.
+        deaf: the same, but the request never arrives either.
+        before: called with (purpose, round, stage) before each trip.
+        sent: every message that came to the coordinator.
+        refused: (name, error) of what institutions refused.
+        recorded: events.
+    """
+
+    def __init__(self, folder, n=5, section="{}", quorum=None, noised=False):
+        self.study = secure(section, n=n)
+        self.names = self.study.federation.institutions
+        self.cast, self.folder = Cast.of(self.study), folder
+        self.noised = noised
+        self.lost, self.deaf, self.away = set(), set(), set()
+        self.before = lambda *_: None
+        self.trips, self.sent, self.requests, self.refused, self.recorded = [], [], [], [], []
+        self.masked = {}
+        self.sites = {name: self.fresh(name) for name in self.names}
+        self.quorum = self.study.secure.min_cohort if quorum is None else quorum
+        self.coordinator = self.make_coordinator()
+
+    def make_coordinator(self) -> SecureSums:
+        return SecureSums(
+            contexts=contexts_of(self.study, self.cast.roster),
+            signer=self.cast.coordinator.signer,
+            lengths={"train": LENGTH, "evaluate": LENGTH},
+            quorum=self.quorum,
+            ask=self.ask,
+            present=lambda: [name for name in self.names if name not in self.away],
+            record=lambda event, **figures: self.recorded.append((event, figures)),
+        )
+
+    def fresh(self, name) -> Sums:
+        """An institution's worker as it is after a start: nothing but its files."""
+        state = self.folder / name
+        state.mkdir(exist_ok=True)
+        policy = Policy(roster_sha256=self.cast.roster.sha256)
+        signer = self.cast.identities[name].signer
+        made = open_sums(self.study, self.cast.roster, name, signer, policy, state / "sums")
+        if self.noised:
+            made._noised = frozenset({"train", "evaluate"})
+        return made
+
+    def restart(self, name):
+        self.sites[name] = self.fresh(name)
+
+    def vector(self, name, round_):
+        """Levels modulo 2^k, the same for the same round."""
+        draw = np.random.default_rng([self.names.index(name), round_])
+        levels = draw.integers(-(2**15) + 1, 2**15 - 1, LENGTH)
+        return (levels % (1 << self.bits)).astype(np.uint32)
+
+    @property
+    def bits(self):
+        return self.study.secure.bits
+
+    def plain_sum(self, names, round_):
+        total = sum(self.vector(name, round_).astype(np.uint64) for name in names)
+        return (total % (1 << self.bits)).astype(np.uint32)
+
+    def ask(self, kind, round_, body, sums) -> Answers:
+        first = decode(split(next(iter(sums.values())))[0])
+        at = (first.session.purpose, first.session.round, _STAGE_OF_KIND[int(first.kind)])
+        self.trips.append((*at, first.session.attempt, tuple(sums)))
+        self.before(*at)
+        replies = {}
+        for name, bundle in sums.items():
+            if (*at, name) in self.deaf or name in self.away:
+                continue
+            self.requests.append((name, kind, round_, body, bundle))
+            reply = self.answer(name, kind, round_, body, bundle)
+            if reply is not None and (*at, name) not in self.lost:
+                self.sent.append(reply)
+                replies[name] = Reply(
+                    kind=kind, study="", round=round_, institution=name, sums=reply
+                )
+        return Answers(replies=replies, down=sum(map(len, sums.values())), up=0)
+
+    def answer(self, name, kind, round_, body, bundle):
+        """What a worker's session does with a request's bundle."""
+        site = self.sites[name]
+        try:
+            if kind == "sum":
+                return site.answer(bundle)
+            task = site.instructed(bundle, kind, round_, body)
+            return task.reply or site.masked(task.session, self.vector(name, round_))
+        except FednerError as error:
+            self.refused.append((name, error))
+            return None
+
+    def sum(self, purpose, round_, following=None, body=BODY):
+        return self.coordinator.sum(purpose, round_, body, following)
+
+    def digest(self):
+        return hashlib.sha256(BODY).digest()
