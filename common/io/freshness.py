@@ -16,8 +16,10 @@ Whoever puts an old copy of the file back undoes this: keep the folder out of re
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,12 +147,19 @@ def _parsed(data: bytes | None) -> dict[Purpose, tuple[Begun, ...]]:
     content = json.loads(data)
     if not isinstance(content, dict) or not set(content) <= set(PURPOSES):
         raise ValueError("unknown purpose")
-    return {purpose: tuple(_begun(entry) for entry in content[purpose]) for purpose in content}
+    found = {purpose: tuple(_begun(entry) for entry in content[purpose]) for purpose in content}
+    if any(a.order >= b.order for some in found.values() for a, b in pairwise(some)):
+        raise ValueError("sessions out of order")
+    return found
 
 
 def _begun(entry: Mapping[str, Any]) -> Begun:
     begun = Begun(**entry)
     numbers = (begun.round, begun.attempt)
-    if any(type(n) is not int or n < 1 for n in numbers) or not set(begun.stages) <= _STAGES:
+    if any(type(n) is not int or n < 1 for n in numbers):
         raise ValueError("not a session")
+    if not begun.stages.keys() <= _STAGES:
+        raise ValueError("unknown stage")
+    if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in begun.stages.values()):
+        raise ValueError("not a hash")
     return begun

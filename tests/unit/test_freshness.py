@@ -1,0 +1,261 @@
+"""What a site remembers of its secure sums: never less than it has said, whenever it is killed."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from common.errors import FederationError
+from common.io.freshness import Freshness
+from common.secagg.session import Session
+from common.secagg.states import Durable
+from common.secagg.transitions import Stage
+from tests.disks import MemoryDisk
+
+FOLDER = Path("/state/sums")
+STUDY = "ab" * 32
+FILE = FOLDER / f"{STUDY}.json"
+COURSE = (Stage.ADVERTISED, Stage.SHARED, Stage.MASKED, Stage.SIGNED, Stage.OPENED)
+
+
+def session(round_, attempt=1, purpose="train"):
+    return Session(study=STUDY, roster="cd" * 32, purpose=purpose, round=round_, attempt=attempt)
+
+
+def said(round_, stage, attempt=1, purpose="train", text=""):
+    digest = hashlib.sha256(f"{purpose}{round_}.{attempt} {stage}{text}".encode()).hexdigest()
+    return Durable(
+        session=session(round_, attempt, purpose), stage=Stage(stage), reply_sha256=digest
+    )
+
+
+def freshness(disk):
+    return Freshness(FOLDER, STUDY, disk=disk)
+
+
+def fresh_disk(**more):
+    return MemoryDisk(folders=("/state",), **more)
+
+
+def course():
+    """Two sums with the third's keys ahead, a retry of the second, and the counts between."""
+    yield from (said(1, stage) for stage in COURSE[:4])
+    yield said(1, Stage.ADVERTISED, purpose="evaluate")
+    yield said(1, Stage.OPENED)
+    yield from (said(1, stage, purpose="evaluate") for stage in COURSE[1:])
+    yield from (said(2, stage) for stage in COURSE[:4])
+    yield said(3, Stage.ADVERTISED)
+    yield from (said(2, stage, attempt=2) for stage in COURSE)
+    yield from (said(3, stage, attempt=2) for stage in COURSE[:3])
+
+
+# --- what is remembered
+
+
+def test_a_site_that_remembers_nothing_takes_any_session():
+    file = freshness(fresh_disk())
+    assert file.newest("train", 1) == {}
+    assert file.masked("train") is None
+
+
+def test_the_newest_session_of_each_purpose_is_remembered_after_a_restart():
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(1, "advertised"))
+    file.note(said(1, "masked"))
+    file.note(said(2, "advertised", attempt=3))
+    again = freshness(disk)
+    assert again.newest("train", 3) == again.newest("train", 2) == {"train": (2, 3)}
+    assert again.newest("evaluate", 2) == {}
+    assert again.masked("train") == (1, 1)
+    assert again.masked("evaluate") is None
+
+
+def test_a_round_is_tried_again_beside_the_next_rounds_keys():
+    file = freshness(fresh_disk())
+    file.note(said(4, "advertised"))
+    file.note(said(5, "advertised"))
+    assert file.newest("train", 4) == {"train": (4, 1)}  # 4.2 may begin
+    file.note(said(4, "advertised", attempt=2))
+    assert file.newest("train", 4) == {"train": (4, 2)}
+    assert file.newest("train", 5) == {"train": (5, 1)}
+    assert file.newest("train", 3) == {"train": (5, 1)}  # 3 is over
+
+
+@pytest.mark.parametrize("order", [(1, 1), (1, 9), (2, 1), (3, 1)])
+def test_what_goes_back_behind_a_remembered_session_is_not_written(order):
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(2, "advertised", attempt=2))
+    file.note(said(3, "advertised", attempt=2))
+    before = disk.read(FILE)
+    with pytest.raises(FederationError, match="after"):
+        file.note(said(order[0], "advertised", attempt=order[1]))
+    assert disk.read(FILE) == before
+
+
+def test_a_second_different_reply_of_one_stage_is_not_written():
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(1, "masked"))
+    before = disk.read(FILE)
+    with pytest.raises(FederationError, match="second reply at stage masked"):
+        file.note(said(1, "masked", text="another vector"))
+    with pytest.raises(FederationError, match="second reply"):
+        freshness(disk).note(said(1, "masked", text="another vector"))
+    assert disk.read(FILE) == before
+
+
+def test_the_same_reply_again_writes_nothing():
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(1, "masked"))
+    disk.fault = lambda name, _: pytest.fail(f"{name} of the disk")
+    file.note(said(1, "masked"))
+
+
+def test_the_newest_vector_sent_is_remembered_over_any_number_of_sessions():
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(1, "masked"))
+    for attempt in range(2, 9):
+        file.note(said(1, "advertised", attempt=attempt))
+    assert freshness(disk).masked("train") == (1, 1)
+    for round_ in range(2, 9):
+        file.note(said(round_, "advertised"))
+    assert freshness(disk).masked("train") == (1, 1)
+    file.note(said(8, "masked"))
+    assert freshness(disk).masked("train") == (8, 1)
+
+
+def test_the_file_stays_small():
+    disk = fresh_disk()
+    file = freshness(disk)
+    for round_ in range(1, 60):
+        for attempt in (1, 2):
+            for stage in COURSE:
+                file.note(said(round_, stage, attempt=attempt))
+    assert len(disk.read(FILE)) < 4_000
+
+
+# --- crashes
+
+
+def test_what_was_noted_is_there_after_any_crash_and_nothing_else_is():
+    """Every crash prefix: the file is the one before or the one after, and the next start works."""
+    told, images = [], {}
+    disk = fresh_disk()
+
+    def watch():
+        for files in disk.crashes():
+            images[tuple(sorted(files.items())), len(told)] = files
+
+    disk.watch = watch
+    file = freshness(disk)
+    states = [None]
+    for durable in course():
+        file.note(durable)  # a crash within it may leave the state before or after
+        states.append(disk.read(FILE))
+        told.append(durable)
+        watch()
+    disk.watch = lambda: None
+    assert len(images) > 100
+    for (_, count), files in images.items():
+        left = files.get(FILE)
+        assert left in states[count : count + 2]
+        freshness(MemoryDisk(files, folders=("/state", FOLDER)))
+
+
+def test_after_any_crash_no_session_begins_twice_and_no_vector_goes_unremembered():
+    told = []
+    disk, checked = fresh_disk(), set()
+
+    def watch():
+        for files in disk.crashes():
+            key = tuple(sorted(files.items())), len(told)
+            if key not in checked:
+                checked.add(key)
+                check(files, told)
+
+    disk.watch = watch
+    file = freshness(disk)
+    for durable in course():
+        file.note(durable)
+        told.append(durable)
+        watch()
+
+
+def check(files, told):
+    again = freshness(MemoryDisk(files, folders=("/state", FOLDER)))
+    for durable in told:
+        order, purpose = durable.session.order, durable.session.purpose
+        newest = again.newest(purpose, durable.session.round)[purpose]
+        assert order <= newest
+        if durable.stage is Stage.MASKED:
+            assert again.masked(purpose) >= order
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename", "fsync_folder"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_where_the_disk_fails_note_says_so_and_nothing_may_be_sent(call, code):
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(1, "advertised"))
+
+    def fault(name, _):
+        if name == call:
+            raise OSError(code, "the disk's own words")
+
+    disk.fault = fault
+    with pytest.raises(FederationError, match="the disk's own words") as caught:
+        file.note(said(1, "shared"))
+    assert caught.value.remedy
+    disk.fault = lambda *_: None
+    assert freshness(disk).newest("train", 1) == {"train": (1, 1)}
+    file.note(said(1, "shared"))
+    assert "shared" in json.loads(disk.read(FILE))["train"][0]["stages"]
+
+
+def test_a_folder_that_can_not_be_made_is_refused():
+    def fault(name, _):
+        if name == "make_folder":
+            raise OSError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(FederationError, match="can't be read"):
+        freshness(fresh_disk(fault=fault))
+
+
+# --- damage
+
+GOOD = {"round": 1, "attempt": 1, "stages": {"masked": "ab" * 32}}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"\xff",
+        json.dumps({"other": []}).encode(),
+        json.dumps({"train": 7}).encode(),
+        json.dumps({"train": [GOOD | {"round": 0}]}).encode(),
+        json.dumps({"train": [GOOD | {"attempt": True}]}).encode(),
+        json.dumps({"train": [GOOD | {"more": 1}]}).encode(),
+        json.dumps({"train": [{"round": 1}]}).encode(),
+        json.dumps({"train": [GOOD | {"stages": {"thought": "ab" * 32}}]}).encode(),
+        json.dumps({"train": [GOOD | {"stages": ["masked"]}]}).encode(),
+        json.dumps({"train": [GOOD | {"stages": {"masked": 7}}]}).encode(),
+        json.dumps({"train": [GOOD | {"stages": {"masked": "AB" * 32}}]}).encode(),
+        json.dumps({"train": [GOOD | {"round": 2}, GOOD]}).encode(),
+    ],
+)
+def test_a_damaged_file_is_refused_and_never_begun_anew(damage):
+    disk = MemoryDisk({FILE: damage}, folders=("/state", FOLDER))
+    with pytest.raises(FederationError, match="can't be read") as caught:
+        freshness(disk)
+    assert "another study" in caught.value.remedy
+    assert disk.read(FILE) == damage
