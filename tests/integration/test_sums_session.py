@@ -1,0 +1,191 @@
+"""Worker sessions under mechanism `local` in a secure sum: what is charged, and what is not."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from client.rounding import Rounding
+from common.config.canonical import study_hash
+from common.config.load import parse_study
+from common.io.ledger_file import LedgerFile
+from common.secagg.bundle import join, split
+from common.secagg.packing import unpack
+from common.secagg.session import PURPOSES
+from common.sums import contexts_of, length_of
+from common.wire import CLEAR_FIELDS, Request, decode_reply, encode
+from scripts.simulation import Bench, Cast
+from server.sums import Answers, SecureSums
+
+NAMES = ("cancer-centre", "cardiac-centre", "general-hospital")
+PRIVACY = (
+    "{mechanism: local, unit: patient, epsilon: 6, delta: 1e-3, clip: 0.5, sampling_rate: 0.5, "
+    "steps_per_round: 1, declared_units: 8, evaluation: {epsilon: 1, clip: 3}, "
+    "settings_from: synthetic}"
+)
+
+
+class Run:
+    """Three real sessions, asked by the coordinator's driver over the bytes of `common.wire`."""
+
+    def __init__(self, bench, model, folder):
+        self.bench, self.model, self.folder = bench, model, folder
+        self.study, self.cast = bench.study, Cast.of(bench.study)
+        self.hash = study_hash(bench.study)
+        self.sessions = {name: self.start(name) for name in NAMES}
+        self.requests, self.replies, self.lost = [], [], set()
+        self.before = lambda kind: None
+        self.sums = SecureSums(
+            contexts=contexts_of(self.study, self.cast.roster),
+            signer=self.cast.coordinator.signer,
+            lengths={p: length_of(self.study, p, model.layout.size) for p in PURPOSES},
+            quorum=3,
+            ask=self.ask,
+            present=lambda: NAMES,
+            record=lambda *_, **__: None,
+        )
+
+    def start(self, name):
+        return self.bench.session(name, self.model, self.folder / name, cast=self.cast)
+
+    def restart(self, name):
+        self.sessions[name].close()
+        self.sessions[name] = self.start(name)
+
+    def close(self):
+        for session in self.sessions.values():
+            session.close()
+
+    def ask(self, kind, round_, body, sums):
+        self.before(kind)
+        found = {}
+        for name, bundle in sums.items():
+            reply = self.tell(name, kind, round_, body, bundle)
+            self.requests.append((name, kind, bundle))
+            if not reply.refusal and (kind, name) not in self.lost:
+                found[name] = reply
+        return Answers(replies=found, down=0, up=0)
+
+    def tell(self, name, kind, round_, body, bundle):
+        request = Request(kind=kind, study=self.hash, round=round_, body=body, sums=bundle)
+        data = self.sessions[name].handle(encode(request))
+        self.replies.append((name, decode_reply(data)))
+        return self.replies[-1][1]
+
+    def charged(self, name):
+        """(purpose, round) of every charge of an institution."""
+        self.sessions[name].close()
+        with LedgerFile.open(self.folder / name / "ledger", name) as ledger:
+            return [(r.body.purpose, r.body.round) for r in ledger.state.reserves.values()]
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_study, tmp_path_factory):
+    text = tiny_study(
+        privacy=PRIVACY,
+        model="{train: head, dropout: 0}",
+        training="{rounds: 2, learning_rate: 1e-2, precision: float32}",
+        federation=f"{{institutions: [{', '.join(NAMES)}], deadline_s: 60}}",
+        secure_aggregation="{}",
+        simulation="{synthetic: {patients_per_institution: 12, notes_per_patient: [1, 2]}}",
+    )
+    return Bench.of(parse_study(text, "study.yaml"), tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def model(bench):
+    return bench.model("cpu")
+
+
+@pytest.fixture
+def run(bench, model, tmp_path):
+    made = Run(bench, model, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def rounded(monkeypatch):
+    """What each update was rounded to, in order."""
+    packed, real = [], Rounding.round
+    monkeypatch.setattr(
+        Rounding, "round", lambda self, *a: packed.append(real(self, *a)) or packed[-1]
+    )
+    return packed
+
+
+def test_a_retry_masks_the_same_noised_vector_under_fresh_keys_and_is_charged_once(run, rounded):
+    trips = []
+
+    def before(kind):
+        trips.append(kind)
+        again = trips.count("train") > 1
+        run.lost = set() if again else {("train", NAMES[0])}
+        if kind == "sum" and trips.count("train") == 1 and len(trips) == 4:
+            run.restart(NAMES[1])  # between the attempts: the vector comes from the vault
+
+    run.before = before
+    total = run.sums.sum("train", 1, b"")
+    assert total.course["attempts"] == 2
+    assert len(rounded) == len(NAMES)  # each computed once
+    size, bits = run.model.layout.size, run.study.secure.bits
+    vectors = [unpack(packed, size, bits).astype(np.uint64) for packed in rounded]
+    assert np.array_equal(total.values, sum(vectors) % (1 << bits))
+    sent = [r.sums for name, r in run.replies if name == NAMES[1] and r.kind == "train"]
+    assert len(sent) == 2
+    assert sent[0] != sent[1]
+    assert all(run.charged(name) == [("train", 1)] for name in NAMES)
+
+
+def test_counts_are_noised_charged_and_only_summed(run):
+    total = run.sums.sum("evaluate", 1, b"")
+    assert total.survivors == NAMES
+    assert all(reply.body == b"" for _, reply in run.replies)
+    assert all(run.charged(name) == [("evaluate", 1)] for name in NAMES)
+
+
+def test_no_instruction_that_the_coordinator_did_not_sign_charges_the_ledger(run):
+    name = NAMES[0]
+    keep = {}
+
+    def before(kind):
+        if kind == "train":
+            raise StopIteration
+
+    run.before, asked = before, run.sums._ask
+
+    def ask(kind, round_, body, sums):
+        keep["bundle"] = sums[name]
+        return asked(kind, round_, body, sums)
+
+    run.sums._ask = ask
+    with pytest.raises(StopIteration):
+        run.sums.sum("train", 1, b"")
+    (instruction,) = split(keep["bundle"])
+    head = instruction.index(hashlib.sha256(b"").digest()) + 32
+    forged = join([instruction[:head] + bytes(64) + instruction[head + 64 :]])
+    other = np.zeros(run.model.layout.size, np.float32).tobytes()
+    for kind, round_, body, bundle in (
+        ("train", 1, b"", b""),  # as in a study without secure aggregation
+        ("evaluate", 1, b"", b""),
+        ("train", 1, b"", forged),
+        ("train", 1, other, keep["bundle"]),  # another model
+        ("train", 2, b"", keep["bundle"]),  # another round
+        ("evaluate", 1, b"", keep["bundle"]),  # other work
+        ("sum", 1, b"", keep["bundle"]),
+        ("train", 1, b"", b"garbage"),
+    ):
+        reply = run.tell(name, kind, round_, body, bundle)
+        assert (reply.refusal, reply.body, reply.sums) == ("secure-sum", b"", b"")
+    assert run.charged(name) == []
+
+
+def test_the_clear_header_is_the_allow_list_in_a_secure_sum_too(run):
+    run.sums.sum("evaluate", 1, b"")
+    for name, reply in run.replies:
+        said = {key: getattr(reply, key) for key in CLEAR_FIELDS}
+        assert said.pop("ledger").count(":") == 2
+        assert said == {
+            "kind": reply.kind, "study": run.hash, "round": 1, "institution": name,
+            "refusal": "", "facts": {},
+        }  # fmt: skip
