@@ -79,9 +79,9 @@ class Command:
 
 
 class Federation:
-    """One server and two clients on a study dealt out by `fedner data deal`."""
+    """One server and its clients on a study dealt out by `fedner data deal`."""
 
-    def __init__(self, folder: Path, study_text: str):
+    def __init__(self, folder: Path, study_text: str, names: tuple[str, ...] = tiny.INSTITUTIONS):
         folder.mkdir(exist_ok=True)
         self.folder = folder
         (folder / "study.yaml").write_text(study_text)
@@ -90,7 +90,10 @@ class Federation:
         done = CliRunner().invoke(app, [*deal, "--coordinator", address])
         assert done.exit_code == 0, done.output
         self.run = RunDir(folder / "run")
-        sites = [folder / "f" / name / "site.yaml" for name in tiny.INSTITUTIONS]
+        sites = [folder / "f" / name / "site.yaml" for name in names]
+        dealt = folder / "f"
+        keys = ["--identity", f"{dealt}/coordinator", "--roster", f"{dealt}/roster.yaml"]
+        secure = (dealt / "roster.yaml").exists()
         study = str(folder / "f" / "study.yaml")
         self.server = Command(
             folder / "server.log",
@@ -100,6 +103,7 @@ class Federation:
             address,
             "--out",
             str(self.run.path),
+            *(keys if secure else ()),
         )
         self.clients = [Command(site.parent / "client.log", "client", str(site)) for site in sites]
 
@@ -203,6 +207,40 @@ def test_private_processes_give_the_simulations_model_and_charge_their_ledgers(
         (unit,) = json.loads(shown.output)["units"]
         assert unit["unit"] == "patient"
         assert 5 < unit["epsilon"]["pld"] <= 6
+
+
+THREE = (*tiny.INSTITUTIONS, "general-hospital")
+
+
+def test_processes_with_secure_aggregation_give_the_simulations_model(tiny_study, tmp_path):
+    """Under mechanism `local` with an insecure seed: rounding and noise are the same in both."""
+    text = tiny_study(
+        privacy=PRIVATE,
+        model="{train: full, dropout: 0}",
+        training="{rounds: 2, learning_rate: 5e-3, precision: float32}",
+        federation=f"{{institutions: [{', '.join(THREE)}], deadline_s: 120}}",
+        secure_aggregation="{}",
+        simulation="{synthetic: {patients_per_institution: 12, notes_per_patient: [1, 2]}}",
+    )
+    federation = Federation(tmp_path / "real", text, THREE)
+    try:
+        assert federation.finish() == 0, federation.server.text
+    finally:
+        federation.close()
+    simulated = _simulated(text, tmp_path)
+    one, other = federation.run.load_delta()[0], simulated.load_delta()[0]
+    assert np.allclose(one, other, atol=1e-6)
+    assert np.abs(one).max() > 1e-3
+    for real, same in zip(*(r.events("round") for r in (federation.run, simulated)), strict=True):
+        for key in ("survivors", "dropped", "attempts", "trips"):
+            assert real["sum"][key] == same["sum"][key]
+    assert [e["sum"]["trips"] for e in federation.run.events("round")] == [5, 3]
+    for kind in ("f1", "entities", "tokens"):
+        pair = [r.events("evaluation")[-1][kind] for r in (federation.run, simulated)]
+        assert pair[0] == pair[1]
+    for client in federation.clients:
+        assert "own rounding" in client.text
+        assert "Traceback" not in client.text
 
 
 def test_a_finished_server_leaves_no_process_behind(finished):
