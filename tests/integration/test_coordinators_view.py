@@ -88,10 +88,9 @@ def needles(known, bits):
         yield from ((what, f"f8{order}", np.array(value, f"{order}f8").tobytes()) for order in "<>")
 
 
-def found_in(view, known, bits):
-    """What is found: {what: {form: where}}."""
+def found_in(view, things):
+    """What is found of `needles`: {what: {form: where}}."""
     found = {}
-    things = [(what, form, raw) for what, form, raw in needles(known, bits)]
     assert all(len(raw) >= 7 for _, _, raw in things)
     for where, data in view:
         for what, form, raw in things:
@@ -162,8 +161,10 @@ def benches(tiny_study, tmp_path_factory):
     }
 
 
-def bits_of(bench):
-    return 32 if bench.study.secure is None else bench.study.secure.bits
+def things_of(run, known):
+    """All that is searched for."""
+    section = run.study.secure
+    return list(needles(known, 32 if section is None else section.bits))
 
 
 @pytest.fixture(scope="module")
@@ -176,21 +177,21 @@ def test_nothing_of_one_institution_is_anywhere_at_the_coordinator(secure):
     view = list(run.coordinators_view())
     assert {where.split()[0] for where, _ in view} >= {"message", "log", "run/metrics.jsonl"}
     assert sum(len(data) for _, data in view) > 3 * 2 * run.model.layout.size
-    assert found_in(view, known, bits_of(run)) == {}
+    assert found_in(view, things_of(run, known)) == {}
 
 
 def test_the_search_finds_each_form_of_each_thing_if_it_is_there(secure):
     run, known = secure
-    things = list(needles(known, bits_of(run)))
+    things = things_of(run, known)
     assert {what for what, _, _ in things} == {"update", "levels", "counts", "loss", "f1"}
     for what, form, raw in things:
         hay = [("planted", b"x" * 5 + raw + b"y" * 5)]
-        assert form in found_in(hay, known, bits_of(run))[what]
+        assert found_in(hay, [(what, form, raw)]) == {what: {form: "planted"}}
 
 
 def test_without_secure_aggregation_the_same_search_finds_update_and_counts(benches, tmp_path):
     run, known = run_with_plants(benches["none"], tmp_path)
-    found = found_in(run.coordinators_view(), known, bits_of(run))
+    found = found_in(run.coordinators_view(), things_of(run, known))
     assert "f4<" in found["update"]
     assert "i8<" in found["counts"]
     assert set(found) == {"update", "counts"}  # loss and F1 leave in neither case
@@ -203,7 +204,7 @@ def test_with_masks_of_zeros_the_same_search_finds_the_packed_levels(
     monkeypatch.setattr("common.secagg.institution.add_masks_", lambda *_: None)
     monkeypatch.setattr("common.secagg.coordinator.add_masks_", lambda *_: None)
     run, known = run_with_plants(benches["secure"], tmp_path)
-    found = found_in(run.coordinators_view(), known, bits_of(run))
+    found = found_in(run.coordinators_view(), things_of(run, known))
     assert "packed" in found["levels"]
     assert "u4<" in found["counts"]
 
