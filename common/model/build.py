@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from common.config.study import Lora, Study
 from common.data.labels import bio_tags
 from common.errors import ConfigError, EncoderError
 from common.model.core import add_cores, fold_cores
-from common.model.directions import DIRECTIONS, Directions, load_directions
+from common.model.directions import DIRECTIONS, Directions, load_directions, sides_of
 
 Vector = npt.NDArray[np.float32]
 
@@ -160,37 +160,37 @@ def _targets(model: nn.Module, lora: Lora) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and (at := re.search(r"\.layer\.(\d+)\.", name))
     }
-    inside = [n for n, layer in linear.items() if lora.layers is None or layer in lora.layers]
-    if not inside:
+    layers = set(linear.values()) if lora.layers is None else set(lora.layers)
+    if absent := sorted(layers - set(linear.values())):
         raise ConfigError(
-            f"model.lora.layers: no linear layer of this encoder is in {lora.layers}",
+            f"model.lora.layers: this encoder has no linear layer in {absent}",
             remedy="layers count from 0; leave `layers` out for all",
         )
-    found = [
-        n for n in inside if lora.targets == "all-linear" or n.rsplit(".", 1)[-1] in lora.targets
-    ]
-    if not found:
+    inside = [name for name, layer in linear.items() if layer in layers]
+    if lora.targets == "all-linear":
+        return inside
+    found = {t: [n for n in inside if f".{n}".endswith(f".{t}")] for t in lora.targets}
+    if not inside or not all(found.values()):
+        unknown = [t for t, names in found.items() if not names]
         raise ConfigError(
-            f"model.lora.targets: none of {list(lora.targets)} is a linear layer of this encoder",
+            f"model.lora.targets: {unknown or 'none'} names no linear layer of this encoder",
             remedy="name linear layers of this encoder, or write `all-linear`",
         )
-    return found
+    chosen = {name for names in found.values() for name in names}
+    return [name for name in inside if name in chosen]
 
 
-def _start_a(parameter: nn.Parameter, name: str, seed: int, directions: Directions) -> None:
+def _start_a(model: nn.Module, name: str, seed: int, directions: Directions) -> None:
     """Fill one adapter's A: from the encoder's directions if the study has any, else random."""
+    parameter = model.get_parameter(name)
     if not directions:
         _normal_(parameter, 1 / math.sqrt(parameter.shape[1]), seed, name)
         return
     layer = name.split(".lora_A")[0]
-    rows = next((v for k, v in directions.items() if layer.endswith(k)), None)
-    if rows is None or rows.shape[0] < parameter.shape[0] or rows.shape[1] != parameter.shape[1]:
-        raise EncoderError(
-            f"the directions hold none of rank {parameter.shape[0]} for {layer}",
-            remedy="make them again with a higher --rank, or lower model.lora.rank",
-        )
+    shape = cast(torch.Tensor, model.get_submodule(layer).weight).shape
+    _, rows = sides_of(directions, layer, parameter.shape[0], shape)
     with torch.no_grad():
-        parameter.copy_(rows[: parameter.shape[0]])
+        parameter.copy_(rows)
 
 
 def _adapted(model: nn.Module, lora: Lora, seed: int, directions: Directions) -> nn.Module:
@@ -220,7 +220,7 @@ def _add_lora(
     adapted: nn.Module = get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():
         if "lora_A" in name:
-            _start_a(parameter, name, seed, directions)
+            _start_a(adapted, name, seed, directions)
             parameter.requires_grad_(not lora.freeze_a)
     return adapted
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from common.errors import EncoderError
-from common.model.directions import Directions, left_name
+from common.model.directions import Directions, sides_of
 
 
 class CoreAdapter(nn.Module):
@@ -66,7 +65,7 @@ def add_cores(
     """
     for name in targets:
         base = cast(nn.Linear, model.get_submodule(name))
-        left, right = _both_sides(name, base, rank, directions)
+        left, right = sides_of(directions, name, rank, base.weight.shape)
         _replace(model, name, CoreAdapter(base, left, right, scale))
 
 
@@ -76,26 +75,6 @@ def fold_cores(model: nn.Module) -> nn.Module:
     for name, adapter in adapters:
         _replace(model, name, adapter.folded())
     return model
-
-
-def _both_sides(
-    name: str, base: nn.Linear, rank: int, directions: Directions
-) -> tuple[torch.Tensor, torch.Tensor]:
-    found = next((key for key in directions if name.endswith(key)), None)
-    left = directions.get(left_name(found)) if found else None
-    right = directions[found] if found else None
-    outputs, inputs = base.weight.shape
-    if (
-        left is None
-        or right is None
-        or min(left.shape[1], right.shape[0]) < rank
-        or (left.shape[0], right.shape[1]) != (outputs, inputs)
-    ):
-        raise EncoderError(
-            f"the directions hold none of rank {rank} on both sides for {name}",
-            remedy="make them again with a higher --rank, or lower model.lora.rank",
-        )
-    return left[:, :rank].clone(), right[:rank].clone()
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -57,6 +57,35 @@ def principal_directions(trained: Path, base: Path, rank: int) -> Directions:
     return directions
 
 
+def sides_of(
+    directions: Directions, layer: str, rank: int, shape: torch.Size
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leading output and input directions of a layer: `[outputs, rank]`, `[rank, inputs]`.
+
+    Args:
+        layer: its full name in the model.
+        shape: of its weight.
+
+    Raises:
+        EncoderError: none for this layer, or not of that rank and shape.
+    """
+    key = next((k for k in directions if layer.endswith(k)), None)
+    left, right = (None, None) if key is None else (directions.get(left_name(key)), directions[key])
+    if left is None or right is None:
+        raise EncoderError(
+            f"the directions hold none for {layer}",
+            remedy="make them again from this encoder: `fedner encoder directions`",
+        )
+    found = (left.shape[0], right.shape[1])
+    if found != tuple(shape) or min(left.shape[1], right.shape[0]) < rank:
+        raise EncoderError(
+            f"the directions hold none of rank {rank} for {layer} {tuple(shape)}: they are of rank "
+            f"{min(left.shape[1], right.shape[0])} for {found}",
+            remedy="make them again with a higher --rank, or lower model.lora.rank",
+        )
+    return left[:, :rank].clone(), right[:rank].clone()
+
+
 def load_directions(folder: Path) -> Directions:
     """Read the directions that lie with an encoder.
 
@@ -66,7 +95,7 @@ def load_directions(folder: Path) -> Directions:
     path = folder / DIRECTIONS
     if not path.is_file():
         raise EncoderError(
-            "the study wants LoRA's A from the encoder's directions, and there are none",
+            "the study's adapters want the encoder's directions, and there are none",
             place=str(path),
             remedy="`fedner encoder directions`, or leave out `model.lora.directions_sha256`",
         )
