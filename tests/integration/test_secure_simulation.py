@@ -82,6 +82,19 @@ def test_the_model_is_the_sum_of_all_rounds_integer_sums(make, tmp_path):
     assert all(s["survivors"] == list(NAMES) and not s["dropped"] for s in sums)
 
 
+def test_the_mean_is_weighted_by_public_weights_of_those_who_stayed(make, tmp_path):
+    weights = dict(zip(NAMES, (4, 1, 2, 1), strict=True))
+    said = ", ".join(f"{name}: {weight}" for name, weight in weights.items())
+    bench = make(aggregation=f"{{weights: {{{said}}}}}", federation=NO_EVALUATION)
+    run = Run(bench, tmp_path, gone_at("mask", way="lost")).carry_out()
+    stayed = others(GONE)
+    summed = sum(weights[name] * run.updates[name, 1].astype(np.float64) for name in stayed)
+    mean = summed / sum(weights[name] for name in stayed)
+    found, step = run.run.load_delta()[0], grid_of(run.study).step
+    assert np.abs(mean).max() > 20 * step
+    assert np.abs(found - mean).max() < len(stayed) * step * 4 / 7
+
+
 # --- who vanishes
 
 
