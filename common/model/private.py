@@ -159,7 +159,12 @@ def _add(
         return
     numbers = [i for i, unit in enumerate(units) for _ in data.units.rows[unit]]
     with clipper.rows(numbers):
-        clipper.add(losses(rows))
+        finite = clipper.add(losses(rows)).isfinite().tolist()
+    if not all(finite):
+        # a model made to overflow on some text must not be able to tell whether it is here
+        left = [unit for unit, good in zip(units, finite, strict=True) if good]
+        if left:
+            _add(clipper, data, left, losses, budget)
 
 
 _Losses = partial[torch.Tensor]

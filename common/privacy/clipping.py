@@ -12,6 +12,7 @@ Guarantees:
       added before the factor is taken (see `common.privacy.layers`).
     * Complete: a trained weight that is shared, or lies in a layer of another kind, is refused.
     * Independent: no unit's factor depends on another unit.
+    * Finite: a unit whose gradient is not finite adds nothing to `total`.
 """
 
 import math
@@ -106,7 +107,8 @@ class UnitClipper:
 
         Returns:
             Each unit's gradient norm before clipping, margin included: float32 `[units]`.
-            As private as the data.
+            As private as the data. If one is not finite, nothing is added: the caller takes those
+            units out and adds the others again, so that what leaves is a number all the same.
         """
         with self._no_autocast():
             return self._add(losses)
@@ -114,6 +116,8 @@ class UnitClipper:
     def _add(self, losses: torch.Tensor) -> torch.Tensor:
         self._backward(losses)
         norms = self._scratch.norms()
+        if not norms.isfinite().all():
+            return norms
         factors = (self._clip * (1 - _FLOAT32_MARGIN) / norms).clamp(max=1.0)
         self._accumulate(factors, self._views)
         return norms
@@ -126,7 +130,8 @@ class UnitClipper:
             rows: the number of rows of each part.
 
         Returns:
-            The unit's gradient norm before clipping. As private as the data.
+            The unit's gradient norm before clipping. As private as the data. If it is not finite,
+            nothing is added.
         """
         buffer = torch.zeros_like(self.total)
         views = _views(buffer, self._trained)
@@ -138,8 +143,8 @@ class UnitClipper:
                     self._backward(losses)
                     self._accumulate(torch.ones(1, device=buffer.device), views)
         norm = float(torch.linalg.vector_norm(buffer, dtype=torch.float64))
-        factor = min(1.0, self._clip * (1 - _FLOAT32_MARGIN) / norm) if norm > 0 else 1.0
-        self.total.add_(buffer, alpha=factor)
+        if 0 < norm < math.inf:
+            self.total.add_(buffer, alpha=min(1.0, self._clip * (1 - _FLOAT32_MARGIN) / norm))
         return norm
 
     def _no_autocast(self) -> AbstractContextManager[None]:

@@ -338,9 +338,44 @@ def test_a_linear_schedule_follows_the_studys_progress_and_a_constant_one_does_n
     assert lengths["linear", True] < 0.2 * lengths["linear", False]
 
 
-def test_a_model_with_a_gradient_that_is_not_finite_is_refused_not_sent(model, data, study) -> None:
+def poisoned(model, row):
+    """A hook that makes the forward pass overflow on one window's tokens, and on no others."""
+    mark = torch.tensor(examples_of(LENGTHS).windows[row].input_ids)
+
+    def spoil(_module, inputs, output):
+        tokens = inputs[0][:, : len(mark)]
+        same = (tokens == mark[: tokens.shape[1]]).all(1)
+        return torch.where(same[:, None, None], torch.full_like(output, float("inf")), output)
+
+    return model.base_model.embeddings.word_embeddings.register_forward_hook(spoil)
+
+
+@pytest.mark.parametrize(("unit", "budget"), [(0, 64), (0, 200), (1, 200), (1, 32)])
+def test_a_unit_whose_gradient_is_not_finite_adds_nothing_and_the_others_all(
+    model, data, study, unit, budget
+) -> None:
+    """In a batch with others, and as one that is larger than a batch."""
+    recipe = recipe_of(study, physical_tokens=budget)
+    gone = set(PATIENTS[unit])
+    examples = Examples(
+        windows=tuple(
+            replace(w, words=(), positions=()) if i in gone else w
+            for i, w in enumerate(data.examples.windows)
+        ),
+        labels=tuple(() if i in gone else t for i, t in enumerate(data.examples.labels)),
+    )
+    expected = noised(model, replace(data, examples=examples), recipe)
+    hook = poisoned(model, PATIENTS[unit][-1])
+    found = noised(model, data, recipe)
+    hook.remove()
+    assert expected.any()
+    assert not torch.allclose(noised(model, data, recipe), expected, rtol=1e-2, atol=1e-4)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_is_not_finite_for_anyone_gives_noise_and_no_error(model, data, study) -> None:
     with torch.no_grad():
         model.classifier.weight.fill_(float("nan"))
-    with pytest.raises(DataError, match="not finite"):
-        noised(model, data, recipe_of(study, noise_multiplier=1.0))
-    assert all(p.grad is None for p in model.parameters())
+    found = noised(model, data, recipe_of(study, noise_multiplier=1.0))
+    assert found.isfinite().all()
+    assert found.any()
