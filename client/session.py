@@ -20,6 +20,7 @@ from common.errors import BudgetError, PolicyError, ProtocolError
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel
 from common.policy import decide
+from common.privacy.plan import evaluation_due
 from common.secagg.errors import OutOfOrderError, SecaggError
 from common.secagg.vectors import Vector as Levels
 from common.sums import counts_to_sum
@@ -165,7 +166,7 @@ class Session:
         purpose = "evaluate" if request.kind == "evaluate" else "train"
         task = sums.instructed(request.sums, purpose, request.round, request.body)
         self._hear(request)
-        return task.reply or sums.masked(task.session, self._levels(request))
+        return task.reply or sums.masked(task, self._levels(request))
 
     def _levels(self, request: Request) -> Levels:
         """The vector that goes under the masks."""
@@ -193,6 +194,9 @@ class Session:
             request.kind == "hello"
         ):
             log.warning("refused: a %s request for round %d", request.kind, request.round)
+            return Refusal.STALE
+        if request.kind == "evaluate" and not evaluation_due(self._study, request.round):
+            log.warning("refused: no evaluation is due after round %d", request.round)
             return Refusal.STALE
         if len(request.body) not in {0, 4 * self._model.layout.size}:
             log.warning("refused: a model of %d bytes", len(request.body))

@@ -4,7 +4,9 @@ Guarantees, beside those of `common.secagg.institution`:
     * What must be on disk is there before a reply is given to the caller.
     * Nothing is asked of the data for an instruction that the coordinator's identity did not sign
       for this session and for the very model that lies beside it.
-    * A vector that bears no noise of its own enters one session only, whatever is restarted.
+    * A vector that bears no noise of its own enters one session only, whatever is restarted, and
+      of one model only one such vector of a purpose is ever sent.
+    * No session is begun that the study has not: beyond its rounds, or of counts that are not due.
     * At most `ALIVE` sessions are kept; what is left of an older one is forgotten.
     * Secrets are never written to disk.
 """
@@ -16,6 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from common.config.canonical import study_hash
 from common.config.site import Policy
@@ -36,7 +40,7 @@ from common.secagg.messages import Instruction, Invitation, Message
 from common.secagg.session import Party, Purpose, Session
 from common.secagg.states import Step
 from common.secagg.vectors import Vector
-from common.sums import contexts_of
+from common.sums import Sum, contexts_of, sums_of
 
 log = logging.getLogger("fedner.worker")
 
@@ -47,9 +51,15 @@ MAX_THREADS: Final = 4
 
 
 class SpentError(SecaggError):
-    """A vector without noise of its own is wanted for a second session."""
+    """A vector without noise of its own is wanted for a second session, or of a used model."""
 
     rule = "spent"
+
+
+class UnplannedError(SecaggError):
+    """A session that the study has not."""
+
+    rule = "unplanned"
 
 
 class WrongModelError(SecaggError):
@@ -64,10 +74,12 @@ class Task:
 
     Attributes:
         session: in which the vector is due.
+        model: `name_of` the model.
         reply: the masked vector, if it was sent before; else empty.
     """
 
     session: Session
+    model: str
     reply: bytes = field(default=b"", repr=False)
 
 
@@ -77,6 +89,7 @@ class Sums:
     Args:
         parties: this institution, by purpose.
         freshness: of this study.
+        planned: the study's sums; no other is begun.
         noised: purposes whose vectors bear noise of their own and are kept, so that a retry sends
             the same one.
         random: secret uniform bytes.
@@ -87,11 +100,13 @@ class Sums:
         self,
         parties: Mapping[Purpose, Party],
         freshness: Freshness,
+        planned: frozenset[Sum],
         noised: frozenset[Purpose],
         random: Callable[[int], bytes] = os.urandom,
         threads: int = 1,
     ):
-        self._parties, self._freshness, self._noised = parties, freshness, noised
+        self._parties, self._freshness = parties, freshness
+        self._planned, self._noised = planned, noised
         self._random, self._threads = random, threads
         self._machines: dict[Session, Machine] = {}
 
@@ -128,7 +143,7 @@ class Sums:
 
         Raises:
             SecaggError: it is not the coordinator's, not for this work, model or session, or its
-                vector was given to another session already.
+                vector, or another one of this model, was given to another session already.
         """
         message, asked = _one(data)
         session = asked.session
@@ -136,20 +151,23 @@ class Sums:
             raise WrongSessionError("an instruction for other work", peer="coordinator")
         if asked.model != hashlib.sha256(model).digest():
             raise WrongModelError("another model than the one signed for", peer="coordinator")
-        self._require_unspent(session)
+        name = name_of(model)
+        self._require_unspent(session, name)
         step = self._received(self._known(session), message)
-        return Task(session=session, reply=join([step.reply]) if step.reply else b"")
+        return Task(session=session, model=name, reply=join([step.reply]) if step.reply else b"")
 
-    def masked(self, session: Session, vector: Vector) -> bytes:
+    def masked(self, task: Task, vector: Vector) -> bytes:
         """The reply to an instruction: the vector, which is overwritten, under its masks.
 
         Raises:
-            SecaggError: no instruction waits for one.
+            SecaggError: no instruction waits for one, or it was sent in the meantime.
             FederationError: the disk does not take what must be remembered.
         """
-        self._require_unspent(session)
+        session = task.session
+        self._require_unspent(session, task.model)
         step = self._known(session).submit(vector, self._threads)
-        return join([self._noted(step).reply])
+        remembered = "" if session.purpose in self._noised else task.model
+        return join([self._noted(step, remembered).reply])
 
     def _answer(self, message: bytes) -> bytes:
         asked = decode(message)
@@ -160,6 +178,10 @@ class Sums:
         return self._received(self._known(asked.session), message).reply
 
     def _begin(self, session: Session, message: bytes) -> bytes:
+        if (session.purpose, session.round) not in self._planned:
+            raise UnplannedError(
+                f"{session.purpose} {session.round} is no sum of this study", peer="coordinator"
+            )
         self._require_unspent(session)
         party = self._parties[session.purpose]
         machine = Machine(
@@ -174,11 +196,11 @@ class Sums:
     def _received(self, machine: Machine, message: bytes) -> Step:
         return self._noted(machine.receive(message))
 
-    def _noted(self, step: Step) -> Step:
+    def _noted(self, step: Step, model: str = "") -> Step:
         if step.aborted is not None:
             raise step.aborted
         if step.durable is not None:
-            self._freshness.note(step.durable)
+            self._freshness.note(step.durable, model)
         return step
 
     def _known(self, session: Session) -> Machine:
@@ -191,7 +213,7 @@ class Sums:
             )
         return machine
 
-    def _require_unspent(self, session: Session) -> None:
+    def _require_unspent(self, session: Session, model: str = "") -> None:
         sent = self._freshness.masked(session.purpose)
         if session.purpose in self._noised or sent is None or sent == session.order:
             return
@@ -200,6 +222,13 @@ class Sums:
                 f"the {session.purpose} vector of round {sent[0]} went into attempt {sent[1]} and "
                 "bears no noise of its own: in a second sum, over other institutions, the "
                 "difference of the two would show it",
+                peer="coordinator",
+            )
+        if self._freshness.was_used(session.purpose, model):
+            raise SpentError(
+                f"{session.purpose} {session.round} has a model that went into an earlier sum, and "
+                "bears no noise of its own: over other institutions, the difference of the two "
+                "would show one",
                 peer="coordinator",
             )
 
@@ -224,7 +253,20 @@ def open_sums(
     }
     threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
     freshness = Freshness(folder, study_hash(study))
-    return Sums(parties, freshness, _noised(study), threads=threads)
+    planned = frozenset(sums_of(study))
+    return Sums(parties, freshness, planned, _noised(study), threads=threads)
+
+
+def name_of(model: bytes) -> str:
+    """SHA-256 of a model's values: no body is all zeros, and -0.0 is 0.0.
+
+    Raises:
+        MalformedError: not whole values of float32.
+    """
+    if len(model) % 4:
+        raise MalformedError(f"a model of {len(model)} bytes", peer="coordinator")
+    values = np.frombuffer(model, "<f4") + np.float32(0)
+    return hashlib.sha256(values.data if values.any() else b"").hexdigest()
 
 
 def _noised(study: Study) -> frozenset[Purpose]:

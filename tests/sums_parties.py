@@ -5,6 +5,7 @@
 """
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,15 @@ from server.sums import Answers, SecureSums
 from tests.unit.test_secagg_config import secure
 
 LENGTH = 7
-BODY = b"a model"
+ROUNDS = 9
+
+
+def body_of(round_):
+    """A model, another one in each round."""
+    return np.array([round_, 0.5], np.float32).tobytes()
+
+
+BODY = body_of(1)
 STAGES = ("advertise", "share", "mask", "sign", "open")
 _STAGE_OF_KIND = dict(zip((1, 3, 5, 7, 9), STAGES, strict=True))
 
@@ -37,8 +46,11 @@ class Federation:
         recorded: events.
     """
 
-    def __init__(self, folder, n=5, section="{}", quorum=None, noised=False):
-        self.study = secure(section, n=n)
+    def __init__(self, folder, n=5, section="{}", quorum=None, noised=False, evaluate_every=1):
+        study = secure(section, n=n)
+        study = replace(study, training=replace(study.training, rounds=ROUNDS))
+        often = replace(study.federation, evaluate_every=evaluate_every)
+        self.study = replace(study, federation=often)
         self.names = self.study.federation.institutions
         self.cast, self.folder = Cast.of(self.study), folder
         self.noised = noised
@@ -114,12 +126,13 @@ class Federation:
             if kind == "sum":
                 return site.answer(bundle)
             task = site.instructed(bundle, kind, round_, body)
-            return task.reply or site.masked(task.session, self.vector(name, round_))
+            return task.reply or site.masked(task, self.vector(name, round_))
         except FednerError as error:
             self.refused.append((name, error))
             return None
 
-    def sum(self, purpose, round_, following=None, body=BODY):
+    def sum(self, purpose, round_, following=None, body=None):
+        body = body_of(round_) if body is None else body
         return self.coordinator.sum(purpose, round_, body, following)
 
     def digest(self):

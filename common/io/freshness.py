@@ -3,13 +3,15 @@
 Ephemeral secrets live in memory only, so a restart ends every session. What must outlive it is that
 no session is begun twice, and that a vector which bears no noise enters one session only.
 
-    STUDY.json    {purpose: [{round, attempt, stages: {stage: SHA-256 of the reply}}, ...]}
+    STUDY.json    {purpose: [{round, attempt, stages: {stage: SHA-256 of the reply}}, ...],
+                   "models": {purpose: [SHA-256 of a model whose vector was sent, ...]}}
 
 Guarantees:
     - When `note` returns, what it was told is on disk; after a crash during it, all or nothing.
     - Of one purpose no session is begun twice, and (round, attempt) never goes down, but that round
       r may still be tried again when the keys of round r + 1 were fetched ahead: of each of these
       two the attempt never goes down, and an earlier round is never begun again.
+    - Every model that was named with a masked vector is remembered, of each purpose apart.
     - A file that can't be read or is malformed is refused, never begun anew.
 
 Whoever puts an old copy of the file back undoes this: keep the folder out of restores.
@@ -32,6 +34,8 @@ from common.secagg.transitions import Stage
 KEPT: Final = 2
 """Rounds of one purpose that are alive at once: this one, and the next one, for its keys."""
 _STAGES: Final = frozenset(Stage)
+_MODELS: Final = "models"
+_SHA256: Final = "[0-9a-f]{64}"
 
 Order = tuple[int, int]
 
@@ -50,6 +54,10 @@ class Begun:
         return self.round, self.attempt
 
 
+Sessions = Mapping[Purpose, tuple[Begun, ...]]
+Models = Mapping[Purpose, tuple[str, ...]]
+
+
 class Freshness:
     """The file of one study at one site. One process at a time uses it.
 
@@ -66,7 +74,7 @@ class Freshness:
         try:
             disk.make_folder(folder)
             disk.fsync_folder(folder.parent)
-            self._begun = _parsed(disk.read(self._path))
+            self._begun, self._models = _parsed(disk.read(self._path))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._broken(f"can't be read: {type(error).__name__}") from None
 
@@ -82,8 +90,15 @@ class Freshness:
         found = [b.order for b in self._begun.get(purpose, ()) if Stage.MASKED in b.stages]
         return max(found, default=None)
 
-    def note(self, durable: Durable) -> None:
+    def was_used(self, purpose: Purpose, model: str) -> bool:
+        """Whether a vector of this model was ever sent under masks."""
+        return model in self._models.get(purpose, ())
+
+    def note(self, durable: Durable, model: str = "") -> None:
         """Put on disk what is about to be said; the same again changes nothing.
+
+        Args:
+            model: SHA-256, in hexadecimal, of the model whose vector is sent, to be remembered.
 
         Raises:
             FederationError: it goes back behind what was noted, or is a second, different reply, or
@@ -104,15 +119,17 @@ class Freshness:
             raise self._broken(f"a second reply at stage {durable.stage} of {session.order}")
         stages = {**begun.stages, durable.stage.value: durable.reply_sha256}
         changed = Begun(round=begun.round, attempt=begun.attempt, stages=stages)
-        self._replace(session.purpose, _with(known, changed))
+        self._replace(session.purpose, _with(known, changed), model)
 
-    def _replace(self, purpose: Purpose, begun: tuple[Begun, ...]) -> None:
-        following = {**self._begun, purpose: begun}
+    def _replace(self, purpose: Purpose, begun: tuple[Begun, ...], model: str) -> None:
+        following, models = {**self._begun, purpose: begun}, self._models
+        if model:
+            models = {**models, purpose: (*models.get(purpose, ()), model)}
         try:
-            replace_file(self._disk, self._path, _text(following))
+            replace_file(self._disk, self._path, _text(following, models))
         except OSError as error:
             raise self._broken(error.strerror or type(error).__name__) from None
-        self._begun = following
+        self._begun, self._models = following, models
 
     def _broken(self, message: str) -> FederationError:
         return FederationError(
@@ -133,24 +150,28 @@ def _with(known: tuple[Begun, ...], changed: Begun) -> tuple[Begun, ...]:
     return tuple(sorted({b.order: b for b in (*masked, *kept)}.values(), key=lambda b: b.order))
 
 
-def _text(begun: Mapping[Purpose, tuple[Begun, ...]]) -> bytes:
-    content = {
+def _text(begun: Sessions, models: Models) -> bytes:
+    content: dict[str, Any] = {
         purpose: [{"round": b.round, "attempt": b.attempt, "stages": dict(b.stages)} for b in some]
         for purpose, some in begun.items()
     }
+    content[_MODELS] = {purpose: list(some) for purpose, some in models.items()}
     return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _parsed(data: bytes | None) -> dict[Purpose, tuple[Begun, ...]]:
+def _parsed(data: bytes | None) -> tuple[Sessions, Models]:
     if data is None:
-        return {}
+        return {}, {}
     content = json.loads(data)
-    if not isinstance(content, dict) or not set(content) <= set(PURPOSES):
+    models = {purpose: tuple(some) for purpose, some in content.pop(_MODELS, {}).items()}
+    if not {*content, *models} <= set(PURPOSES):
         raise ValueError("unknown purpose")
     found = {purpose: tuple(_begun(entry) for entry in content[purpose]) for purpose in content}
     if any(a.order >= b.order for some in found.values() for a, b in pairwise(some)):
         raise ValueError("sessions out of order")
-    return found
+    if not all(re.fullmatch(_SHA256, model) for some in models.values() for model in some):
+        raise ValueError("not a hash")
+    return found, models
 
 
 def _begun(entry: Mapping[str, Any]) -> Begun:
@@ -160,6 +181,6 @@ def _begun(entry: Mapping[str, Any]) -> Begun:
         raise ValueError("not a session")
     if not begun.stages.keys() <= _STAGES:
         raise ValueError("unknown stage")
-    if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in begun.stages.values()):
+    if not all(re.fullmatch(_SHA256, digest) for digest in begun.stages.values()):
         raise ValueError("not a hash")
     return begun

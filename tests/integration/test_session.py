@@ -203,13 +203,13 @@ def untouchable(study, party, model, monkeypatch):
     for name in ("fit", "evaluate", "set_delta", "delta"):
         monkeypatch.setattr(NerModel, name, fail)
 
-    def make(policy=OPEN, name=NAME):
+    def make(policy=OPEN, name=NAME, study_=study):
         class Guarded:
             def __getattr__(self, _):
                 raise AssertionError("data was touched")
 
         kept = {"train": Guarded(), "test": Guarded()}
-        return Session(study, replace(party, policy=policy, name=name, **kept), model)
+        return Session(study_, replace(party, policy=policy, name=name, **kept), model)
 
     return make
 
@@ -255,6 +255,13 @@ def test_an_institution_off_the_roster_takes_no_part(untouchable, request_bytes)
 )
 def test_a_round_outside_the_study_is_refused(untouchable, request_bytes, kind, round_):
     assert _refused(untouchable().handle(request_bytes(kind, round_)), Refusal.STALE)
+
+
+def test_an_evaluation_that_is_not_due_touches_no_data(untouchable, study):
+    rarely = replace(study, federation=replace(study.federation, evaluate_every=9))
+    session = untouchable(study_=rarely)
+    asked = Request(kind="evaluate", study=study_hash(rarely), round=1)
+    assert _refused(session.handle(encode(asked)), Refusal.STALE)
 
 
 @pytest.mark.parametrize("change", [-4, -1, 1, 4, 4096])

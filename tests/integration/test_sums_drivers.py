@@ -1,21 +1,23 @@
 """Drivers of the secure sums at both ends: drop-outs, restarts, replays, retries, keys ahead."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from client.sums import SpentError, WrongModelError
+from client.sums import SpentError, UnplannedError, WrongModelError, name_of
 from common.errors import FederationError
 from common.io.freshness import Freshness
 from common.secagg.errors import (
+    MalformedError,
     OutOfOrderError,
     StaleError,
     UnsignedError,
     WrongSessionError,
 )
 from common.secagg.messages import Kind
-from tests.sums_parties import BODY, STAGES, Federation
+from tests.sums_parties import BODY, ROUNDS, STAGES, Federation, body_of
 
 
 @pytest.fixture
@@ -222,6 +224,112 @@ def test_a_noised_vector_goes_under_fresh_keys_in_a_second_attempt(tmp_path):
     assert exact(federation, total, federation.names)
 
 
+def counts_again(federation, restart, body=BODY, first=BODY):
+    """One model's counts asked in a second round, over other institutions."""
+    federation.sum("evaluate", 1, body=first)
+    if restart:
+        for name in federation.names:
+            federation.restart(name)
+    federation.away.add(federation.names[0])
+    federation.sum("evaluate", 2, body=body)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_one_models_counts_are_not_given_in_a_second_round(five, restart):
+    with pytest.raises(FederationError):
+        counts_again(five, restart)
+    spent = errors(five, SpentError)
+    assert {name for name, _ in spent} == set(five.names[1:])
+    assert "a model that went into an earlier sum" in spent[0][1].message
+    assert not [t for t in five.trips if t[1] == 2 and t[2] in ("sign", "open")]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_one_models_update_is_not_given_in_a_second_round(five, restart):
+    five.sum("train", 1)
+    if restart:
+        for name in five.names:
+            five.restart(name)
+    with pytest.raises(FederationError):
+        five.sum("train", 2, body=BODY)
+    assert errors(five, SpentError)
+
+
+def test_one_model_is_trained_and_evaluated_and_noised_counts_are_given_again(tmp_path):
+    (tmp_path / "exact").mkdir()
+    federation = Federation(tmp_path / "exact")
+    federation.sum("train", 1)
+    federation.sum("evaluate", 1, body=BODY)
+    assert federation.refused == []
+    (tmp_path / "noised").mkdir()
+    counts_again(Federation(tmp_path / "noised", noised=True), restart=True)
+
+
+def test_a_model_that_was_refused_before_its_vector_left_may_be_asked_for_again(five):
+    five.deaf = {("evaluate", 1, "mask", name) for name in five.names}
+    with pytest.raises(FederationError):
+        five.sum("evaluate", 1, body=BODY)
+    five.deaf = set()
+    five.sum("evaluate", 2, body=BODY)
+
+
+def test_two_sessions_of_one_model_at_once_give_one_vector(five):
+    """Both instructions are accepted before either vector is sent."""
+    tasks, name = [], five.names[0]
+
+    def answer(self, _kind, round_, body, bundle):
+        tasks.append(self.sites[name].instructed(bundle, "evaluate", round_, body))
+
+    truly = five.answer
+    five.answer = lambda to, kind, *more: (
+        answer(five, kind, *more) if (to, kind) == (name, "evaluate") else truly(to, kind, *more)
+    )
+    five.sum("evaluate", 1, body=BODY)
+    five.sum("evaluate", 2, body=body_of(2))
+    five.answer = truly
+    second = replace(tasks[1], model=tasks[0].model)
+    five.sites[name].masked(second, five.vector(name, 2))
+    with pytest.raises(SpentError):
+        five.sites[name].masked(tasks[0], five.vector(name, 1))
+
+
+def test_a_model_is_known_by_its_values():
+    zeros = np.zeros(3, np.float32)
+    assert name_of(b"") == name_of(zeros.tobytes()) == name_of((-zeros).tobytes())
+    one = np.array([1, 0], np.float32)
+    assert name_of(one.tobytes()) == name_of(np.array([1, -0.0], np.float32).tobytes())
+    names = {name_of(np.array(some, np.float32).tobytes()) for some in ([1], [-1], [2], [1, 0])}
+    assert len(names) == 4
+    assert name_of(b"") not in names
+    with pytest.raises(MalformedError):
+        name_of(b"five.")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "round_"),
+    [("train", ROUNDS + 1), ("evaluate", ROUNDS + 1), ("evaluate", 3), ("train", 2**20)],
+)
+def test_a_session_that_the_study_has_not_is_refused_and_leaves_no_trace(tmp_path, purpose, round_):
+    federation = Federation(tmp_path, evaluate_every=2)
+    federation.sum("train", 1)
+    before = files_of(federation)
+    with pytest.raises(FederationError):
+        federation.sum(purpose, round_)
+    assert len(errors(federation, UnplannedError)) == len(federation.refused) > 0
+    assert files_of(federation) == before
+
+
+def test_the_evaluations_that_the_study_has_are_given(tmp_path):
+    federation = Federation(tmp_path, evaluate_every=2)
+    for round_ in (2, 4, ROUNDS):
+        federation.sum("evaluate", round_)
+    assert federation.refused == []
+
+
+def files_of(federation):
+    return {path: path.read_bytes() for path in federation.folder.rglob("*.json")}
+
+
 # --- what an institution checks before it does any work
 
 
@@ -276,9 +384,10 @@ def _pending(monkeypatch):
 
 def test_files_hold_stages_and_hashes_and_no_secret(five):
     five.sum("train", 1, ("evaluate", 1))
-    (path,) = (five.folder / five.names[0] / "sums").iterdir()
+    (path,) = (five.folder / five.names[0] / "sums").glob("*.json")
     content = json.loads(path.read_text())
     assert content["train"][0]["round"] == 1
+    assert content["models"] == {"train": [name_of(BODY)]}
     assert set(content["train"][0]["stages"]) == {
         "advertised", "shared", "masked", "signed", "opened",
     }  # fmt: skip

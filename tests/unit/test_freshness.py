@@ -130,6 +130,18 @@ def test_the_newest_vector_sent_is_remembered_over_any_number_of_sessions():
     assert freshness(disk).masked("train") == (8, 1)
 
 
+def test_every_model_is_remembered_of_its_purpose_after_any_number_of_rounds():
+    disk = fresh_disk()
+    file = freshness(disk)
+    names = [hashlib.sha256(bytes([n])).hexdigest() for n in range(40)]
+    for round_, name in enumerate(names, 1):
+        file.note(said(round_, "masked"), name)
+    again = freshness(disk)
+    assert all(again.was_used("train", name) for name in names)
+    assert not any(again.was_used("evaluate", name) for name in names)
+    assert not again.was_used("train", "ab" * 32)
+
+
 def test_the_file_stays_small():
     disk = fresh_disk()
     file = freshness(disk)
@@ -182,9 +194,15 @@ def test_after_any_crash_no_session_begins_twice_and_no_vector_goes_unremembered
     disk.watch = watch
     file = freshness(disk)
     for durable in course():
-        file.note(durable)
+        file.note(durable, model_of(durable))
         told.append(durable)
         watch()
+
+
+def model_of(durable):
+    """One for each vector that is sent."""
+    masked = durable.stage is Stage.MASKED
+    return durable.reply_sha256 if masked else ""
 
 
 def check(files, told):
@@ -195,6 +213,7 @@ def check(files, told):
         assert order <= newest
         if durable.stage is Stage.MASKED:
             assert again.masked(purpose) >= order
+            assert again.was_used(purpose, model_of(durable))
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "rename", "fsync_folder"])
@@ -251,6 +270,11 @@ GOOD = {"round": 1, "attempt": 1, "stages": {"masked": "ab" * 32}}
         json.dumps({"train": [GOOD | {"stages": {"masked": 7}}]}).encode(),
         json.dumps({"train": [GOOD | {"stages": {"masked": "AB" * 32}}]}).encode(),
         json.dumps({"train": [GOOD | {"round": 2}, GOOD]}).encode(),
+        json.dumps({"models": 7}).encode(),
+        json.dumps({"models": {"other": []}}).encode(),
+        json.dumps({"models": {"train": 7}}).encode(),
+        json.dumps({"models": {"train": [7]}}).encode(),
+        json.dumps({"models": {"train": ["AB" * 32]}}).encode(),
     ],
 )
 def test_a_damaged_file_is_refused_and_never_begun_anew(damage):
