@@ -44,6 +44,7 @@ COMMITMENT: Final = b"fedner secagg commitment v1\n"
 KEY_SHARE: Final = b"fedner secagg key share v1\n"
 SEED_SHARE: Final = b"fedner secagg seed share v1\n"
 _NONCE: Final = bytes(12)
+_FIELD: Final = 2**255 - 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
@@ -90,9 +91,14 @@ def public_key(private_key: bytes) -> bytes:
 def require_strong(public: bytes, peer: str) -> None:
     """Refuse a public key of small order, with which everybody's shared secret is zero.
 
+    And one that is not written in the one canonical way, below 2^255 - 19: X25519 takes all
+    (RFC 7748, section 5), so that one key in two spellings would pass for two keys.
+
     Raises:
         WeakKeyError: it is one (RFC 7748, section 6.1).
     """
+    if int.from_bytes(public, "little") >= _FIELD:
+        raise WeakKeyError("a public key that is not written canonically", peer=peer)
     probe = X25519PrivateKey.from_private_bytes(b"\x55" * 32)
     try:
         probe.exchange(X25519PublicKey.from_public_bytes(public))

@@ -307,6 +307,15 @@ def test_key_of_small_order_is_refused(field, point):
         machine.receive(1, encode(forged(advert, 1, **{field: point})))
 
 
+@pytest.mark.parametrize("field", ["box_key", "mask_key"])
+def test_a_reused_key_in_another_spelling_is_refused(field):
+    adverts = told(reach("share")).adverts
+    top_bit = bytearray(getattr(adverts[2], field))
+    top_bit[31] |= 0x80
+    federation, message = share_with(1, forged(adverts[1], 1, **{field: bytes(top_bit)}))
+    assert refused(federation, message, errors.WeakKeyError).peer == "site-001"
+
+
 def test_padded_roster_is_refused():
     federation = reach("share")
     message = told(federation)

@@ -114,6 +114,14 @@ def test_public_key_of_small_order_is_refused(point):
     keys.require_strong(keys.public_key(TWO), "north")
 
 
+@pytest.mark.parametrize("point", [9 + 2**255, 9 + 2**255 - 19, 2**256 - 1, 2**255 - 1])
+def test_a_public_key_in_a_second_spelling_is_refused(point):
+    """X25519 takes both: the same secret would come from a key that looks like another."""
+    with pytest.raises(WeakKeyError, match="canonically"):
+        keys.require_strong(point.to_bytes(32, "little"), "north")
+    keys.require_strong((9).to_bytes(32, "little"), "north")
+
+
 def test_secrets_take_96_bytes_and_use_each_once():
     random = bytes_of(96, "secrets")
     secrets = keys.Secrets.of(random)
