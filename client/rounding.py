@@ -4,6 +4,8 @@ Guarantees:
     * An update is multiplied by its public weight over the largest one, so that no weight makes it
       longer than the grid was chosen for.
     * How many coordinates were clipped is told to the site, and to nobody else.
+    * Values that are not finite count as 0 and are told to the site alone: a refusal, which the
+      coordinator sees, would tell it something of private data.
     * Rounding is drawn from a fresh keystream of the operating system's randomness, or, in a study
       with an insecure seed, from that of its mechanism.
 """
@@ -48,15 +50,15 @@ class Rounding:
         self._bits, self._report, self._random = bits, report, random
 
     def round(self, round_: int, update: Vector, keys: Keys | None) -> bytes:
-        """The update as packed levels.
-
-        Raises:
-            DataError: values that are not finite.
-        """
+        """The update as packed levels."""
         weighted = np.ascontiguousarray(update * self._share, dtype=np.float32)
+        finite = np.isfinite(weighted)
+        weighted[~finite] = 0.0
         stream = keys(USE) if keys else Keystream(self._random(SEED_BYTES), f"fedner {USE} v1")
         levels = quantise(weighted, self._grid, self._bits, stream.fill)
-        figures = {"round": round_, "clipped": levels.clipped, "of": len(weighted)}
+        not_finite = len(weighted) - int(np.count_nonzero(finite))
+        figures = {"round": round_, "clipped": levels.clipped, "not finite": not_finite}
+        figures["of"] = len(weighted)
         self._report(USE, figures)
         return pack(levels.values, self._bits)
 

@@ -107,7 +107,9 @@ class Session:
         return self.max_body_bytes + MAX_HEADER_BYTES + 8 + sums
 
     def close(self) -> None:
-        """Give back what is held outside this process: the ledger's lock."""
+        """Give back what is held outside this process: locks of ledger and secure sums."""
+        if self._sums is not None:
+            self._sums.close()
         if self._guard is not None:
             self._guard.close()
 
@@ -173,7 +175,10 @@ class Session:
         if request.kind == "evaluate":
             size = Evaluation.size(self._study.task.labels)
             counts = counts_from_bytes(self._work.evaluate(request), size, noised=True)
-            return counts_to_sum(counts, len(self._study.federation.institutions))
+            levels, cut = counts_to_sum(counts, len(self._study.federation.institutions))
+            if cut:
+                log.error("round %d: %d counts are too large and were cut", request.round, cut)
+            return levels
         rounding = self._rounding
         if rounding is None:
             raise PolicyError("a study without secure aggregation rounds nothing")

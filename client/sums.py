@@ -115,6 +115,11 @@ class Sums:
         """This institution; parameters are those of updates."""
         return self._parties["train"]
 
+    def close(self) -> None:
+        """Give back the lock of what is remembered, and forget all sessions."""
+        self._machines.clear()
+        self._freshness.close()
+
     def answer(self, data: bytes) -> bytes:
         """Answer the messages of a bundle, all but instructions.
 
@@ -188,6 +193,7 @@ class Sums:
             party, self._freshness.newest(session.purpose, session.round), self._random
         )
         step = machine.receive(message)
+        self._machines = {s: m for s, m in self._machines.items() if not _replaced(s, session)}
         self._machines[session] = machine
         while len(self._machines) > ALIVE:
             del self._machines[next(iter(self._machines))]
@@ -275,6 +281,11 @@ def _noised(study: Study) -> frozenset[Purpose]:
     if privacy is None:
         return frozenset()
     return frozenset({"train"} if privacy.evaluation == "exact" else {"train", "evaluate"})
+
+
+def _replaced(old: Session, new: Session) -> bool:
+    """Whether a session is an older attempt at the same sum."""
+    return (old.purpose, old.round) == (new.purpose, new.round)
 
 
 def _one(data: bytes) -> tuple[bytes, Instruction]:

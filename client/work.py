@@ -7,6 +7,8 @@ charged and kept them.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from client.guard import Guard, Keys
 from common.config.site import Policy
 from common.config.study import Study
@@ -97,8 +99,9 @@ class Work:
         return guard.train(request.round, request.body, compute)
 
     def _update(self, before: Vector | None) -> Vector:
-        update: Vector = self._model.delta() if before is None else self._model.delta() - before
-        return update
+        with np.errstate(invalid="ignore", over="ignore"):  # a model that ran away is sent as well
+            update: Vector = self._model.delta()
+            return update if before is None else update - before
 
     def _fit(self, round_: int, stage: Stage) -> None:
         loss = self._model.fit(self._party.train, stage, progress=self._progress)

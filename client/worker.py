@@ -6,6 +6,7 @@ It alone opens data and encoder. It listens on its Unix socket and opens no netw
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -112,6 +113,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m client.worker")
     parser.add_argument("site", type=Path)
     path: Path = parser.parse_args(argv).site
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold session secrets
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.WARNING, format=_FORMAT)
     logging.getLogger("fedner").setLevel(logging.INFO)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from common.config.canonical import study_hash
 from common.config.study import Study
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError
 from common.identity.roster import Roster, require_names
 from common.metrics.evaluation import Evaluation
 from common.privacy.plan import evaluation_due
@@ -82,21 +82,15 @@ def sums_of(study: Study) -> Iterator[Sum]:
             yield "evaluate", round_
 
 
-def counts_to_sum(counts: npt.NDArray[np.int64], n_institutions: int) -> Vector:
-    """Counts, which noise may have made negative, modulo `2^32`.
+def counts_to_sum(counts: npt.NDArray[np.int64], n_institutions: int) -> tuple[Vector, int]:
+    """Counts, which noise may have made negative, modulo `2^32`, and how many were cut.
 
-    Raises:
-        DataError: so many institutions' counts of this size could wrap around.
+    A count with which the sum over so many institutions could wrap around is cut to the largest
+    one that can't: a refusal would tell the coordinator that there is one.
     """
     room = ((1 << (COUNT_BITS - 1)) - 1) // n_institutions
-    largest = max(-int(counts.min(initial=0)), int(counts.max(initial=0)))
-    if largest > room:
-        raise DataError(
-            f"a count beyond {room}: the sum over {n_institutions} institutions could wrap at "
-            f"2^{COUNT_BITS - 1}",
-            remedy="hold fewer documents out for the evaluation",
-        )
-    return counts.astype(np.int32).view(np.uint32)
+    cut = np.clip(counts, -room, room)
+    return cut.astype(np.int32).view(np.uint32), int(np.count_nonzero(cut != counts))
 
 
 def counts_of_sum(total: Vector) -> npt.NDArray[np.int64]:

@@ -85,6 +85,7 @@ class Federation:
         return made
 
     def restart(self, name):
+        self.sites[name].close()
         self.sites[name] = self.fresh(name)
 
     def vector(self, name, round_):

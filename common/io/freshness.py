@@ -12,7 +12,10 @@ Guarantees:
       r may still be tried again when the keys of round r + 1 were fetched ahead: of each of these
       two the attempt never goes down, and an earlier round is never begun again.
     - Every model that was named with a masked vector is remembered, of each purpose apart.
-    - A file that can't be read or is malformed is refused, never begun anew.
+    - A file that can't be read or is malformed is refused, never begun anew; so is one that is
+      gone: a marker beside the folder tells that there was one.
+    - One process at a time has the file, from before it reads it until `close`; after that nothing
+      can be noted, so a worker that ends late says nothing that the next one does not know.
 
 Whoever puts an old copy of the file back undoes this: keep the folder out of restores.
 """
@@ -59,24 +62,58 @@ Models = Mapping[Purpose, tuple[str, ...]]
 
 
 class Freshness:
-    """The file of one study at one site. One process at a time uses it.
+    """The file of one study at one site, and its lock, held until `close`.
 
     Args:
         folder: of the site's state; made if missing, its parent must be there.
         study: hash, in hexadecimal.
 
     Raises:
-        FederationError: the file can't be read, or is malformed.
+        FederationError: another process has it, or the file can't be read, is malformed or gone.
     """
 
     def __init__(self, folder: Path, study: str, *, disk: Disk = DISK):
         self._path, self._disk = folder / f"{study}.json", disk
+        self._marker = folder.parent / f"{folder.name}.{study}.begun"
+        self._lock: int | None = None
         try:
             disk.make_folder(folder)
             disk.fsync_folder(folder.parent)
-            self._begun, self._models = _parsed(disk.read(self._path))
+            self._lock = disk.lock(folder / f"{study}.lock")
+            self._require_locked()
+            self._begun, self._models = self._start()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            self.close()
             raise self._broken(f"can't be read: {type(error).__name__}") from None
+        except FederationError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the lock back; nothing can be noted any more. Twice is once."""
+        if self._lock is not None:
+            self._disk.close(self._lock)
+            self._lock = None
+
+    def _require_locked(self) -> None:
+        if self._lock is None:
+            raise FederationError(
+                "in use by another process, or closed",
+                place=str(self._path),
+                remedy="one worker per institution: stop the other one, or wait for it",
+            )
+
+    def _start(self) -> tuple[Sessions, Models]:
+        """What the file says; where there was none before, an empty one and then its marker."""
+        data, marked = self._disk.read(self._path), self._disk.read(self._marker) is not None
+        if data is None and marked:
+            raise self._broken("is gone")
+        if data is None:
+            replace_file(self._disk, self._path, _text({}, {}))
+        found = _parsed(data)
+        if not marked:
+            replace_file(self._disk, self._marker, b"")
+        return found
 
     def newest(self, purpose: Purpose, round_: int) -> dict[Purpose, Order]:
         """What a session of this round must be newer than: `Idle.newest` for its machine."""
@@ -102,8 +139,9 @@ class Freshness:
 
         Raises:
             FederationError: it goes back behind what was noted, or is a second, different reply, or
-                the disk does not take it. Nothing may be sent then.
+                the disk does not take it, or this was closed. Nothing may be sent then.
         """
+        self._require_locked()
         session = durable.session
         known = self._begun.get(session.purpose, ())
         begun = next((b for b in known if b.order == session.order), None)
@@ -135,8 +173,8 @@ class Freshness:
         return FederationError(
             message,
             place=str(self._path),
-            remedy="mend the disk or put the newest copy back; without it this site can't tell "
-            "what it has said, so take part in another study",
+            remedy="where the disk failed, mend it; where the file is lost or damaged, take part "
+            "in another study: no copy of it tells what this site has said since",
         )
 
 

@@ -330,6 +330,14 @@ def files_of(federation):
     return {path: path.read_bytes() for path in federation.folder.rglob("*.json")}
 
 
+def test_an_older_attempt_at_the_same_sum_is_forgotten(five):
+    five.deaf = {("train", 1, "share", name) for name in five.names[:2]}
+    with pytest.raises(FederationError):
+        five.sum("train", 1, ("train", 2))
+    for site in five.sites.values():
+        assert [(s.purpose, s.round, s.attempt) for s in site._machines] == [("train", 1, 3)]
+
+
 # --- what an institution checks before it does any work
 
 

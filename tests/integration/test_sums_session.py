@@ -180,6 +180,22 @@ def test_no_instruction_that_the_coordinator_did_not_sign_charges_the_ledger(run
     assert run.charged(name) == []
 
 
+def test_a_poisoned_update_gives_a_reply_of_the_same_kind_and_size(run, monkeypatch):
+    real, calls = type(run.model).delta, []
+
+    def delta(self):
+        calls.append(real(self))
+        return np.full_like(calls[-1], np.nan) if len(calls) == 2 else calls[-1]
+
+    monkeypatch.setattr(type(run.model), "delta", delta)
+    total = run.sums.sum("train", 1, b"")
+    assert total.survivors == NAMES
+    replies = [reply for _, reply in run.replies if reply.kind == "train"]
+    assert [reply.refusal for reply in replies] == [""] * len(NAMES)
+    assert len({len(reply.sums) for reply in replies}) == 1
+    assert len({len(encode(reply)) - len(reply.institution) for reply in replies}) == 1
+
+
 def test_the_clear_header_is_the_allow_list_in_a_secure_sum_too(run):
     run.sums.sum("evaluate", 1, b"")
     for name, reply in run.replies:

@@ -31,7 +31,12 @@ def said(round_, stage, attempt=1, purpose="train", text=""):
     )
 
 
+MARKER = FOLDER.parent / f"{FOLDER.name}.{STUDY}.begun"
+
+
 def freshness(disk):
+    """As after a restart: the process before is dead."""
+    disk.locked.clear()
     return Freshness(FOLDER, STUDY, disk=disk)
 
 
@@ -166,7 +171,8 @@ def test_what_was_noted_is_there_after_any_crash_and_nothing_else_is():
 
     disk.watch = watch
     file = freshness(disk)
-    states = [None]
+    states = [None, disk.read(FILE)]
+    images.clear()  # the first start has a test of its own
     for durable in course():
         file.note(durable)  # a crash within it may leave the state before or after
         states.append(disk.read(FILE))
@@ -176,7 +182,7 @@ def test_what_was_noted_is_there_after_any_crash_and_nothing_else_is():
     assert len(images) > 100
     for (_, count), files in images.items():
         left = files.get(FILE)
-        assert left in states[count : count + 2]
+        assert left in states[count + 1 : count + 3]
         freshness(MemoryDisk(files, folders=("/state", FOLDER)))
 
 
@@ -244,6 +250,66 @@ def test_a_folder_that_can_not_be_made_is_refused():
 
     with pytest.raises(FederationError, match="can't be read"):
         freshness(fresh_disk(fault=fault))
+
+
+# --- one process
+
+
+def test_a_worker_that_starts_while_the_old_one_masks_is_refused_and_reads_nothing():
+    disk = fresh_disk()
+    old = freshness(disk)
+    disk.fault = lambda name, _: name == "read" and pytest.fail("it was read")
+    with pytest.raises(FederationError, match="in use") as caught:
+        Freshness(FOLDER, STUDY, disk=disk)
+    assert "stop the other one" in caught.value.remedy
+    disk.fault = lambda *_: None
+    old.note(said(1, "masked"))
+    old.close()
+    old.close()
+    assert Freshness(FOLDER, STUDY, disk=disk).masked("train") == (1, 1)
+
+
+def test_an_old_worker_that_ends_late_can_note_nothing_once_the_lock_is_given_back():
+    disk = fresh_disk()
+    old = freshness(disk)
+    old.close()
+    new = Freshness(FOLDER, STUDY, disk=disk)
+    new.note(said(1, "advertised"))
+    before = disk.read(FILE)
+    with pytest.raises(FederationError, match="closed"):
+        old.note(said(1, "masked"))
+    assert disk.read(FILE) == before
+
+
+def test_a_start_that_fails_gives_the_lock_back():
+    disk = MemoryDisk({FILE: b"{"}, folders=("/state", FOLDER))
+    for _ in range(2):
+        with pytest.raises(FederationError, match="can't be read"):
+            Freshness(FOLDER, STUDY, disk=disk)
+
+
+# --- gone
+
+
+def test_a_file_deleted_after_the_first_start_is_noticed_and_no_copy_is_asked_for():
+    disk = fresh_disk()
+    freshness(disk)
+    assert disk.read(MARKER) is not None
+    disk.remove(FILE)
+    with pytest.raises(FederationError, match="is gone") as caught:
+        freshness(disk)
+    assert "another study" in caught.value.remedy
+    assert "put" not in caught.value.remedy
+    assert disk.read(FILE) is None
+
+
+def test_a_crash_in_the_first_start_leaves_what_the_next_one_can_use():
+    disk, seen = fresh_disk(), []
+    disk.watch = lambda: seen.extend(disk.crashes())
+    freshness(disk)
+    assert len(seen) > 10
+    for files in seen:
+        freshness(MemoryDisk(files, folders=("/state", FOLDER)))
 
 
 # --- damage

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from client.rounding import USE, Rounding
-from common.errors import DataError
 from common.privacy.keystream import Keystream
 from common.secagg.packing import unpack
 from common.secagg.quantise import dequantise_sum
@@ -108,15 +107,27 @@ def test_clipped_coordinates_are_cut_to_the_grid_and_told_to_the_site(study):
     update[:3] = [0.7, -0.9, 0.6]
     found = values_of(study, rounding(study, told=told).round(5, update, None))
     assert found[:3].tolist() == pytest.approx([0.5, -0.5, 0.5])
-    assert told == [(USE, {"round": 5, "clipped": 3, "of": N})]
+    assert told == [(USE, {"round": 5, "clipped": 3, "not finite": 0, "of": N})]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_update_that_is_not_finite_is_refused(study, bad):
-    update = updates()
-    update[7] = bad
-    with pytest.raises(DataError):
-        rounding(study).round(1, update, None)
+def test_values_that_are_not_finite_count_as_zero_and_are_told_to_the_site_alone(study, bad):
+    told, update = [], updates()
+    update[[7, 9]] = bad
+    packed = rounding(study, told=told).round(1, update, None)
+    assert told == [(USE, {"round": 1, "clipped": 0, "not finite": 2, "of": N})]
+    assert len(packed) == len(rounding(study).round(1, updates(), None))
+    found, whole = values_of(study, packed), updates()
+    whole[[7, 9]] = 0
+    assert found[[7, 9]].tolist() == [0, 0]
+    assert np.abs(found - whole).max() < grid_of(study).step
+
+
+def test_an_update_without_one_finite_value_is_sent_as_zeros(study):
+    told = []
+    packed = rounding(study, told=told).round(1, np.full(N, np.nan, np.float32), None)
+    assert not values_of(study, packed).any()
+    assert told[0][1]["not finite"] == N
 
 
 def test_the_update_itself_is_left_as_it_was(study):
