@@ -52,13 +52,11 @@ CELLS: Final = (
 PRIVATE: Final = Path("configs/ncbi-4-private.yaml")
 OPEN: Final = Path("configs/ncbi-4.yaml")
 MACCROBAT: Final = Path("configs/maccrobat-4.yaml")
-_RANKS: Final = {8.0: 64}
 _RANK: Final = 16
-"""Of the cores: at epsilon 8 there is little noise, and room for more weights than below."""
 _SCALE: Final = 4.0
 """Alpha over rank: with 4 the head takes less of the clip, and the cores more."""
 _ROUNDS: Final = 30
-_LEARNING_RATES: Final = {16: 1.0e-2, 64: 5.0e-3}
+_LEARNING_RATE: Final = 1.0e-2
 _SAMPLING_RATE: Final = 0.24
 _PUBLIC_TRAINING: Final = Training(rounds=1, batch_size=32, learning_rate=4e-4, seed=1)
 
@@ -106,7 +104,7 @@ def public_start(folder: Path) -> Start:
     if not (folder / DIRECTIONS).exists():
         base = load_study(OPEN).encoder
         origin, _ = resolve_encoder(base.name, base.weights_sha256)
-        found = principal_directions(folder / WEIGHTS, origin / WEIGHTS, max(_LEARNING_RATES))
+        found = principal_directions(folder / WEIGHTS, origin / WEIGHTS, _RANK)
         save_file(found, folder / DIRECTIONS)
     encoder = Encoder(name=str(folder.absolute()), weights_sha256=file_sha256(folder / WEIGHTS))
     return Start(encoder, file_sha256(folder / DIRECTIONS))
@@ -176,20 +174,18 @@ def _private(study: Study, privacy: LocalPrivacy, epsilon: float, start: Start) 
         evaluation="exact",
         sampling_rate=_SAMPLING_RATE,
     )
-    rank = _RANKS.get(epsilon, _RANK)
     adapters = Lora(
-        rank=rank,
-        alpha=_SCALE * rank,
+        rank=_RANK,
+        alpha=_SCALE * _RANK,
         core=True,
         directions_sha256=start.directions_sha256,
     )
-    rate = _LEARNING_RATES[rank]
     return replace(
         study,
         privacy=privacy,
         model=replace(study.model, lora=adapters),
         training=replace(study.training, rounds=_ROUNDS),
-        aggregation=replace(study.aggregation, learning_rate=rate, average=None),
+        aggregation=replace(study.aggregation, learning_rate=_LEARNING_RATE, average=None),
     )
 
 
