@@ -6,7 +6,10 @@ added to twice after looking at the errors of a first start on NCBI-Disease's de
 is so treated as public; its training and test sets were not read for them.
 
 A name in braces is a slot; `{X}` is an abbreviation by itself, the same one for the same number
-within a frame.
+within a frame. What a frame or a word list names as a disease in its own words stands in square
+brackets: a tumour, what somebody lacks, a disorder named by its inheritance or by what it affects.
+A `disease` or `disorder` that is only described (`rare disease`, `allelic disorders`, `the
+disease`) is no name, and is not marked.
 """
 
 import random
@@ -23,8 +26,9 @@ _DISEASE: Final = "Disease"
 _SENTENCES_A_DOCUMENT: Final = 20
 _WORD: Final = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
 _SLOT: Final = re.compile(r"(\{[A-Z]+[0-9]?\})")
-_WORDS: Final = Path(__file__).with_name("words.txt")
-_FRAMES: Final = Path(__file__).with_name("frames.txt")
+_BRACKET: Final = re.compile(r"([\[\]])")
+WORDS: Final = Path(__file__).with_name("words.txt")
+FRAMES: Final = Path(__file__).with_name("frames.txt")
 
 Words = list[str]
 Sentence = tuple[Words, list[tuple[int, int]]]
@@ -42,7 +46,7 @@ def synthetic_abstracts(lexicon: Lexicon, sentences: int, seed: int) -> Iterator
 
 def frames() -> list[str]:
     """All frames."""
-    return [line for line in _FRAMES.read_text("utf-8").splitlines() if line]
+    return [line for line in FRAMES.read_text("utf-8").splitlines() if line]
 
 
 def marked_prose(lexicon: Lexicon, sentences: int, seed: int) -> Iterator[Document]:
@@ -84,6 +88,41 @@ def _document(name: str, sentences: Sequence[Sentence]) -> Document:
     )
 
 
+class _Line:
+    """A sentence as it is written."""
+
+    def __init__(self) -> None:
+        self._words: Words = []
+        self._diseases: list[tuple[int, int]] = []
+        self._opened = 0
+
+    @property
+    def sentence(self) -> Sentence:
+        return self._words, self._diseases
+
+    def mark(self, name: str) -> None:
+        """A disease's name."""
+        self._open()
+        self._words += _WORD.findall(name)
+        self._close()
+
+    def write(self, text: str) -> None:
+        """Other text; what stands in square brackets is a disease."""
+        for piece in _BRACKET.split(text):
+            if piece == "[":
+                self._open()
+            elif piece == "]":
+                self._close()
+            else:
+                self._words += _WORD.findall(piece)
+
+    def _open(self) -> None:
+        self._opened = len(self._words)
+
+    def _close(self) -> None:
+        self._diseases.append((self._opened, len(self._words)))
+
+
 class Writer:
     """Fills frames.
 
@@ -119,41 +158,33 @@ class Writer:
 
     def fill(self, frame: str) -> Sentence:
         """A frame with names in its slots."""
-        words: Words = []
-        diseases: list[tuple[int, int]] = []
+        line = _Line()
         short: dict[str, str] = {}
-
-        def put(text: str, marked: bool) -> None:
-            found = _WORD.findall(text)
-            if marked:
-                diseases.append((len(words), len(words) + len(found)))
-            words.extend(found)
-
         for piece in _SLOT.split(frame):
-            if not piece.startswith("{"):
-                put(piece, False)
-                continue
-            slot, number = (
-                piece[1:-1].rstrip("0123456789"),
-                piece[1:-1].lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
-            )
-            if slot == "A":
-                name = self._long_name()
-                short[number] = self._abbreviation(name)
-                for text, marked in (
-                    (name, True),
-                    ("(", False),
-                    (short[number], True),
-                    (")", False),
-                ):
-                    put(text, marked)
-            elif slot == "X":
-                put(short.setdefault(number, self._short_name()), True)
-            elif slot in self._marked:
-                put(self._marked[slot](), True)
+            if piece.startswith("{"):
+                self._fill_slot(line, piece, short)
             else:
-                put(self._plain[slot]() if slot in self._plain else self._one(slot), False)
-        return words, diseases
+                line.write(piece)
+        return line.sentence
+
+    def _fill_slot(self, line: "_Line", piece: str, short: dict[str, str]) -> None:
+        slot = piece.strip("{}0123456789")
+        number = piece.strip("{}").removeprefix(slot)
+        if slot == "A":
+            name = self._long_name()
+            short[number] = self._abbreviation(name)
+            line.mark(name)
+            line.write("(")
+            line.mark(short[number])
+            line.write(")")
+        elif slot == "X":
+            line.mark(short.setdefault(number, self._short_name()))
+        elif slot in self._marked:
+            line.mark(self._marked[slot]())
+        elif slot in self._plain:
+            line.write(self._plain[slot]())
+        else:
+            line.write(self._one(slot))
 
     def _one(self, name: str) -> str:
         return self._rng.choice(self._lists[name])
@@ -270,7 +301,7 @@ class Writer:
 
 def _word_lists() -> dict[str, list[str]]:
     """`NAME: word; word; …`, one list a line."""
-    lines = (line.split(": ", 1) for line in _WORDS.read_text("utf-8").splitlines() if line)
+    lines = (line.split(": ", 1) for line in WORDS.read_text("utf-8").splitlines() if line)
     return {name: [word.strip() for word in words.split(";")] for name, words in lines}
 
 

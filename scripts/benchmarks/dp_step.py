@@ -9,10 +9,16 @@ repeats, of a repeat's time divided by that of the non-private step beside it.
     logical     512 units expected: sampling, forward, backward, clipping, noise, AdamW
     physical    one batch of it: forward, backward, clipping and summing
     noise       on a finished sum
-Peak memory is that of one logical step, above the loaded model, in a process of its own.
+Peak memory is that of one logical step in a fresh process for each variant: resident memory of the
+whole process (on a GPU: what torch has allocated), and how much of it came on top of the loaded
+model. It is set by the physical batch, so that at most 128 units are taken for it.
 """
 
 import argparse
+import contextlib
+import ctypes
+import gc
+import json
 import os
 import platform
 import statistics
@@ -20,7 +26,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +60,12 @@ from scripts.console import quiet_libraries
 
 VARIANTS = ("non-private", "ours", "hooks", "ghost")
 _SHAPES = {
+    "tiny": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
     "minilm": {
         "hidden_size": 384,
         "num_hidden_layers": 6,
@@ -68,6 +80,7 @@ _SHAPES = {
         "intermediate_size": 4096,
     },
 }
+_PEAK_UNITS = 128
 _RATE = 1 / 8
 _CLIP = 0.1
 
@@ -128,7 +141,7 @@ def main(argv: list[str]) -> int:
     cases = options.cases or default_cases(options.device)
     cases = cases if options.cases or not options.quick else cases[2:4]
     if options.peak_of:
-        print(_peak(cases[0], options.peak_of, options))
+        print(json.dumps(asdict(_peak(cases[0], options.peak_of, options))))
         return 0
     _settings(options)
     for case in cases:
@@ -145,7 +158,9 @@ def _settings(options: argparse.Namespace) -> None:
     print(
         f"- {'processor time' if options.cpu_time else 'wall clock'}; malloc {malloc or 'default'}"
     )
-    print(f"- {options.units} units expected in a logical step, 4096 padded sub-words in a batch\n")
+    print(f"- {options.units} units expected in a logical step, 4096 padded sub-words in a batch")
+    units = min(_PEAK_UNITS, options.units)
+    print(f"- memory: a process for each variant, one logical step of {units} units expected\n")
 
 
 def _cpu_name() -> str:
@@ -333,8 +348,11 @@ def _table(case: Case, options: argparse.Namespace) -> None:
     ran = list(dict.fromkeys(name for name, _ in times))
     peaks = {n: _peak_apart(case, n, options) for n in ran} if options.memory else {}
     print(f"**{case}**\n")
-    print("| | logical ms | ratio | physical ms | ratio | noise ms | peak MiB | ratio |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| | logical ms | ratio | physical ms | ratio | noise ms | whole MiB | ratio "
+        "| above model MiB | ratio |"
+    )
+    print("|---|" + "---:|" * 9)
     for name in options.variants:
         print(_row(name, times, failed, peaks), flush=True)
     print(flush=True)
@@ -344,10 +362,10 @@ def _row(
     name: str,
     times: dict[tuple[str, str], list[float]],
     failed: dict[str, str],
-    peaks: dict[str, int],
+    peaks: "dict[str, Peak | str]",
 ) -> str:
     if name in failed:
-        return f"| {name} | {failed[name]} | | | | | | |"
+        return f"| {name} | {failed[name]} |" + " |" * 8
     cells = []
     for kind in ("logical", "physical"):
         own, plain = times.get((name, kind), []), times.get(("non-private", kind))
@@ -356,10 +374,20 @@ def _row(
         cells.append(f"{statistics.median(ratios):.2f}" if ratios else "")
     noise = times.get((name, "noise"))
     cells.append(f"{1e3 * statistics.median(noise):.0f}" if noise else "")
-    peak, plain_peak = peaks.get(name, 0), peaks.get("non-private", 0)
-    cells.append(f"{peak / 2**20:.0f}" if peak else "")
-    cells.append(f"{peak / plain_peak:.2f}" if peak and plain_peak else "")
+    cells += _memory(peaks.get(name, "not run"), peaks.get("non-private"))
     return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _memory(own: "Peak | str", plain: "Peak | str | None") -> list[str]:
+    """Whole and above the model, each with its ratio; or why there is no figure."""
+    if isinstance(own, str):
+        return [own, "", "", ""]
+    cells = []
+    for kind in ("whole", "above_model"):
+        value = getattr(own, kind)
+        cells.append(f"{value / 2**20:.0f}")
+        cells.append(f"{value / getattr(plain, kind):.2f}" if isinstance(plain, Peak) else "")
+    return cells
 
 
 def _timed(step: Callable[[], object], cpu_time: bool) -> float:
@@ -373,33 +401,60 @@ def _timed(step: Callable[[], object], cpu_time: bool) -> float:
     return clock() - started
 
 
-def _peak_apart(case: Case, name: str, options: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Bytes of one logical step at its peak, of the process and above the loaded model."""
+
+    whole: int
+    above_model: int
+
+
+def _peak_apart(case: Case, name: str, options: argparse.Namespace) -> Peak | str:
+    """In a process of its own, or why it gave none."""
     command = module_command(
         "scripts.benchmarks", "dp-step", "--peak-of", name, "--cases", str(case),
-        "--units", str(min(128, options.units)), "--device", options.device,
+        "--units", str(min(_PEAK_UNITS, options.units)), "--device", options.device,
         "--threads", str(torch.get_num_threads()),
     )  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
-    lines = done.stdout.split()
-    return int(lines[-1]) if done.returncode == 0 and lines else 0
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return f"failed: {said[-1][:60]}"
+    return Peak(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _peak(case: Case, name: str, options: argparse.Namespace) -> int:
-    """Bytes at the peak of one logical step above those of the loaded model."""
+def _peak(case: Case, name: str, options: argparse.Namespace) -> Peak:
     bench = Bench(case, options.units, options.device)
+    step = _BUILD[name](bench)["logical"]
     if options.device == "cuda":
-        step = _BUILD[name](bench)["logical"]
+        torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        return int(torch.cuda.max_memory_allocated() - before)
-    step = _BUILD[name](bench)["logical"]
-    before = psutil.Process().memory_info().rss
-    # not ru_maxrss, which a process inherits from the one that starts it
+        whole = torch.cuda.max_memory_allocated()
+    else:
+        before = _settled()
+        step()
+        whole = _high_water()
+    return Peak(whole=whole, above_model=whole - before)
+
+
+def _settled() -> int:
+    """Resident bytes now; the kernel's high-water mark starts from them again.
+
+    What building has freed goes back to the system first, or the step would find it there and seem
+    to need less. The mark is not `ru_maxrss`, which a process inherits from the one that starts it.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    step()
+    return psutil.Process().memory_info().rss
+
+
+def _high_water() -> int:
     status = Path("/proc/self/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024 - before
+    return int(peak.split()[1]) * 1024
 
 
 def _recipe(case: Case, units: int) -> Recipe:

