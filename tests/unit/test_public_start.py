@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from common.config.study import Model
 from common.data.records import Document, span
 from common.errors import EncoderError
 from common.io.encoders import add_encoder, resolve_encoder
 from common.model.directions import DIRECTIONS
-from scripts.benchmarks.public_start import RECIPE, Ingredients, load_start, public_start
+from scripts.benchmarks.public_start import RECIPE, Ingredients, _make, load_start, public_start
 from tests import tiny
 
 TEXT = "Known asthma ."
@@ -25,7 +26,7 @@ def ingredients(tiny_encoder):
         study=study,
         origin=tiny_encoder,
         encoder_fingerprint="e",
-        documents=(DOCUMENT,) * 1,
+        documents=(DOCUMENT,),
         made_with=SAID,
     )
 
@@ -107,10 +108,19 @@ def test_the_record_names_every_part_of_the_recipe(made, ingredients):
 
 
 def test_a_start_that_breaks_off_leaves_no_folder_of_its_name(ingredients, tmp_path):
-    broken = replace(ingredients, documents=())
-    with pytest.raises(Exception, match=r".+"):
-        public_start(tmp_path / "runs", broken)
+    head_only = replace(ingredients.study, model=Model(train="head"))
+    with pytest.raises(EncoderError, match="no layer has changed"):
+        public_start(tmp_path / "runs", replace(ingredients, study=head_only))
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_of_two_that_make_it_at_once_the_first_to_finish_stays(made, ingredients):
+    before = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in made.folder.iterdir()}
+    _make(made.folder, ingredients)
+    assert {
+        p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in made.folder.iterdir()
+    } == before
+    assert load_start(made.folder, ingredients.recipe) == made
 
 
 def test_an_encoder_added_from_it_has_the_name_and_the_weights_that_studies_pin(
