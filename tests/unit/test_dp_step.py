@@ -51,6 +51,16 @@ def test_a_peak_is_of_its_own_process_and_not_of_the_one_that_starts_it(torch_qu
     assert found.above_model < found.whole < 2**30
 
 
+def test_a_peak_leaves_out_what_was_held_and_freed_before_the_step():
+    held = bytearray(b"\1" * 2**29)
+    del held
+    before = dp_step._settled()
+    held = bytearray(b"\1" * 2**26)
+    above = dp_step._high_water() - before
+    del held
+    assert 2**26 <= above < 2**28
+
+
 def test_a_peak_that_could_not_be_measured_says_why(torch_quiet):
     assert re.match(r"failed: .+", peak("unheard-of"))
 

@@ -264,6 +264,14 @@ def test_lines_of_older_commits_that_name_no_setting_stand_alone():
     assert len(cells_of(table(old, []))) == 2
 
 
+def test_the_table_alone_needs_no_start_and_makes_none(tmp_path, capsys):
+    out = tmp_path / "utility.jsonl"
+    out.write_text(json.dumps(row()) + "\n")
+    assert utility.main(["--out", str(out), "--table", "--cells", "pooled/record/8"]) == 0
+    assert capsys.readouterr().out.strip() == table([row()], []).strip()
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_what_was_not_run_is_named():
     lines = cells_of(table([row()], ["pooled/record/8", "pooled/record/1"]))
     assert [line[0] for line in lines] == ["pooled/record/8", "pooled/record/1"]
