@@ -19,9 +19,11 @@ from scripts.verbs import (
     config,
     data,
     encoder,
+    enrol,
     evaluate,
     identity,
     predict,
+    provision,
     roster,
     simulate,
     train,
@@ -42,12 +44,14 @@ app.command("client")(client_verb.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("provision")(provision.command)
 app.add_typer(data.app, name="data")
 app.add_typer(encoder.app, name="encoder")
 app.add_typer(config.app, name="config")
 app.add_typer(budget.app, name="budget")
 app.add_typer(identity.app, name="identity")
 app.add_typer(roster.app, name="roster")
+app.add_typer(enrol.app, name="enrol")
 
 
 def _version(asked: bool) -> None:

@@ -1,0 +1,275 @@
+"""`fedner provision`: a federation's certificates, and what each institution must be sent."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from common.config.canonical import study_yaml
+from common.config.deployment import Deployment, parse_deployment
+from common.config.study import Study
+from common.errors import UsageError
+from common.identity.enrolment import Register, make_request
+from common.identity.identity import MIN_PASSPHRASE
+from common.io.atomic import write_bytes
+from common.io.certificate_files import (
+    AUTHORITY,
+    SERVER,
+    certificate_fingerprint,
+    create_authority,
+    create_node_key,
+    create_server,
+    expiry_notices,
+    open_authority,
+    read_certificate,
+    read_node_key,
+    renew_server,
+)
+from common.io.configs import load_study, read_config
+from common.io.identity_files import create, open_private, read_passphrase
+from common.io.register_file import read_register, write_register
+from scripts.console import err, out, show_path
+from scripts.verbs.enrol import DEMO, moment, show_roster_state, write_roster
+
+NO_PASSPHRASE: Final = (
+    "NO PASSPHRASE. The authority's key lies open in its file: whoever can read or restore it, a "
+    "backup included, can pose as the server."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A federation's folder at the coordinator."""
+
+    root: Path
+    deployment: Deployment
+    study: Study
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names and addresses in the server's certificate."""
+        return (*self.deployment.server.names, *self.deployment.server.addresses)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The study's institutions."""
+        return self.study.federation.institutions
+
+
+def command(
+    path: Annotated[Path, typer.Argument(metavar="FEDERATION", help="FEDERATION.yaml.")],
+    output: Annotated[Path, typer.Option("--out", help="The coordinator's folder.")],
+    renew: Annotated[
+        bool, typer.Option("--renew", help="New server certificates under the same authority.")
+    ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Make all institutions' keys here: for trying it out.")
+    ] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="A file of mode 0600 with the passphrase of the keys.")
+    ] = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Leave authority and coordinator's key open.")
+    ] = False,
+) -> None:
+    """Make a federation's authority, server certificate and one folder for each institution.
+
+    No institution's private key is made here, unless with --demo.
+
+    Example: fedner provision FEDERATION.yaml --out federation
+    """
+    deployment = parse_deployment(read_config(path), str(path))
+    study = load_study(path.parent / deployment.study)
+    folder = Folder(root=output, deployment=deployment, study=study)
+    if no_passphrase and passphrase_file is not None:
+        raise UsageError("give --passphrase-file or --no-passphrase, not both")
+    if renew:
+        if demo:
+            raise UsageError("--renew and --demo do not go together")
+        _renew(folder, _old_passphrase(passphrase_file, no_passphrase))
+        return
+    if output.exists():
+        raise UsageError(
+            "is there already", place=str(output), remedy="name a new folder, or give --renew"
+        )
+    passphrase = None if demo else _new_passphrase(passphrase_file, no_passphrase)
+    if demo:
+        err.print(DEMO, style="bold red", soft_wrap=True)
+    _provision(folder, passphrase, demo, _now())
+
+
+def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime.datetime) -> None:
+    root, deployment = folder.root, folder.deployment
+    root.mkdir(parents=True, mode=0o700)
+    root.chmod(0o700)
+    name = f"{'DEMO ' if demo else ''}fedner {deployment.federation}"
+    validity = deployment.validity
+    create_authority(root / "authority", name, passphrase, now, validity.authority_days)
+    authority = open_authority(root / "authority", passphrase)
+    create_server(root / SERVER, authority, folder.hosts, now, validity.server_days)
+    create(root / "coordinator", "coordinator", passphrase)
+    write_bytes(root / "study.yaml", _study_text(folder, demo).encode())
+    write_register(root, Register(federation=deployment.federation, demo=demo))
+    (root / "sites").mkdir()
+    for institution in folder.names:
+        _kit(folder, institution, demo)
+    if demo:
+        _demo_keys(folder, now)
+    write_bytes(root / "README.txt", _coordinators_text(folder, demo).encode())
+    show_path("coordinator", root / "README.txt")
+    for institution in folder.names:
+        show_path("send", root / "sites" / institution)
+    _show_authority(root)
+
+
+def _renew(folder: Folder, passphrase: str | None) -> None:
+    root, now = folder.root, _now()
+    read_register(root)
+    authority = open_authority(root / "authority", passphrase)
+    days = folder.deployment.validity.server_days
+    renew_server(root / SERVER, authority, folder.hosts, now, days)
+    certificate = read_certificate(root / SERVER / "server.crt")
+    _line(f"the server's certificate holds until {certificate.not_valid_after_utc:%Y-%m-%d}")
+    _line("restart `fedner server` to use it; institutions need nothing new")
+    for notice in expiry_notices(root / "authority", now):
+        err.print(notice, style="bold red", soft_wrap=True)
+
+
+def _kit(folder: Folder, name: str, demo: bool) -> None:
+    """All that one institution must be sent; nothing in it is secret."""
+    kit = folder.root / "sites" / name
+    kit.mkdir()
+    authority = folder.root / "authority" / AUTHORITY
+    files = {
+        AUTHORITY: authority.read_bytes(),
+        "study.yaml": _study_text(folder, demo).encode(),
+        "site.yaml": _site_text(folder, name, demo).encode(),
+        "README.txt": _site_readme(folder, name, demo).encode(),
+    }
+    for file, data in files.items():
+        write_bytes(kit / file, data)
+
+
+def _demo_keys(folder: Folder, now: datetime.datetime) -> None:
+    root = folder.root
+    register = read_register(root)
+    for name in folder.names:
+        kit = root / "sites" / name
+        create(kit / "identity", name, None)
+        create_node_key(kit / "node")
+        request = make_request(
+            register.federation, open_private(kit / "identity", None), read_node_key(kit / "node")
+        )
+        register = register.approve(request, folder.names, moment(now))
+    write_register(root, register)
+    write_roster(root, register, folder.names)
+    show_roster_state(root, register, folder.names)
+
+
+def _study_text(folder: Folder, demo: bool) -> str:
+    """Comments are no part of a study's hash."""
+    return (f"# {DEMO}\n" if demo else "") + study_yaml(folder.study)
+
+
+def _site_text(folder: Folder, name: str, demo: bool) -> str:
+    heading = f"# {DEMO}\n" if demo else ""
+    return f"""{heading}# {name}'s own file: adapt it, keep it. It never leaves the institution.
+institution: {name}
+study: study.yaml               # compare its hash with the others: fedner config check study.yaml
+coordinator: "{folder.deployment.server.public}"
+state: state                    # socket, logs, Flower's state; made with mode 0700
+identity: identity              # made by `fedner enrol request`
+roster: roster.yaml             # sent once everybody is enrolled; then `fedner roster pin`
+# passphrase_file: passphrase   # mode 0600, for an identity with a passphrase
+data:
+  all: {{format: brat, path: notes, patients: patients.tsv}}   # yours: see docs and configs/
+  split: {{test: 0.2, key: choose-your-own-and-keep-it}}
+policy:
+  accept_privacy_none: false
+  accept_secure_aggregation_none: false
+  accept_one_user: false
+"""
+
+
+def _site_readme(folder: Folder, name: str, demo: bool) -> str:
+    heading = f"{DEMO}\n\n" if demo else ""
+    federation = folder.deployment.federation
+    certificate = read_certificate(folder.root / "authority" / AUTHORITY)
+    return f"""{heading}{name} in the federation {federation}
+Nothing in this folder is secret. Your private keys are made by you, and stay with you.
+
+1. Compare the authority's fingerprint with the coordinator, by telephone:
+   {certificate_fingerprint(certificate)}
+   `fedner enrol show {AUTHORITY}` prints that of the file here.
+2. Read study.yaml: it says what is trained and what is protected. Adapt site.yaml.
+3. Make your keys and your request here:
+   fedner enrol request site.yaml --federation {federation} --out request.json
+4. Send request.json to the coordinator, and read your fingerprint to them by telephone.
+5. You get roster.yaml back. Compare its hash with the OTHER INSTITUTIONS, not through the
+   coordinator: fedner roster verify roster.yaml; then fedner roster pin roster.yaml site.yaml.
+6. fedner client site.yaml
+   It connects to {folder.deployment.server.public} and opens no port to the outside.
+
+To leave: stop `fedner client`, and ask for `fedner enrol leave {name}`. If a key may be known to
+others: tell the coordinator, who runs `fedner enrol revoke {name}`, and the other institutions.
+"""
+
+
+def _coordinators_text(folder: Folder, demo: bool) -> str:
+    heading = f"{DEMO}\n\n" if demo else ""
+    server = folder.deployment.server
+    return f"""{heading}The federation {folder.deployment.federation}, at the coordinator
+
+authority/    the certificate authority. Keep its key off the server: only --renew needs it.
+server/       keys and certificates of the server, for {", ".join(folder.hosts)}
+coordinator/  the coordinator's identity
+sites/NAME/   send this folder to NAME
+register.json who is enrolled; nodes/ holds their node keys
+
+Open port {server.port} to the institutions. Nothing else of this machine need be reachable, and
+nobody else should have an account on it: Flower's own port is on loopback, without authentication.
+
+fedner enrol approve request.json --federation FOLDER    # after comparing by telephone
+fedner enrol list --federation FOLDER
+fedner provision FEDERATION.yaml --out FOLDER --renew     # every {folder.deployment.validity.server_days} days at the latest
+"""  # noqa: E501
+
+
+def _show_authority(root: Path) -> None:
+    certificate = read_certificate(root / "authority" / AUTHORITY)
+    _line(f"authority until  {certificate.not_valid_after_utc:%Y-%m-%d}")
+    _line(f"its fingerprint  {certificate_fingerprint(certificate)}")
+
+
+def _new_passphrase(file: Path | None, none: bool) -> str | None:
+    if none:
+        err.print(NO_PASSPHRASE, style="bold red", soft_wrap=True)
+        return None
+    if file is not None:
+        return read_passphrase(file)
+    text: str = typer.prompt(
+        f"Passphrase for authority and coordinator, {MIN_PASSPHRASE} characters or more",
+        hide_input=True,
+        confirmation_prompt="The same again",
+        err=True,
+    )
+    return text
+
+
+def _old_passphrase(file: Path | None, none: bool) -> str | None:
+    if none:
+        return None
+    if file is not None:
+        return read_passphrase(file)
+    text: str = typer.prompt("Passphrase of the authority", hide_input=True, err=True)
+    return text
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _line(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
