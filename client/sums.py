@@ -4,6 +4,7 @@ Guarantees, beside those of `common.secagg.institution`:
     * What must be on disk is there before a reply is given to the caller.
     * Nothing is asked of the data for an instruction that the coordinator's identity did not sign
       for this session and for the very model that lies beside it.
+    * Where another's box does not open, the coordinator is told whose, and no vector.
     * A vector that bears no noise of its own enters one session only, whatever is restarted, and
       of one model only one such vector of a purpose is ever sent.
     * No session is begun that the study has not: beyond its rounds, or of counts that are not due.
@@ -75,7 +76,7 @@ class Task:
     Attributes:
         session: in which the vector is due.
         model: `name_of` the model.
-        reply: the masked vector, if it was sent before; else empty.
+        reply: the masked vector, if it was sent before, or a complaint; else empty.
     """
 
     session: Session
@@ -158,8 +159,18 @@ class Sums:
             raise WrongModelError("another model than the one signed for", peer="coordinator")
         name = name_of(model)
         self._require_unspent(session, name)
-        step = self._received(self._known(session), message)
-        return Task(session=session, model=name, reply=join([step.reply]) if step.reply else b"")
+        reply = self._instruct(self._known(session), message)
+        return Task(session=session, model=name, reply=join([reply]) if reply else b"")
+
+    def _instruct(self, machine: Machine, message: bytes) -> bytes:
+        try:
+            return self._received(machine, message).reply
+        except SecaggError as error:
+            complaint = machine.complaint(error)
+            if not complaint:
+                raise
+            log.warning("secure sum: the coordinator is told: %s", error)
+            return complaint
 
     def masked(self, task: Task, vector: Vector) -> bytes:
         """The reply to an instruction: the vector, which is overwritten, under its masks.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.identity.signing import Signer
-from common.secagg import institution
+from common.secagg import institution, statements
 from common.secagg.coordinator import Coordinator
 from common.secagg.errors import SecaggError
 from common.secagg.params import Parameters, default_collusion, smallest_threshold
@@ -90,6 +90,10 @@ class Parties:
             context=self.context, session=session or self.session(), signer=self.coordinator,
             length=length,
         )  # fmt: skip
+
+    def signed(self, request) -> bytes:
+        """The bytes of a request that the coordinator signs as it stands."""
+        return statements.signed(self.coordinator, request)
 
     def vector(self, index: int, length: int = LENGTH) -> np.ndarray:
         """An institution's quantised values, modulo `2^k`: the largest levels among them."""

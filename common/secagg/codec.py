@@ -10,6 +10,7 @@ Guarantees:
 import hashlib
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from common.errors import ConfigError
@@ -30,6 +31,7 @@ from common.secagg.messages import (
     Adverts,
     Box,
     Boxes,
+    Complaint,
     Consistent,
     Instruction,
     Invitation,
@@ -37,6 +39,7 @@ from common.secagg.messages import (
     Masked,
     Message,
     Opening,
+    Request,
     Survivors,
     Unmask,
 )
@@ -54,8 +57,16 @@ def header(kind: Kind, session: Session) -> bytes:
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of a message whose fields have their sizes."""
-    return header(message.kind, message.session) + b"".join(_body(message))
+    """The bytes of a message whose fields have their sizes; of a request, if it is signed."""
+    parts = [header(message.kind, message.session), *_body(message)]
+    if isinstance(message, Request):
+        parts.append(message.signature)
+    return b"".join(parts)
+
+
+def signed_part(request: Request) -> bytes:
+    """What a request's signature is over: the message up to there."""
+    return encode(replace(request, signature=b""))
 
 
 def encode_masked(session: Session, sender: int, values: Vector, k: int, threads: int = 1) -> bytes:
@@ -78,14 +89,14 @@ def encode_masked(session: Session, sender: int, values: Vector, k: int, threads
 
 
 def adverts_digest(adverts: Adverts) -> bytes:
-    """SHA-256 of the message: what institutions mean by "the same adverts"."""
-    return hashlib.sha256(encode(adverts)).digest()
+    """SHA-256 of the message without its signature: what is meant by "the same adverts"."""
+    return hashlib.sha256(signed_part(adverts)).digest()
 
 
 def _body(message: Message) -> list[bytes | memoryview]:
     match message:
         case Invitation():
-            return [message.signature]
+            return []
         case Advert():
             return [_advert(message)]
         case Adverts():
@@ -93,8 +104,7 @@ def _body(message: Message) -> list[bytes | memoryview]:
         case Boxes():
             return [_u16(message.sender), _list(message.boxes, _box)]
         case Instruction():
-            head = [message.model, message.signature, _u16(message.receiver)]
-            return [*head, _list(message.boxes, _box)]
+            return [message.model, _u16(message.receiver), _list(message.boxes, _box)]
         case Masked():
             return [_u16(message.sender), message.length.to_bytes(4, "big"), message.packed]
         case Survivors():
@@ -106,6 +116,8 @@ def _body(message: Message) -> list[bytes | memoryview]:
         case Opening():
             lists = [_list(part, _entry) for part in (message.seeds, message.keys)]
             return [_u16(message.sender), *lists]
+        case Complaint():
+            return [_u16(message.sender), _u16(message.accused)]
 
 
 def _u16(number: int) -> bytes:
@@ -171,6 +183,9 @@ class _Reader:
             last = index
         return tuple(entries)
 
+    def signature(self) -> bytes:
+        return self.take(SIGNATURE_BYTES)
+
     def end(self) -> None:
         if self._left:
             raise MalformedError(f"{len(self._left)} bytes after the end of a message")
@@ -214,7 +229,7 @@ def _read_advert(reader: _Reader, sender: int, session: Session) -> Advert:
         box_key=reader.take(KEY_BYTES),
         mask_key=reader.take(KEY_BYTES),
         commitment=reader.take(HASH_BYTES),
-        signature=reader.take(SIGNATURE_BYTES),
+        signature=reader.signature(),
     )
 
 
@@ -233,7 +248,7 @@ def _read_indices(reader: _Reader) -> tuple[int, ...]:
 
 
 def _read_signatures(reader: _Reader) -> tuple[tuple[int, bytes], ...]:
-    return reader.list(SIGNED_ENTRY_BYTES, lambda r, index: (index, r.take(SIGNATURE_BYTES)))
+    return reader.list(SIGNED_ENTRY_BYTES, lambda r, index: (index, r.signature()))
 
 
 def _read_shares(reader: _Reader) -> tuple[tuple[int, bytes], ...]:
@@ -242,16 +257,16 @@ def _read_shares(reader: _Reader) -> tuple[tuple[int, bytes], ...]:
 
 def _read_adverts(reader: _Reader, session: Session) -> Adverts:
     adverts = reader.list(ADVERT_BYTES, lambda r, sender: _read_advert(r, sender, session))
-    return Adverts(session=session, adverts=adverts)
+    return Adverts(session=session, adverts=adverts, signature=reader.signature())
 
 
 def _read_instruction(reader: _Reader, session: Session) -> Instruction:
     return Instruction(
         session=session,
         model=reader.take(HASH_BYTES),
-        signature=reader.take(SIGNATURE_BYTES),
         receiver=reader.index(),
         boxes=_read_boxes(reader),
+        signature=reader.signature(),
     )
 
 
@@ -266,25 +281,25 @@ def _read_unmask(reader: _Reader, session: Session) -> Unmask:
         survivors=_read_indices(reader),
         dropped=_read_indices(reader),
         signatures=_read_signatures(reader),
+        signature=reader.signature(),
     )
 
 
 # fields of a call are read in the order in which they are written
 _READERS: Final[dict[Kind, Callable[[_Reader, Session], Message]]] = {
-    Kind.INVITATION: lambda r, s: Invitation(session=s, signature=r.take(SIGNATURE_BYTES)),
+    Kind.INVITATION: lambda r, s: Invitation(session=s, signature=r.signature()),
     Kind.ADVERT: lambda r, s: _read_advert(r, r.index(), s),
     Kind.ADVERTS: _read_adverts,
     Kind.BOXES: lambda r, s: Boxes(session=s, sender=r.index(), boxes=_read_boxes(r)),
     Kind.INSTRUCTION: _read_instruction,
     Kind.MASKED: _read_masked,
     Kind.SURVIVORS: lambda r, s: Survivors(
-        session=s, survivors=_read_indices(r), dropped=_read_indices(r)
+        session=s, survivors=_read_indices(r), dropped=_read_indices(r), signature=r.signature()
     ),
-    Kind.CONSISTENT: lambda r, s: Consistent(
-        session=s, sender=r.index(), signature=r.take(SIGNATURE_BYTES)
-    ),
+    Kind.CONSISTENT: lambda r, s: Consistent(session=s, sender=r.index(), signature=r.signature()),
     Kind.UNMASK: _read_unmask,
     Kind.OPENING: lambda r, s: Opening(
         session=s, sender=r.index(), seeds=_read_shares(r), keys=_read_shares(r)
     ),
+    Kind.COMPLAINT: lambda r, s: Complaint(session=s, sender=r.index(), accused=r.index()),
 }

@@ -75,7 +75,7 @@ class FailedError(SecaggError):
 
 
 class UnsignedError(SecaggError):
-    """An invitation or instruction that the coordinator did not sign."""
+    """A request that the coordinator did not sign, as it stands."""
 
     rule = "unsigned"
 
@@ -126,6 +126,21 @@ class ShareError(SecaggError):
     """A share of another index, out of range, or not the one that its dealer committed to."""
 
     rule = "share"
+
+
+class ComplaintError(SecaggError):
+    """An institution says that the box of another does not open: either of them may be at fault.
+
+    Args:
+        message, peer: `peer` is who says so.
+        accused: the other's name.
+    """
+
+    rule = "complaint"
+
+    def __init__(self, message: str, *, peer: str, accused: str):
+        super().__init__(message, peer=peer)
+        self.accused = accused
 
 
 class OverlapError(SecaggError):

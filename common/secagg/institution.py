@@ -7,23 +7,22 @@ Guarantees, for one institution that keeps what `Step.durable` says before it se
     * Each stage is answered once. The same request gets the same bytes, another is refused.
     * No session is begun that is not newer than the newest of its purpose, so a restart, which
       loses the state, ends the session for this institution.
-    * Nothing is computed, let alone trained, for an invitation or instruction that the
-      coordinator's identity did not sign for this very session and model.
+    * Nothing is computed, let alone trained, for a request that the coordinator's identity did not
+      sign as it stands, for this very session.
     * Of one peer either the seed's share is given out or the key's, never both; and only after
       `t` institutions have signed exactly this institution's view (adversary `malicious`).
     * A message that is refused leaves the state as it was. Below threshold or cohort the session
       is over: `Step.aborted` says why, and the secrets are gone with the old state.
+    * Where a box does not open, `complaint` has whose for the coordinator, and nothing else.
 
 Random bytes come with the call: `random_bytes(state)` says how many.
 """
 
 import hashlib
-from dataclasses import replace
-from typing import Final
 
 from common.errors import ConfigError
-from common.privacy.keystream import SEED_BYTES, Keystream
-from common.secagg import checks, keys, statements
+from common.privacy.keystream import SEED_BYTES
+from common.secagg import checks, dealing, statements
 from common.secagg.codec import adverts_digest, decode, encode, encode_masked
 from common.secagg.errors import (
     Aborted,
@@ -31,21 +30,14 @@ from common.secagg.errors import (
     MalformedError,
     OutOfOrderError,
     OwnAdvertError,
-    StaleError,
-    UnknownInstitutionError,
-    UnsignedError,
-    WrongRosterError,
+    SecaggError,
     WrongSenderError,
-    WrongSessionError,
-    WrongStudyError,
 )
 from common.secagg.graph import make_graph
-from common.secagg.keys import SECRETS_BYTES, Secrets, Shares
-from common.secagg.masks import Mask, add_masks_
+from common.secagg.keys import SECRETS_BYTES, Secrets
+from common.secagg.masks import add_masks_
 from common.secagg.messages import (
-    Advert,
     Adverts,
-    Box,
     Boxes,
     Consistent,
     Instruction,
@@ -55,8 +47,8 @@ from common.secagg.messages import (
     Survivors,
     Unmask,
 )
+from common.secagg.requests import require_request
 from common.secagg.session import Party, Session
-from common.secagg.shamir import deal
 from common.secagg.states import (
     Advertised,
     Answered,
@@ -73,8 +65,6 @@ from common.secagg.states import (
 )
 from common.secagg.transitions import Local, Stage, after
 from common.secagg.vectors import Vector
-
-_SHARES: Final = "fedner secagg shares v1"
 
 
 def random_bytes(state: State) -> int:
@@ -94,7 +84,7 @@ def receive(state: State, message: bytes, random: bytes = b"") -> Step:
         ConfigError: another number of random bytes.
     """
     asked = decode(message)
-    _require_session(state, asked.session)
+    require_request(state, asked.session, message)
     request = hashlib.sha256(message).digest()
     if not isinstance(state, Idle | Failed) and state.answered.request == request:
         return Step(state=state, reply=state.answered.reply, durable=state.answered.durable)
@@ -114,6 +104,12 @@ def abort(state: State, reason: str) -> Step:
     return _failed(state.party, state.session, Aborted(reason))
 
 
+def complaint(state: State, error: SecaggError) -> bytes:
+    """What to send for an error that `receive` raised; empty but for a box that does not open."""
+    told = dealing.complaint(state, error)
+    return b"" if told is None else encode(told)
+
+
 def submit(state: State, vector: Vector, threads: int = 1) -> Step:
     """Mask the vector that an instruction asked for.
 
@@ -130,7 +126,7 @@ def submit(state: State, vector: Vector, threads: int = 1) -> Step:
     if not isinstance(state, Instructed):
         raise OutOfOrderError("a vector that no instruction waits for")
     bits = party.context.parameters.bits
-    add_masks_(vector, _masks(state), bits, threads)
+    add_masks_(vector, dealing.masks(state), bits, threads)
     reply = encode_masked(state.session, party.index, vector, bits, threads)
     return _step(
         Masked(
@@ -144,33 +140,6 @@ def submit(state: State, vector: Vector, threads: int = 1) -> Step:
             shares=state.shares,
         )
     )
-
-
-def _require_session(state: State, session: Session) -> None:
-    context = state.party.context
-    if session.study != context.study:
-        raise WrongStudyError("a message of another study", peer="coordinator")
-    if session.roster != context.roster:
-        raise WrongRosterError("a message under another roster", peer="coordinator")
-    if isinstance(state, Idle):
-        _require_newer(state, session)
-    elif session != state.session:
-        raise WrongSessionError(
-            f"{_called(session)}, this session is {_called(state.session)}", peer="coordinator"
-        )
-
-
-def _require_newer(idle: Idle, session: Session) -> None:
-    newest = idle.newest.get(session.purpose)
-    if newest is not None and session.order <= newest:
-        raise StaleError(
-            f"{_called(session)}, but {newest[0]}.{newest[1]} was begun already",
-            peer="coordinator",
-        )
-
-
-def _called(session: Session) -> str:
-    return f"{session.purpose} {session.round}.{session.attempt}"
 
 
 def _answer(state: State, asked: Message, request: bytes, random: bytes) -> Step:
@@ -193,33 +162,13 @@ def _answer(state: State, asked: Message, request: bytes, random: bytes) -> Step
 
 def _advertise(idle: Idle, invitation: Invitation, request: bytes, random: bytes) -> Step:
     party, session = idle.party, invitation.session
-    text = statements.invitation_text(session)
-    _require_coordinator(party, statements.INVITATION, text, invitation.signature)
     secrets = Secrets.of(random)
-    advert = _advert(party, session, secrets)
+    advert = dealing.make_advert(party, session, secrets)
     answered = _answered(session, Stage.ADVERTISED, request, encode(advert))
     following = Advertised(
         party=party, session=session, answered=answered, secrets=secrets, advert=advert
     )
     return _step(following)
-
-
-def _require_coordinator(party: Party, label: bytes, text: bytes, signature: bytes) -> None:
-    if not statements.verified(party.context.coordinator, label, text, signature):
-        raise UnsignedError("the coordinator did not sign this", peer="coordinator")
-
-
-def _advert(party: Party, session: Session, secrets: Secrets) -> Advert:
-    unsigned = Advert(
-        session=session,
-        sender=party.index,
-        box_key=keys.public_key(secrets.box_key),
-        mask_key=keys.public_key(secrets.mask_key),
-        commitment=keys.commitment(session, party.index, secrets.seed),
-        signature=b"",
-    )
-    text = statements.advert_text(unsigned)
-    return replace(unsigned, signature=statements.sign(party.signer, statements.ADVERT, text))
 
 
 def _share(state: Advertised, told: Adverts, request: bytes, random: bytes) -> Step:
@@ -231,8 +180,8 @@ def _share(state: Advertised, told: Adverts, request: bytes, random: bytes) -> S
     neighbours = make_graph(tuple(adverts), degree, session.to_bytes(), digest).neighbours(
         party.index
     )
-    dealt = _deal(state, neighbours, random)
-    boxes = tuple(_box(state, adverts[peer], dealt[peer]) for peer in sorted(neighbours))
+    dealt = dealing.deal_shares(state, neighbours, random)
+    boxes = dealing.boxed(state, adverts, dealt)
     reply = encode(Boxes(session=session, sender=party.index, boxes=boxes))
     following = Shared(
         party=party,
@@ -260,29 +209,13 @@ def _require_adverts(state: Advertised, told: Adverts) -> None:
     checks.require_enough(party.context, senders, party.cohort, "sent keys")
 
 
-def _deal(state: Advertised, neighbours: frozenset[int], random: bytes) -> dict[int, Shares]:
-    """Shares of the mask key and of the seed, by holder; this institution is one of them."""
-    threshold = state.party.context.parameters.share_threshold
-    holders = sorted(neighbours | {state.party.index})
-    draw = Keystream(random, _SHARES).bytes
-    of_key = deal(state.secrets.mask_key, threshold, holders, draw)
-    of_seed = deal(state.secrets.seed, threshold, holders, draw)
-    return {holder: Shares(key=of_key[holder], seed=of_seed[holder]) for holder in holders}
-
-
-def _box(state: Advertised, receiver: Advert, shares: Shares) -> Box:
-    session, own = state.session, state.party.index
-    key = keys.box_key(state.secrets.box_key, receiver.box_key, session, own, receiver.sender, own)
-    return keys.seal(key, session, own, receiver.sender, shares)
-
-
 def _instruct(state: Shared, told: Instruction, request: bytes) -> Step:
     party, session = state.party, state.session
-    text = statements.instruction_text(session, told.model)
-    _require_coordinator(party, statements.INSTRUCTION, text, told.signature)
     if told.receiver != party.index:
         raise WrongSenderError("an instruction for another institution", peer="coordinator")
-    shares = {box.peer: _unboxed(state, box) for box in told.boxes} | {party.index: state.own}
+    shares = {box.peer: dealing.unboxed(state, box) for box in told.boxes} | {
+        party.index: state.own
+    }
     checks.require_neighbours(party.context, party.index, len(shares), "shared keys")
     following = Instructed(
         party=party,
@@ -296,27 +229,6 @@ def _instruct(state: Shared, told: Instruction, request: bytes) -> Step:
         shares=shares,
     )
     return _step(following)
-
-
-def _unboxed(state: Shared, box: Box) -> Shares:
-    context, own = state.party.context, state.party.index
-    if box.peer not in state.neighbours:
-        raise UnknownInstitutionError(
-            f"a box of {context.name(box.peer)}, no neighbour", peer="coordinator"
-        )
-    public = state.adverts[box.peer].box_key
-    key = keys.box_key(state.secrets.box_key, public, state.session, box.peer, own, own)
-    return keys.unseal(key, state.session, box, own, context.name(box.peer))
-
-
-def _masks(state: Instructed) -> list[Mask]:
-    session, own, secrets = state.session, state.party.index, state.secrets
-    pairs = [
-        keys.pair_mask(secrets.mask_key, state.adverts[peer].mask_key, session, own, peer)
-        for peer in state.shares
-        if peer != own
-    ]
-    return [keys.self_mask(secrets.seed, session, own), *pairs]
 
 
 def _require_told(state: Masked, told: Survivors | Unmask) -> None:

@@ -8,6 +8,7 @@ session's keys travel ahead.
 from collections.abc import Callable, Mapping
 
 from common.secagg import institution
+from common.secagg.errors import SecaggError
 from common.secagg.session import Party, Purpose
 from common.secagg.states import Idle, State, Step
 from common.secagg.transitions import Stage
@@ -46,6 +47,10 @@ class Machine:
         """Answer a message; arguments and errors are those of `institution.receive`."""
         random = self._random(institution.random_bytes(self._state))
         return self._kept(institution.receive(self._state, message, random))
+
+    def complaint(self, error: SecaggError) -> bytes:
+        """What to send for a refusal of `receive`; see `institution.complaint`."""
+        return institution.complaint(self._state, error)
 
     def submit(self, vector: Vector, threads: int = 1) -> Step:
         """Mask the vector asked for; arguments and errors are those of `institution.submit`."""

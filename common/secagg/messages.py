@@ -1,22 +1,25 @@
 """The messages of a secure sum: bytes, strict and canonical. All integers are big-endian.
 
     message = MAGIC (4) | version (1) | kind (1) | session (73) | body
+              | of a request: signature (64)
     list    = count (2) | entries, by strictly increasing index
 
 | kind | message     | body                                                                 |
 |-----:|-------------|----------------------------------------------------------------------|
-|    1 | invitation  | signature 64                                                         |
+|    1 | invitation  | nothing                                                              |
 |    2 | advert      | sender 2, box key 32, mask key 32, commitment 32, signature 64       |
 |    3 | adverts     | list of the bodies of adverts                                        |
 |    4 | boxes       | sender 2, list of (receiver 2, box)                                  |
-|    5 | instruction | model hash 32, signature 64, receiver 2, list of (sender 2, box)     |
+|    5 | instruction | model hash 32, receiver 2, list of (sender 2, box)                   |
 |    6 | masked      | sender 2, values 4, packed values                                    |
 |    7 | survivors   | list of survivors 2, list of drop-outs 2                             |
 |    8 | consistent  | sender 2, signature 64                                               |
 |    9 | unmask      | two lists as in 7, list of (sender 2, signature 64)                  |
 |   10 | opening     | sender 2, list of (owner 2, seed share 33), of (owner 2, key share 33) |
+|   12 | complaint   | sender 2, accused 2                                                  |
 
-Odd kinds come from the coordinator, even ones from institutions.
+Odd kinds are requests of the coordinator, even ones come from institutions. A request ends with the
+coordinator's signature over all before it; it is empty in an object that is not signed yet.
 
     box = digest of the key share (32) | digest of the seed share (32) | sealed (84)
 
@@ -31,7 +34,7 @@ from common.secagg.session import HASH_BYTES, SESSION_BYTES, Session
 from common.secagg.shamir import SHARE_BYTES
 
 MAGIC: Final = b"FDSA"
-VERSION: Final = 1
+VERSION: Final = 2
 HEADER_BYTES: Final = len(MAGIC) + 2 + SESSION_BYTES
 INDEX_BYTES: Final = 2
 COUNT_BYTES: Final = 2
@@ -62,6 +65,7 @@ class Kind(IntEnum):
     CONSISTENT = 8
     UNMASK = 9
     OPENING = 10
+    COMPLAINT = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,7 @@ class Invitation:
 
     kind: ClassVar = Kind.INVITATION
     session: Session
-    signature: bytes
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,7 @@ class Adverts:
     kind: ClassVar = Kind.ADVERTS
     session: Session
     adverts: tuple[Advert, ...]
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +131,9 @@ class Instruction:
     kind: ClassVar = Kind.INSTRUCTION
     session: Session
     model: bytes
-    signature: bytes
     receiver: int
     boxes: tuple[Box, ...]
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +155,7 @@ class Survivors:
     session: Session
     survivors: tuple[int, ...]
     dropped: tuple[int, ...]
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,13 +170,14 @@ class Consistent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmask:
-    """The sets again, with signatures by sender."""
+    """The sets again, with the survivors' signatures by sender."""
 
     kind: ClassVar = Kind.UNMASK
     session: Session
     survivors: tuple[int, ...]
     dropped: tuple[int, ...]
     signatures: tuple[tuple[int, bytes], ...]
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +191,15 @@ class Opening:
     keys: tuple[tuple[int, bytes], ...] = field(repr=False)
 
 
-Message = (
-    Invitation | Advert | Adverts | Boxes | Instruction
-    | Masked | Survivors | Consistent | Unmask | Opening
-)  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """In place of a masked vector: the box of `accused` does not hold the sender's shares."""
+
+    kind: ClassVar = Kind.COMPLAINT
+    session: Session
+    sender: int
+    accused: int
+
+
+Request = Invitation | Adverts | Instruction | Survivors | Unmask
+Message = Request | Advert | Boxes | Masked | Consistent | Opening | Complaint

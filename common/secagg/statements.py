@@ -1,23 +1,24 @@
-"""What is signed in a secure sum, and by whom. Each text begins with version and session.
+"""What is signed in a secure sum, and by whom. Each text has version and session at its front.
 
-| label       | signer      | then                                                          |
-|-------------|-------------|---------------------------------------------------------------|
-| invitation  | coordinator | nothing                                                       |
-| instruction | coordinator | model hash                                                    |
-| advert      | institution | its index, two keys, commitment                               |
-| view        | institution | hash of all adverts, model hash, lists of survivors and drop-outs |
+| label   | signer      | text                                                                  |
+|---------|-------------|-----------------------------------------------------------------------|
+| request | coordinator | all before the signature: magic, version, kind, session, body         |
+| advert  | institution | version, session, its index, two keys, commitment                     |
+| view    | institution | version, session, hash of all adverts, model hash, lists of survivors |
+|         |             | and drop-outs                                                         |
 
-Study and roster hash are part of the session (`Session.to_bytes`).
+Study and roster hash are part of the session (`Session.to_bytes`). A request for all is one message
+and signed once; an instruction, which brings each institution its own boxes, is signed for each.
 """
 
 from typing import Final
 
 from common.identity.signing import Signer, verify
-from common.secagg.messages import VERSION, Advert
+from common.secagg.codec import signed_part
+from common.secagg.messages import SIGNATURE_BYTES, VERSION, Advert, Request
 from common.secagg.session import Session
 
-INVITATION: Final = b"fedner secagg invitation v1"
-INSTRUCTION: Final = b"fedner secagg instruction v1"
+REQUEST: Final = b"fedner secagg request v1"
 ADVERT: Final = b"fedner secagg advert v1"
 VIEW: Final = b"fedner secagg view v1"
 
@@ -32,14 +33,20 @@ def verified(public_key: str, label: bytes, text: bytes, signature: bytes) -> bo
     return verify(public_key, label, text, signature.hex())
 
 
-def invitation_text(session: Session) -> bytes:
-    """What an invitation's signature covers."""
-    return bytes([VERSION]) + session.to_bytes()
+def signed(coordinator: Signer, request: Request) -> bytes:
+    """The bytes of a request under the coordinator's signature, whatever it bore before."""
+    text = signed_part(request)
+    return text + sign(coordinator, REQUEST, text)
 
 
-def instruction_text(session: Session, model: bytes) -> bytes:
-    """What an instruction's signature covers; `model` is a hash of 32 bytes."""
-    return bytes([VERSION]) + session.to_bytes() + model
+def is_signed(coordinator: str, request: bytes) -> bool:
+    """Whether a message, as it came, ends with the coordinator's signature over all before it.
+
+    Args:
+        coordinator: the public key.
+    """
+    text, signature = request[:-SIGNATURE_BYTES], request[-SIGNATURE_BYTES:]
+    return verified(coordinator, REQUEST, text, signature)
 
 
 def advert_text(advert: Advert) -> bytes:

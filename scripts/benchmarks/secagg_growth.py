@@ -25,7 +25,7 @@ import numpy as np
 
 from common.identity.signing import Signer
 from common.secagg import institution, keys, statements
-from common.secagg.codec import adverts_digest, decode, encode
+from common.secagg.codec import adverts_digest, decode
 from common.secagg.graph import (
     choose_degree,
     liveness_failure_log2,
@@ -38,6 +38,7 @@ from common.secagg.messages import (
     Consistent,
     Instruction,
     Invitation,
+    Request,
     Survivors,
     Unmask,
 )
@@ -149,23 +150,23 @@ class _One:
         """All stages of institution 0; its boxes."""
         party = Party(context=self.context, index=0, signer=self.signers[0])
         state = Idle(party=party, newest={})
-        signature = self._signed(statements.INVITATION, statements.invitation_text(self.session))
-        invitation = encode(Invitation(session=self.session, signature=signature))
+        invitation = self._signed(Invitation(session=self.session))
         step = clock(institution.receive, state, invitation, _seed("a") + _seed("b") + _seed("c"))
         adverts = self._adverts(decode(step.reply))
-        step = clock(institution.receive, step.state, encode(adverts), _seed("d"))
+        step = clock(institution.receive, step.state, self._signed(adverts), _seed("d"))
         boxes = decode(step.reply).boxes
-        step = clock(institution.receive, step.state, encode(self._instruction(adverts)))
+        step = clock(institution.receive, step.state, self._signed(self._instruction(adverts)))
         vector = np.zeros(values, np.uint32)
         step = clock(institution.submit, step.state, vector)
         everyone = tuple(range(self.context.parameters.n))
         told = Survivors(session=self.session, survivors=everyone, dropped=())
-        step = clock(institution.receive, step.state, encode(told))
-        clock(institution.receive, step.state, encode(self._unmask(adverts, step.reply, everyone)))
+        step = clock(institution.receive, step.state, self._signed(told))
+        unmask = self._signed(self._unmask(adverts, step.reply, everyone))
+        clock(institution.receive, step.state, unmask)
         return boxes
 
-    def _signed(self, label: bytes, text: bytes) -> bytes:
-        return statements.sign(self.coordinator, label, text)
+    def _signed(self, request: Request) -> bytes:
+        return statements.signed(self.coordinator, request)
 
     def _adverts(self, own: Advert) -> Adverts:
         others = [self._advert(i) for i in range(1, self.context.parameters.n)]
@@ -200,11 +201,7 @@ class _One:
                 type(sealed)(peer=i, key_digest=sealed.key_digest,
                              seed_digest=sealed.seed_digest, box=sealed.box)
             )  # fmt: skip
-        text = statements.instruction_text(self.session, MODEL)
-        return Instruction(
-            session=self.session, model=MODEL, receiver=0, boxes=tuple(boxes),
-            signature=self._signed(statements.INSTRUCTION, text),
-        )  # fmt: skip
+        return Instruction(session=self.session, model=MODEL, receiver=0, boxes=tuple(boxes))
 
     def _unmask(self, adverts: Adverts, own: bytes, everyone: tuple[int, ...]) -> Unmask:
         view = statements.view_text(self.session, adverts_digest(adverts), MODEL, everyone, ())

@@ -1,5 +1,7 @@
 """Removes each check of the secure sum in a copy of the tree, and runs the test that should fail.
 
+Of the protocol (`common/secagg`), of the drivers at both ends, and of what a site remembers.
+
     scripts/bench secagg-mutations [--only WORD]
 
 The table below names for each check its file, the exact text, what it becomes, and the test. A
@@ -17,23 +19,36 @@ from pathlib import Path
 import cryptography.hazmat.primitives.ciphers.aead
 import cryptography.hazmat.primitives.kdf.hkdf  # noqa: F401
 import numpy as np  # noqa: F401
+import opacus  # noqa: F401
+import peft  # noqa: F401
 import pydantic.dataclasses  # noqa: F401
 import pytest
+import torch  # noqa: F401
+import transformers  # noqa: F401
 import yaml  # noqa: F401
 
 _ROOT = Path(__file__).parents[2]
 _TESTS = (
     "tests/integration/test_secagg_hostile.py",
+    "tests/integration/test_secagg_signed.py",
+    "tests/integration/test_secagg_complaints.py",
+    "tests/integration/test_sums_drivers.py",
+    "tests/integration/test_sums_checks.py",
+    "tests/unit/test_freshness.py",
     "tests/unit/test_secagg_params.py",
     "tests/unit/test_secagg_keys.py",
     "tests/unit/test_secagg_messages.py",
 )
-_COPIED = ("common", "tests", "scripts", "pyproject.toml")
+_COPIED = ("common", "client", "server", "tests", "scripts", "configs", "pyproject.toml")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `text` in `common/secagg/file` becomes `without`; `test` then has to fail."""
+    """One check: `text` in `file` becomes `without`; `test` then has to fail.
+
+    Attributes:
+        file: from the root; without a folder, in `common/secagg`.
+    """
 
     name: str
     file: str
@@ -41,9 +56,38 @@ class Check:
     without: str
     test: str
 
+    @property
+    def path(self) -> str:
+        """From the root."""
+        return self.file if "/" in self.file else f"common/secagg/{self.file}"
+
 
 def _institution(name: str, text: str, without: str, test: str) -> Check:
     return Check(name, "institution.py", text, without, test)
+
+
+def _client(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "client/sums.py", text, without, test)
+
+
+def _remembered(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "common/io/freshness.py", text, without, test)
+
+
+def _server(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/sums.py", text, without, test)
+
+
+def _covered(name: str, part: str, test: str) -> Check:
+    """Signatures of requests that are over a part of the message only."""
+    return Check(
+        name,
+        "common/identity/signing.py",
+        '    return label + b"\\n" + message\n',
+        f'    part = message{part} if label.endswith(b"request v1") else message\n'
+        '    return label + b"\\n" + part\n',
+        test,
+    )
 
 
 def _checks(name: str, text: str, without: str, test: str) -> Check:
@@ -55,39 +99,95 @@ def _coordinator(name: str, text: str, without: str, test: str) -> Check:
 
 
 CHECKS = (
-    _institution(
-        "coordinator's signature",
-        "if not statements.verified(party.context.coordinator, label, text, signature):",
+    Check(
+        "requests are signed",
+        "requests.py",
+        "if not statements.is_signed(state.party.context.coordinator, message):",
         "if False:",
-        "test_unsigned_invitation_is_refused",
-    ),
-    _institution(
-        "instruction is signed",
-        "    _require_coordinator(party, statements.INSTRUCTION, text, told.signature)\n",
-        "",
-        "test_unsigned_instruction_is_refused",
+        "test_unsigned_request_is_refused",
     ),
     Check(
-        "model hash is signed",
-        "statements.py",
-        "return bytes([VERSION]) + session.to_bytes() + model",
-        "return bytes([VERSION]) + session.to_bytes()",
-        "test_signature_of_an_instruction_does_not_serve_another_model",
+        "requests are signed by the coordinator",
+        "requests.py",
+        "if not statements.is_signed(state.party.context.coordinator, message):",
+        "known = state.party.context\n"
+        "    keys = (known.coordinator, *known.public_keys)\n"
+        "    if not any(statements.is_signed(key, message) for key in keys):",
+        "test_request_signed_by_another_key_is_refused",
+    ),
+    _covered(
+        "signatures cover the kind",
+        "[6:79]",
+        "test_signature_of_another_kind_of_request_is_refused",
+    ),
+    _covered(
+        "signatures cover the session",
+        "[:6]",
+        "test_signature_of_another_session_is_refused",
+    ),
+    _covered(
+        "signatures cover the body",
+        "[:79]",
+        "test_signature_of_another_body_is_refused",
+    ),
+    _covered(
+        "signatures cover receiver and boxes",
+        "[:111]",
+        "test_signature_of_another_institutions_instruction_is_refused",
+    ),
+    Check(
+        "signatures have their label",
+        "common/identity/signing.py",
+        '    return label + b"\\n" + message\n',
+        "    return message\n",
+        "test_request_for_all_is_one_message_and_its_label_is_its_own",
     ),
     _institution(
+        "signature before stage and content",
+        "    require_request(state, asked.session, message)\n"
+        "    request = hashlib.sha256(message).digest()\n",
+        "    request = hashlib.sha256(message).digest()\n"
+        "    after(state.stage, asked.kind, state.party.context.parameters.adversary)\n"
+        "    require_request(state, asked.session, message)\n",
+        "test_signature_is_checked_before_stage_and_content",
+    ),
+    Check(
+        "complaints of a box's dealer only",
+        "replies.py",
+        "if told.sender not in self.boxes.get(told.accused, {}):",
+        "if False:",
+        "test_complaint_of_one_whose_box_was_not_sent_is_refused",
+    ),
+    _coordinator(
+        "complaints where boxes are due",
+        "if isinstance(reply, Complaint) and self._phase is Phase.MASKED:",
+        "if isinstance(reply, Complaint):",
+        "test_complaint_at_another_stage_is_out_of_order",
+    ),
+    Check(
+        "complaints of boxes only",
+        "dealing.py",
+        "if not isinstance(state, Shared) or not isinstance(error, BoxError | ShareError):",
+        'if not isinstance(state, Shared) or error.peer == "coordinator":',
+        "test_no_other_refusal_makes_a_complaint",
+    ),
+    Check(
         "study",
+        "requests.py",
         "if session.study != context.study:",
         "if False:",
         "test_message_of_another_study_is_refused",
     ),
-    _institution(
+    Check(
         "roster",
+        "requests.py",
         "if session.roster != context.roster:",
         "if False:",
         "test_message_under_another_roster_is_refused",
     ),
-    _institution(
+    Check(
         "session",
+        "requests.py",
         "elif session != state.session:",
         "elif False:",
         "test_message_of_another_session_is_refused",
@@ -98,14 +198,16 @@ CHECKS = (
         "if False:",
         "test_instruction_for_another_institution_is_refused",
     ),
-    _institution(
+    Check(
         "freshness",
+        "requests.py",
         "if newest is not None and session.order <= newest:",
         "if False:",
         "test_session_that_is_not_newer_is_refused",
     ),
-    _institution(
+    Check(
         "freshness, same attempt",
+        "requests.py",
         "session.order <= newest",
         "session.order < newest",
         "test_stage_is_not_answered_again_after_a_restart",
@@ -247,8 +349,9 @@ CHECKS = (
         '    return _derive(b"0" * 32, label)',
         "test_box_keys_differ_by_direction_session_and_use",
     ),
-    _institution(
+    Check(
         "boxes of neighbours only",
+        "dealing.py",
         "if box.peer not in state.neighbours:",
         "if box.peer == -1:",
         "test_box_of_no_neighbour_is_refused",
@@ -348,8 +451,9 @@ CHECKS = (
         "    if False:",
         "test_semi_honest_study_takes_no_survivors_message_and_no_signatures",
     ),
-    _coordinator(
+    Check(
         "sender is the transport's",
+        "replies.py",
         "if claimed != sender:",
         "if False:",
         "test_reply_in_the_name_of_another_is_rejected",
@@ -378,39 +482,45 @@ CHECKS = (
         "if False:",
         "test_reply_of_one_who_was_left_behind_is_rejected",
     ),
-    _coordinator(
+    Check(
         "reply of this session",
+        "replies.py",
         "if session != self._session:",
         "if False:",
         "test_reply_of_another_session_is_rejected",
     ),
-    _coordinator(
+    Check(
         "adverts at the coordinator",
-        "                checks.require_advert(self._context, reply)\n",
+        "replies.py",
+        "        checks.require_advert(self._context, advert)\n",
         "",
         "test_forged_advert_and_reused_key_are_rejected",
     ),
-    _coordinator(
+    Check(
         "reused keys at the coordinator",
-        "checks.require_distinct(self._context, [*self._adverts.values(), reply])",
+        "replies.py",
+        "checks.require_distinct(self._context, [*self.adverts.values(), advert])",
         "pass",
         "test_forged_advert_and_reused_key_are_rejected",
     ),
-    _coordinator(
+    Check(
         "boxes for all neighbours",
-        "if boxes.keys() != self._graph.neighbours(reply.sender):",
+        "replies.py",
+        "if boxes.keys() != self.graph.neighbours(reply.sender):",
         "if False:",
         "test_boxes_for_others_than_the_neighbours_are_rejected",
     ),
-    _coordinator(
+    Check(
         "length of a vector",
-        "if reply.length != self._length or self._total is None:",
-        "if self._total is None:",
+        "replies.py",
+        "if reply.length != self._length or self.total is None:",
+        "if self.total is None:",
         "test_vector_of_another_length_is_rejected",
     ),
-    _coordinator(
+    Check(
         "signatures at the coordinator",
-        "if not statements.verified(public, statements.VIEW, self._view(), reply.signature):",
+        "replies.py",
+        "if not statements.verified(public, statements.VIEW, view, reply.signature):",
         "if False:",
         "test_signature_over_another_view_is_rejected",
     ),
@@ -525,6 +635,288 @@ CHECKS = (
         "if (version := reader.number(1)) == 256:",
         "test_other_version_kind_or_magic_is_refused",
     ),
+    _client(
+        "instruction with its model only",
+        "        if isinstance(asked, Instruction):\n",
+        "        if False:\n",
+        "test_another_model_than_the_signed_one_is_refused_before_any_work",
+    ),
+    _client(
+        "sums that the study has",
+        "if (session.purpose, session.round) not in self._planned:",
+        "if False:",
+        "test_a_session_that_the_study_has_not_is_refused_and_leaves_no_trace",
+    ),
+    _client(
+        "spent before keys are made",
+        "        self._require_unspent(session)\n",
+        "",
+        "test_a_round_whose_vector_was_sent_is_refused_at_the_invitation",
+    ),
+    _client(
+        "spent before work is done",
+        "        self._require_unspent(session, name)\n",
+        "",
+        "test_nothing_is_computed_for_a_model_whose_vector_was_sent",
+    ),
+    _client(
+        "spent before a vector leaves",
+        "        self._require_unspent(session, task.model)\n",
+        "",
+        "test_two_sessions_of_one_model_at_once_give_one_vector",
+    ),
+    _client(
+        "instruction for this work",
+        "if (session.purpose, session.round) != (purpose, round_):",
+        "if False:",
+        "test_another_model_than_the_signed_one_is_refused_before_any_work",
+    ),
+    _client(
+        "model beside an instruction",
+        "if asked.model != hashlib.sha256(model).digest():",
+        "if False:",
+        "test_another_model_than_the_signed_one_is_refused_before_any_work",
+    ),
+    _client(
+        "noised vectors may be sent again",
+        "if session.purpose in self._noised or sent is None or sent == session.order:",
+        "if sent is None or sent == session.order:",
+        "test_a_noised_vector_goes_under_fresh_keys_in_a_second_attempt",
+    ),
+    _client(
+        "round of a vector that was sent",
+        "if session.round <= sent[0]:",
+        "if False:",
+        "test_a_vector_without_noise_is_refused_to_a_second_attempt",
+    ),
+    _client(
+        "model of a vector that was sent",
+        "if self._freshness.was_used(session.purpose, model):",
+        "if False:",
+        "test_one_models_counts_are_not_given_in_a_second_round",
+    ),
+    _client(
+        "models are remembered",
+        'remembered = "" if session.purpose in self._noised else task.model',
+        'remembered = ""',
+        "test_one_models_counts_are_not_given_in_a_second_round",
+    ),
+    _client(
+        "models by their values",
+        '"<f4") + np.float32(0)',
+        '"<f4")',
+        "test_a_model_is_known_by_its_values",
+    ),
+    _client(
+        "zeros are no body",
+        'values.data if values.any() else b""',
+        "values.data",
+        "test_a_model_is_known_by_its_values",
+    ),
+    _client(
+        "model of whole values",
+        "if len(model) % 4:",
+        "if False:",
+        "test_a_model_is_known_by_its_values",
+    ),
+    _client(
+        "on disk before a reply",
+        "            self._freshness.note(step.durable, model)\n",
+        "            pass\n",
+        "test_a_reply_is_not_given_where_the_disk_does_not_take_it",
+    ),
+    _client(
+        "abort names its reason",
+        "        if step.aborted is not None:\n            raise step.aborted\n",
+        "",
+        "test_a_site_that_gives_up_says_why_and_answers_nothing",
+    ),
+    _client(
+        "older attempts are forgotten",
+        "if not _replaced(s, session)",
+        "if True",
+        "test_an_older_attempt_at_the_same_sum_is_forgotten",
+    ),
+    _client(
+        "two sessions alive",
+        "        while len(self._machines) > ALIVE:\n",
+        "        while len(self._machines) > 99:\n",
+        "test_two_sessions_are_alive_at_most",
+    ),
+    _client(
+        "a refused invitation replaces nothing",
+        "        step = machine.receive(message)\n"
+        "        self._machines = {s: m for s, m in self._machines.items() "
+        "if not _replaced(s, session)}\n",
+        "        self._machines = {s: m for s, m in self._machines.items() "
+        "if not _replaced(s, session)}\n"
+        "        step = machine.receive(message)\n",
+        "test_an_invitation_that_nobody_signed_ends_no_session",
+    ),
+    _client(
+        "an instruction comes alone",
+        "if len(parts) != 1 or not isinstance(asked, Instruction):",
+        "if not isinstance(asked, Instruction):",
+        "test_an_instruction_comes_alone_and_is_one",
+    ),
+    _client(
+        "a complaint goes out",
+        "            if not complaint:\n                raise\n",
+        "            raise\n",
+        "test_who_gets_a_box_that_does_not_open_says_whose_and_is_left_behind",
+    ),
+    _client(
+        "close gives the lock back",
+        "        self._freshness.close()\n",
+        "        pass\n",
+        "test_a_worker_restarted_in_mid_session_drops_out_and_rejoins_in_the_next_round",
+    ),
+    _remembered(
+        "one process has the file",
+        "            self._require_locked()\n            self._begun",
+        "            self._begun",
+        "test_a_worker_that_starts_while_the_old_one_masks_is_refused_and_reads_nothing",
+    ),
+    _remembered(
+        "nothing is noted without the lock",
+        "        self._require_locked()\n        session = durable.session\n",
+        "        session = durable.session\n",
+        "test_an_old_worker_that_ends_late_can_note_nothing_once_the_lock_is_given_back",
+    ),
+    _remembered(
+        "a file that is gone",
+        "if data is None and marked:",
+        "if False:",
+        "test_a_file_deleted_after_the_first_start_is_noticed_and_no_copy_is_asked_for",
+    ),
+    _remembered(
+        "a start that fails gives the lock back",
+        "        except FederationError:\n            self.close()\n",
+        "        except FederationError:\n            pass\n",
+        "test_a_start_that_fails_gives_the_lock_back",
+    ),
+    _remembered(
+        "sessions go up",
+        "if newest is not None and session.order <= newest:",
+        "if False:",
+        "test_what_goes_back_behind_a_remembered_session_is_not_written",
+    ),
+    _remembered(
+        "a second reply of one stage",
+        "        if before is not None:\n",
+        "        if False:\n",
+        "test_a_second_different_reply_of_one_stage_is_not_written",
+    ),
+    _remembered(
+        "the same reply again",
+        "        if before == durable.reply_sha256:\n",
+        "        if False:\n",
+        "test_the_same_reply_again_writes_nothing",
+    ),
+    _remembered(
+        "a round beside the next one's keys",
+        "if known and round_ == known[-1].round - 1:",
+        "if False:",
+        "test_a_round_is_tried_again_beside_the_next_rounds_keys",
+    ),
+    _remembered(
+        "the newest vector is kept",
+        "[b for b in by_order.values() if Stage.MASKED in b.stages][-1:]",
+        "[]",
+        "test_the_newest_vector_sent_is_remembered_over_any_number_of_sessions",
+    ),
+    _remembered(
+        "every model is kept",
+        "(*models.get(purpose, ()), model)",
+        "(model,)",
+        "test_every_model_is_remembered_of_its_purpose_after_any_number_of_rounds",
+    ),
+    _remembered(
+        "models of a purpose apart",
+        "return model in self._models.get(purpose, ())",
+        "return any(model in some for some in self._models.values())",
+        "test_every_model_is_remembered_of_its_purpose_after_any_number_of_rounds",
+    ),
+    _remembered(
+        "purposes on disk",
+        "if not {*content, *models} <= set(PURPOSES):",
+        "if False:",
+        "test_a_damaged_file_is_refused_and_never_begun_anew",
+    ),
+    _remembered(
+        "order on disk",
+        "if any(a.order >= b.order for some in found.values() for a, b in pairwise(some)):",
+        "if False:",
+        "test_a_damaged_file_is_refused_and_never_begun_anew",
+    ),
+    _remembered(
+        "models on disk are hashes",
+        "if not all(re.fullmatch(_SHA256, model) for some in models.values() for model in some):",
+        "if False:",
+        "test_a_damaged_file_is_refused_and_never_begun_anew",
+    ),
+    _remembered(
+        "numbers on disk",
+        "if any(type(n) is not int or n < 1 for n in numbers):",
+        "if False:",
+        "test_a_damaged_file_is_refused_and_never_begun_anew",
+    ),
+    _remembered(
+        "stages on disk",
+        "if not begun.stages.keys() <= _STAGES:",
+        "if False:",
+        "test_a_damaged_file_is_refused_and_never_begun_anew",
+    ),
+    _remembered(
+        "replies on disk are hashes",
+        "if not all(re.fullmatch(_SHA256, digest) for digest in begun.stages.values()):",
+        "if False:",
+        "test_a_damaged_file_is_refused_and_never_begun_anew",
+    ),
+    _server(
+        "quorum",
+        "if len(survivors) < self._quorum:",
+        "if False:",
+        "test_below_the_studys_quorum_nobody_is_asked_to_sign",
+    ),
+    _server(
+        "keys ahead of all who are there",
+        "if here <= ahead.members:",
+        "if True:",
+        "test_who_missed_a_stage_rejoins_by_a_full_session",
+    ),
+    _server(
+        "keys ahead of this sum",
+        "if ahead is None or (ahead.session.purpose, ahead.session.round) != (purpose, round_):",
+        "if ahead is None:",
+        "test_keys_ahead_of_another_sum_are_not_used",
+    ),
+    _server(
+        "no body in a secure sum",
+        "            if reply.body:\n",
+        "            if False:\n",
+        "test_a_reply_with_a_body_is_refused_and_recorded",
+    ),
+    _server(
+        "who is away is not asked",
+        "        if stage == STAGES[Phase.ADVERTS]:",
+        "        if False:",
+        "test_who_is_away_is_not_invited",
+    ),
+    _server(
+        "a refusal ends no sum",
+        '        except SecaggError as error:\n            log.warning("round %d: %s broke',
+        '        except ZeroDivisionError as error:\n            log.warning("round %d: %s broke',
+        "test_a_reply_with_a_body_is_refused_and_recorded",
+    ),
+    _server(
+        "keys ahead that fail are forgotten",
+        "            except Aborted as error:\n"
+        '                log.info("keys fetched ahead are void: %s", error)\n',
+        "            except ZeroDivisionError as error:\n"
+        '                log.info("keys fetched ahead are void: %s", error)\n',
+        "test_keys_ahead_of_too_few_are_void_and_this_sum_goes_on",
+    ),
 )
 
 
@@ -561,9 +953,9 @@ def _copy(scratch: Path) -> Path:
 
 def _require_sound(tree: Path, chosen: list[Check]) -> None:
     for check in chosen:
-        found = (tree / "common/secagg" / check.file).read_text().count(check.text)
+        found = (tree / check.path).read_text().count(check.text)
         if found != 1:
-            raise SystemExit(f"{check.name}: its text stands {found} times in {check.file}")
+            raise SystemExit(f"{check.name}: its text stands {found} times in {check.path}")
     for file in _TESTS:
         names = sorted({check.test for check in chosen if _file_of(tree, check.test) == file})
         if names and not _passes(tree, file, names):
@@ -578,7 +970,7 @@ def _file_of(tree: Path, test: str) -> str:
 
 
 def _caught(tree: Path, check: Check) -> bool:
-    path = tree / "common/secagg" / check.file
+    path = tree / check.path
     text = path.read_text()
     path.write_text(text.replace(check.text, check.without))
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from common.secagg import codec, institution
+from common.secagg import codec, institution, statements
 from common.secagg.codec import decode
 from common.secagg.errors import MalformedError, SecaggError
 from common.secagg.messages import HEADER_BYTES
@@ -43,19 +43,42 @@ def hostile(good):
         data = bytes.fromhex(good[f"{stage} 0 request"])
         yield f"{stage}: cut by a byte", stage, data[:-1]
         yield f"{stage}: a byte too many", stage, data + b"\0"
-        yield f"{stage}: another version", stage, data[:4] + b"\2" + data[5:]
+        yield f"{stage}: the version before", stage, data[:4] + b"\1" + data[5:]
         yield f"{stage}: another study", stage, data[:6] + b"\xff" + data[7:]
         yield f"{stage}: another roster", stage, data[:38] + b"\xff" + data[39:]
         yield f"{stage}: another attempt", stage, data[:78] + b"\2" + data[79:]
-        at = HEADER_BYTES + 40
-        if stage in ("advertise", "share", "mask"):
-            flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-            yield f"{stage}: a bit of what is signed", stage, flipped
-    last = bytes.fromhex(good["open 0 request"])
-    yield "open: a bit of a signature", "open", last[:-1] + bytes([last[-1] ^ 1])
-    sign = bytes.fromhex(good["sign 0 request"])
-    yield "sign: a survivor who dropped out", "sign", sign[:-2] + b"\0\2"
-    yield "sign: a drop-out who is unknown", "sign", sign[:-2] + b"\0\7"
+        yield f"{stage}: no signature", stage, data[:-64] + bytes(64)
+        yield f"{stage}: a bit of the signature", stage, data[:-1] + bytes([data[-1] ^ 1])
+        yield f"{stage}: signed by an institution", stage, signed(data[:-64], PARTIES.signers[1])
+        if stage != "advertise":
+            yield f"{stage}: a bit of what is signed", stage, flipped(data, -65)
+    yield from signed_lies(good)
+
+
+def signed_lies(good):
+    """What the coordinator has signed and must not have."""
+    texts = {stage: bytes.fromhex(good[f"{stage} 0 request"])[:-64] for stage in STAGES}
+    lies = (
+        ("share: a bit of a key", "share", flipped(texts["share"], HEADER_BYTES + 40)),
+        ("mask: a bit of a box", "mask", flipped(texts["mask"], -1)),
+        ("mask: another institution's", "mask", flipped(texts["mask"], HEADER_BYTES + 33)),
+        ("sign: a survivor who dropped out", "sign", texts["sign"][:-2] + b"\0\2"),
+        ("sign: a drop-out who is unknown", "sign", texts["sign"][:-2] + b"\0\7"),
+        ("open: a bit of a view's signature", "open", flipped(texts["open"], -1)),
+    )
+    for name, stage, text in lies:
+        yield name, stage, signed(text, PARTIES.coordinator)
+
+
+def signed(text, signer):
+    return text + statements.sign(signer, statements.REQUEST, text)
+
+
+def flipped(data, at):
+    """With another last bit of one byte."""
+    broken = bytearray(data)
+    broken[at] ^= 1
+    return bytes(broken)
 
 
 def rule(stage, message):
@@ -99,7 +122,7 @@ def test_stored_messages_are_read_and_written_alike():
 
 def test_stored_bytes_are_these():
     digest = hashlib.sha256("".join(VECTORS["good"].values()).encode()).hexdigest()
-    assert digest == "1db92d55c0d6d5cf5cf9be1d14773339d0d12e481503a41775557b0220ff0b53"
+    assert digest == "4d51d73b4cd9c7524b56ec00b243211f32c7e71c499446430451f31153a3e4e2"
 
 
 @pytest.mark.parametrize("vector", VECTORS["hostile"], ids=lambda vector: vector["name"])

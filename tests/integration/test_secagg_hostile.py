@@ -1,5 +1,6 @@
 """A coordinator that lies, peers that lie, and thieves of messages: each refused by its own rule.
 
+What the coordinator says here it has signed; `test_secagg_signed` is of what it has not.
 Whenever an institution refuses, its state is the one that it had.
 """
 
@@ -38,7 +39,7 @@ def refused(federation, message, error, index=0):
     """The institution refuses, and its state is as it was; the error is handed back."""
     state = federation.states[index]
     with pytest.raises(error) as caught:
-        advance(state, encode(message), index)
+        advance(state, PARTIES.signed(message), index)
     assert type(caught.value) is error
     assert federation.states[index] is state
     advance(state, federation.requests[index], index)
@@ -47,7 +48,7 @@ def refused(federation, message, error, index=0):
 
 def aborted(federation, message, error, index=0):
     """The institution gives the session up: it says why, and no reply or secret is left."""
-    step = advance(federation.states[index], encode(message), index)
+    step = advance(federation.states[index], PARTIES.signed(message), index)
     assert type(step.aborted) is error
     assert step.reply == b""
     assert step.state.stage is Stage.FAILED
@@ -62,37 +63,6 @@ def changed(entries, at, **fields):
 
 
 # instructions
-
-
-def test_unsigned_invitation_is_refused():
-    federation = reach("advertise")
-    message = replace(told(federation), signature=ZERO_SIGNATURE)
-    refused(federation, message, errors.UnsignedError)
-
-
-def test_invitation_signed_by_an_institution_is_refused():
-    federation = reach("advertise")
-    text = statements.invitation_text(PARTIES.session())
-    signature = statements.sign(PARTIES.signers[1], statements.INVITATION, text)
-    refused(federation, replace(told(federation), signature=signature), errors.UnsignedError)
-
-
-def test_unsigned_instruction_is_refused():
-    federation = reach("mask")
-    message = replace(told(federation), signature=ZERO_SIGNATURE)
-    refused(federation, message, errors.UnsignedError)
-
-
-def test_signature_of_an_instruction_does_not_serve_another_model():
-    federation = reach("mask")
-    refused(federation, replace(told(federation), model=OTHER_MODEL), errors.UnsignedError)
-
-
-def test_signature_of_an_invitation_does_not_serve_an_instruction():
-    federation = reach("mask")
-    text = statements.instruction_text(PARTIES.session(), MODEL)
-    signature = statements.sign(PARTIES.coordinator, statements.INVITATION, text)
-    refused(federation, replace(told(federation), signature=signature), errors.UnsignedError)
 
 
 @pytest.mark.parametrize("stage", ["advertise", "share", "mask", "sign", "open"])
@@ -166,9 +136,7 @@ def second(federation, stage):
     if stage == "share":
         return replace(message, adverts=message.adverts[:4])
     if stage == "mask":
-        text = statements.instruction_text(message.session, OTHER_MODEL)
-        signature = statements.sign(PARTIES.coordinator, statements.INSTRUCTION, text)
-        return replace(message, model=OTHER_MODEL, signature=signature)
+        return replace(message, model=OTHER_MODEL)
     if stage == "sign":
         return replace(message, survivors=(0, 1, 2, 3), dropped=(4,))
     return replace(message, signatures=message.signatures[:4])
@@ -177,9 +145,9 @@ def second(federation, stage):
 @pytest.mark.parametrize("stage", ["share", "mask", "sign", "open"])
 def test_stage_answered_is_not_answered_again_in_another_way(stage):
     federation = reach(stage)
-    request = encode(second(federation, stage))
+    request = PARTIES.signed(second(federation, stage))
     # it is a good request of its own
-    federation.answer(stage, 1, encode(replace(decode(request), receiver=1, boxes=told(
+    federation.answer(stage, 1, PARTIES.signed(replace(decode(request), receiver=1, boxes=told(
         federation, 1).boxes)) if stage == "mask" else request)  # fmt: skip
     federation.answer(stage, 0, federation.requests[0])
     state = federation.states[0]
@@ -199,7 +167,7 @@ def test_stage_is_not_answered_again_after_a_restart(stage):
         *([] if stage == "advertise" else [second(federation, stage)]),
     ):
         with pytest.raises(errors.StaleError):
-            advance(restarted, encode(request))
+            advance(restarted, PARTIES.signed(request))
 
 
 def test_vector_is_masked_once():
@@ -504,7 +472,7 @@ def test_sets_that_isolate_an_institution_on_a_ring_end_the_session():
     message, gone = told(federation), near[:3]
     left = tuple(i for i in message.survivors if i not in gone)
     one_more = replace(message, survivors=tuple(sorted((*left, gone[0]))), dropped=tuple(gone[1:]))
-    assert advance(federation.states[0], encode(one_more), 0).reply
+    assert advance(federation.states[0], PARTIES.signed(one_more), 0).reply
     few = replace(message, survivors=left, dropped=tuple(gone))
     aborted(federation, few, errors.BelowNeighbourhoodError)
 
@@ -516,7 +484,7 @@ def groups(rewrite):
     other = rewrite(message)
     signatures = {}
     for i in range(5):
-        reply = federation.answer("sign", i, encode(message if i < 2 else other))
+        reply = federation.answer("sign", i, PARTIES.signed(message if i < 2 else other))
         signatures[i] = decode(reply).signature
     return federation, signatures
 
@@ -528,26 +496,23 @@ def test_two_survivor_sets_to_two_groups_are_refused():
     federation, signatures = groups(rewrite)
     unmask = replace(told(reach("open")), signatures=tuple(sorted(signatures.items())))
     with pytest.raises(errors.StatementError) as caught:
-        advance(federation.states[0], encode(unmask))
+        advance(federation.states[0], PARTIES.signed(unmask))
     assert caught.value.peer == "site-002"
     few = replace(unmask, signatures=((0, signatures[0]), (1, signatures[1])))
     with pytest.raises(errors.TooFewSignaturesError, match="2 signatures, the threshold is 4"):
-        advance(federation.states[0], encode(few))
+        advance(federation.states[0], PARTIES.signed(few))
 
 
 def test_different_models_to_different_sites_are_refused():
     federation = reach("mask")
-    text = statements.instruction_text(PARTIES.session(), OTHER_MODEL)
-    signature = statements.sign(PARTIES.coordinator, statements.INSTRUCTION, text)
-    message = replace(told(federation), model=OTHER_MODEL, signature=signature)
-    federation.requests[0] = encode(message)
+    federation.requests[0] = PARTIES.signed(replace(told(federation), model=OTHER_MODEL))
     federation.stage("mask", federation.requests)
     requests = federation.machine.close()
     signatures = {i: decode(federation.answer("sign", i, requests[i])).signature for i in range(5)}
     unmask = replace(told(reach("open")), signatures=tuple(sorted(signatures.items())))
     for index, peer in ((0, "site-001"), (1, "site-000")):
         with pytest.raises(errors.StatementError) as caught:
-            advance(federation.states[index], encode(unmask))
+            advance(federation.states[index], PARTIES.signed(unmask))
         assert caught.value.peer == peer
     with pytest.raises(errors.StatementError):
         federation.machine.receive(0, federation.states[0].answered.reply)

@@ -217,10 +217,9 @@ def forged(request):
     asked = decode_request(request)
     (part,) = split(asked.sums)
     told = decode(part)
-    text = statements.instruction_text(told.session, told.model)
-    stranger = statements.sign(Signer(bytes(32)), statements.INSTRUCTION, text)
-    for signature in (bytes(64), stranger):
-        yield replace(asked, sums=join([encode_message(replace(told, signature=signature))]))
+    unsigned = encode_message(replace(told, signature=bytes(64)))
+    for lie in (unsigned, statements.signed(Signer(bytes(32)), told)):
+        yield replace(asked, sums=join([lie]))
     yield replace(asked, sums=b"")
 
 

@@ -9,6 +9,8 @@ import pytest
 from client.sums import SpentError, UnplannedError, WrongModelError, name_of
 from common.errors import FederationError
 from common.io.freshness import Freshness
+from common.secagg.bundle import join, split
+from common.secagg.codec import decode, encode
 from common.secagg.errors import (
     MalformedError,
     OutOfOrderError,
@@ -16,7 +18,7 @@ from common.secagg.errors import (
     UnsignedError,
     WrongSessionError,
 )
-from common.secagg.messages import Kind
+from common.secagg.messages import Boxes, Kind
 from tests.sums_parties import BODY, ROUNDS, STAGES, Federation, body_of
 
 
@@ -177,9 +179,6 @@ def test_a_stage_repeated_in_the_same_life_gives_the_same_bytes(five):
 
 
 def split_kind(bundle):
-    from common.secagg.bundle import split
-    from common.secagg.codec import decode
-
     return decode(split(bundle)[0]).kind
 
 
@@ -210,7 +209,7 @@ def test_a_vector_without_noise_is_refused_to_a_second_attempt_after_a_restart(f
     five.sum("train", 1)
     for name in five.names:
         five.restart(name)
-    five.coordinator._attempts["train", 1] = 7
+    five.begin_attempts("train", 1, 7)
     with pytest.raises(FederationError):
         five.sum("train", 1)
     assert len(errors(five, SpentError)) == 3 * len(five.names)
@@ -359,9 +358,7 @@ def test_another_model_than_the_signed_one_is_refused_before_any_work(five):
         five.sites[name].instructed(bundle, "train", 2, BODY)
     with pytest.raises(OutOfOrderError):
         five.sites[name].answer(bundle)
-    # with a stranger's signature in place of the coordinator's
-    head = bundle.index(five.digest()) + 32
-    forged = bundle[:head] + bytes(64) + bundle[head + 64 :]
+    forged = bundle[:-64] + bytes(64)
     with pytest.raises(UnsignedError):
         five.sites[name].instructed(forged, "train", 1, BODY)
     assert five.sites[name].instructed(bundle, "train", 1, BODY).reply == b""
@@ -426,3 +423,47 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path, damage):
     with pytest.raises(FederationError, match="can't be read"):
         Freshness(tmp_path, "s")
     assert (tmp_path / "s.json").read_bytes() == damage
+
+
+# --- a box that does not open
+
+
+def break_the_box(federation, dealer, holder):
+    """What the dealer closed for the holder changes on its way."""
+    truly = federation.answer
+
+    def answer(name, kind, round_, body, bundle):
+        reply = truly(name, kind, round_, body, bundle)
+        told = decode(split(reply)[0]) if reply else None
+        if name != dealer or not isinstance(told, Boxes):
+            return reply
+        at = federation.names.index(holder)
+        boxes = [replace(b, box=bytes(len(b.box))) if b.peer == at else b for b in told.boxes]
+        return join([encode(replace(told, boxes=tuple(boxes)))])
+
+    federation.answer = answer
+
+
+def test_who_gets_a_box_that_does_not_open_says_whose_and_is_left_behind(five, caplog):
+    holder, dealer = five.names[0], five.names[1]
+    break_the_box(five, dealer, holder)
+    assert exact(five, five.sum("train", 1), set(five.names) - {holder})
+    said = f"{holder} says that the box of {dealer} does not open: one of the two is at fault"
+    assert said in caplog.text
+    refusals = [figures for event, figures in five.recorded if event == "refusal"]
+    assert [(r["institution"], r["code"]) for r in refusals] == [(holder, "complaint")]
+    assert "masked" not in stages_of(five, holder)
+
+
+def test_a_complaint_is_no_vector_and_leaves_no_trace_on_disk(five):
+    holder, dealer = five.names[0], five.names[1]
+    break_the_box(five, dealer, holder)
+    five.sum("train", 1)
+    assert stages_of(five, holder) == {"advertised", "shared"}
+    five.restart(holder)  # nothing was spent
+    assert five.sites[holder]._freshness.masked("train") is None
+
+
+def stages_of(federation, name):
+    (path,) = (federation.folder / name / "sums").glob("*.json")
+    return set(json.loads(path.read_text())["train"][0]["stages"])

@@ -6,15 +6,16 @@ import pytest
 
 from common.errors import ConfigError
 from common.secagg import bundle, messages
-from common.secagg.codec import decode, encode
+from common.secagg.codec import decode, encode, signed_part
 from common.secagg.errors import MalformedError
-from common.secagg.messages import Kind, Survivors
+from common.secagg.messages import Complaint, Kind, Request, Survivors
 from common.secagg.session import SESSION_BYTES, Session
 from tests.secagg_parties import Federation, Parties, parameters
 
 PARTIES = Parties(parameters(5))
 RUN = Federation(PARTIES, stays={4: 2}).run()
-SAMPLES = {decode(data).kind: data for data in RUN.heard.values()}
+COMPLAINT = encode(Complaint(session=PARTIES.session(), sender=1, accused=2))
+SAMPLES = {decode(data).kind: data for data in (*RUN.heard.values(), COMPLAINT)}
 
 
 def test_samples_are_of_every_kind():
@@ -31,10 +32,11 @@ def test_message_has_one_form(kind):
 
 @pytest.mark.parametrize(
     ("kind", "size"),
-    [(Kind.INVITATION, 64), (Kind.ADVERT, 162), (Kind.ADVERTS, 2 + 5 * 162),
-     (Kind.BOXES, 2 + 2 + 4 * 150), (Kind.INSTRUCTION, 32 + 64 + 2 + 2 + 4 * 150),
-     (Kind.MASKED, 2 + 4 + 15), (Kind.SURVIVORS, 2 + 4 * 2 + 2 + 2), (Kind.CONSISTENT, 66),
-     (Kind.UNMASK, 2 + 4 * 2 + 2 + 2 + 2 + 4 * 66), (Kind.OPENING, 2 + 2 + 4 * 35 + 2 + 35)],
+    [(Kind.INVITATION, 64), (Kind.ADVERT, 162), (Kind.ADVERTS, 2 + 5 * 162 + 64),
+     (Kind.BOXES, 2 + 2 + 4 * 150), (Kind.INSTRUCTION, 32 + 2 + 2 + 4 * 150 + 64),
+     (Kind.MASKED, 2 + 4 + 15), (Kind.SURVIVORS, 2 + 4 * 2 + 2 + 2 + 64), (Kind.CONSISTENT, 66),
+     (Kind.UNMASK, 2 + 4 * 2 + 2 + 2 + 2 + 4 * 66 + 64),
+     (Kind.OPENING, 2 + 2 + 4 * 35 + 2 + 35), (Kind.COMPLAINT, 4)],
 )  # fmt: skip
 def test_sizes_are_those_of_the_table(kind, size):
     assert messages.HEADER_BYTES == 79
@@ -58,9 +60,18 @@ def test_byte_too_many_is_refused(kind):
         decode(SAMPLES[kind] + b"\0")
 
 
+def test_requests_are_the_odd_kinds_and_end_with_their_signature():
+    for kind, data in SAMPLES.items():
+        message = decode(data)
+        assert isinstance(message, Request) == (kind % 2 == 1)
+        if kind % 2:
+            assert data[-64:] == message.signature
+            assert signed_part(message) == data[:-64]
+
+
 def test_other_version_kind_or_magic_is_refused():
     data = SAMPLES[Kind.SURVIVORS]
-    for at, value, words in ((0, 0, "not a message"), (4, 2, "version 2"), (4, 0, "version 0"),
+    for at, value, words in ((0, 0, "not a message"), (4, 1, "version 1"), (4, 3, "version 3"),
                              (5, 0, "kind 0"), (5, 11, "kind 11"), (70, 0, "purpose 0"),
                              (70, 3, "purpose 3")):  # fmt: skip
         broken = bytearray(data)
@@ -79,7 +90,9 @@ def test_round_and_attempt_zero_are_refused(at):
 
 @pytest.mark.parametrize("survivors", [(1, 0), (0, 0), (0, 2, 1)])
 def test_list_out_of_order_or_with_one_index_twice_is_refused(survivors):
-    message = Survivors(session=PARTIES.session(), survivors=survivors, dropped=())
+    message = Survivors(
+        session=PARTIES.session(), survivors=survivors, dropped=(), signature=bytes(64)
+    )
     with pytest.raises(MalformedError, match="index"):
         decode(encode(message))
 
@@ -87,7 +100,7 @@ def test_list_out_of_order_or_with_one_index_twice_is_refused(survivors):
 def test_count_without_its_bytes_is_refused_at_once():
     data = bytearray(SAMPLES[Kind.ADVERTS])
     data[79:81] = b"\xff\xff"
-    with pytest.raises(MalformedError, match="65535 entries in 810 bytes"):
+    with pytest.raises(MalformedError, match="65535 entries in 874 bytes"):
         decode(bytes(data))
 
 

@@ -1,0 +1,140 @@
+"""What the drivers of the secure sums refuse at each end, one by one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from common.errors import FederationError
+from common.secagg.bundle import join, split
+from common.secagg.errors import BelowCohortError, MalformedError, UnsignedError
+from common.secagg.states import Durable
+from common.secagg.transitions import Stage
+from tests.sums_parties import BODY, Federation
+
+
+@pytest.fixture
+def five(tmp_path):
+    return Federation(tmp_path)
+
+
+def exact(federation, total, names, round_=1):
+    assert set(total.survivors) == set(names)
+    assert np.array_equal(total.values, federation.plain_sum(names, round_))
+    return True
+
+
+def bundles(federation, name):
+    """What an institution was asked, in order."""
+    return [bundle for to, *_, bundle in federation.requests if to == name]
+
+
+# --- at the institution
+
+
+def test_a_round_whose_vector_was_sent_is_refused_at_the_invitation(five):
+    five.sum("train", 1)
+    five.begin_attempts("train", 1, 1)
+    before = len(five.trips)
+    with pytest.raises(FederationError):
+        five.sum("train", 1)
+    assert {trip[2] for trip in five.trips[before:]} == {"advertise"}
+
+
+def test_nothing_is_computed_for_a_model_whose_vector_was_sent(five):
+    five.sum("evaluate", 1, body=BODY)
+    computed = []
+    five.vector = lambda name, _round: computed.append(name)
+    with pytest.raises(FederationError):
+        five.sum("evaluate", 2, body=BODY)
+    assert "mask" in [trip[2] for trip in five.trips if trip[1] == 2]
+    assert computed == []
+
+
+def test_a_site_that_gives_up_says_why_and_answers_nothing(five):
+    strict, away = five.names[0], five.names[4]
+    parties = five.sites[strict]._parties
+    five.sites[strict]._parties = {
+        purpose: replace(party, min_cohort=5) for purpose, party in parties.items()
+    }
+    five.away.add(away)
+    with pytest.raises(FederationError):
+        five.sum("train", 1)
+    refused = [(name, error) for name, error in five.refused if name == strict]
+    assert {type(error) for _, error in refused} == {BelowCohortError}
+    assert away in refused[0][1].message
+
+
+def test_two_sessions_are_alive_at_most(five):
+    for this in (("train", 1), ("evaluate", 1), ("train", 2), ("evaluate", 2)):
+        five.sum(*this)
+        for site in five.sites.values():
+            assert len(site._machines) <= 2
+
+
+def test_an_invitation_that_nobody_signed_ends_no_session(five):
+    name, site = five.names[0], five.sites[five.names[0]]
+    five.sum("train", 1)
+    alive = dict(site._machines)
+    (invitation,) = split(bundles(five, name)[0])
+    # the next attempt at the same sum, of a noised study, in which it may be tried again
+    site._noised = frozenset({"train"})
+    at = len(invitation) - 64
+    forged = invitation[: at - 4] + (2).to_bytes(4, "big") + invitation[at:]
+    with pytest.raises(UnsignedError):
+        site.answer(join([forged]))
+    assert site._machines == alive
+
+
+def test_an_instruction_comes_alone_and_is_one(five):
+    five.sum("train", 1)
+    asked = bundles(five, five.names[0])
+    site = five.sites[five.names[0]]
+    invitation, instruction = split(asked[0])[0], split(asked[2])[0]
+    for parts in ([instruction, invitation], [instruction, instruction], [invitation]):
+        with pytest.raises(MalformedError, match="not one instruction"):
+            site.instructed(join(parts), "train", 1, BODY)
+
+
+# --- at the coordinator
+
+
+def test_keys_ahead_of_another_sum_are_not_used(five):
+    five.sum("train", 1, ("evaluate", 1))
+    total = five.sum("train", 2)
+    assert exact(five, total, five.names, 2)
+    assert total.course["trips"] == 5
+
+
+def test_a_reply_with_a_body_is_refused_and_recorded(five):
+    name, asked = five.names[1], five.coordinator._ask
+
+    def ask(kind, *more):
+        answers = asked(kind, *more)
+        if kind != "train":
+            return answers
+        talkative = replace(answers.replies[name], body=b"in clear")
+        return replace(answers, replies={**answers.replies, name: talkative})
+
+    five.coordinator._ask = ask
+    assert exact(five, five.sum("train", 1), set(five.names) - {name})
+    refusals = [figures for event, figures in five.recorded if event == "refusal"]
+    assert refusals == [{"round": 1, "institution": name, "asked": "sum", "code": "malformed"}]
+
+
+def test_who_is_away_is_not_invited(five):
+    away = five.names[2]
+    five.away.add(away)
+    five.sum("train", 1)
+    assert all(away not in names for *_, names in five.trips)
+
+
+def test_keys_ahead_of_too_few_are_void_and_this_sum_goes_on(five):
+    session = replace(five.coordinator._begin("evaluate", 1).session, attempt=9)
+    for name in five.names[:2]:
+        noted = Durable(session=session, stage=Stage.ADVERTISED, reply_sha256="ab" * 32)
+        five.sites[name]._freshness.note(noted)
+    total = five.sum("train", 1, ("evaluate", 1))
+    assert exact(five, total, five.names)
+    assert total.course["attempts"] == 1
+    assert five.coordinator._ahead is None
