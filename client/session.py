@@ -168,7 +168,7 @@ class Session:
         purpose = "evaluate" if request.kind == "evaluate" else "train"
         task = sums.instructed(request.sums, purpose, request.round, request.body)
         self._hear(request)
-        return task.reply or sums.masked(task, self._levels(request))
+        return task.reply or sums.masked(task, lambda: self._levels(request))
 
     def _levels(self, request: Request) -> Levels:
         """The vector that goes under the masks."""

@@ -172,16 +172,21 @@ class Sums:
             log.warning("secure sum: the coordinator is told: %s", error)
             return complaint
 
-    def masked(self, task: Task, vector: Vector) -> bytes:
-        """The reply to an instruction: the vector, which is overwritten, under its masks.
+    def masked(self, task: Task, compute: Callable[[], Vector]) -> bytes:
+        """The reply to an instruction: a vector under its masks.
+
+        Args:
+            compute: makes the vector, which nobody else has: it is overwritten, and let go before
+                its message is copied into a reply.
 
         Raises:
             SecaggError: no instruction waits for one, or it was sent in the meantime.
             FederationError: the disk does not take what must be remembered.
         """
-        session = task.session
+        session, vector = task.session, compute()
         self._require_unspent(session, task.model)
         step = self._known(session).submit(vector, self._threads)
+        del vector
         remembered = "" if session.purpose in self._noised else task.model
         return join([self._noted(step, remembered).reply])
 

@@ -131,7 +131,7 @@ class Federation:
             if kind == "sum":
                 return site.answer(bundle)
             task = site.instructed(bundle, kind, round_, body)
-            return task.reply or site.masked(task, self.vector(name, round_))
+            return task.reply or site.masked(task, lambda: self.vector(name, round_))
         except FednerError as error:
             self.refused.append((name, error))
             return None

@@ -987,7 +987,11 @@ def _passes(tree: Path, file: str, tests: list[str]) -> bool:
     output = tree.parent / "output"
     child = os.fork()
     if child == 0:
-        os._exit(_run_tests(tree, output, [f"{file}::{test}" for test in tests]))
+        status = 70
+        try:
+            status = _run_tests(tree, output, [f"{file}::{test}" for test in tests])
+        finally:
+            os._exit(status)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code not in (0, 1):
         raise SystemExit(f"{tests}: exit status {code}\n{output.read_text()[-2000:]}")
@@ -1004,7 +1008,9 @@ def _run_tests(tree: Path, output: Path, tests: list[str]) -> int:
         del sys.modules[name]
     sys.path[:] = [str(tree), *(p for p in sys.path if p and Path(p).resolve() != _ROOT)]
     sys.dont_write_bytecode = True
-    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
+    # what was imported ahead, pytest has no chance to rewrite
+    ignored = "ignore::pytest.PytestAssertRewriteWarning"
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-W", ignored, *tests]))
 
 
 if __name__ == "__main__":

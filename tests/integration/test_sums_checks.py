@@ -1,10 +1,12 @@
 """What the drivers of the secure sums refuse at each end, one by one."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import client.sums
 from common.errors import FederationError
 from common.secagg.bundle import join, split
 from common.secagg.errors import BelowCohortError, MalformedError, UnsignedError
@@ -63,6 +65,25 @@ def test_a_site_that_gives_up_says_why_and_answers_nothing(five):
     refused = [(name, error) for name, error in five.refused if name == strict]
     assert {type(error) for _, error in refused} == {BelowCohortError}
     assert away in refused[0][1].message
+
+
+def test_the_vector_is_let_go_before_its_message_is_copied(five, monkeypatch):
+    """Else vector, message and reply are in memory at once."""
+    made, alive, real = [], [], client.sums.join
+
+    def vector(name, round_):
+        found = Federation.vector(five, name, round_)
+        made.append(weakref.ref(found))
+        return found
+
+    def join(parts):
+        alive.extend(ref() is not None for ref in made)
+        return real(parts)
+
+    five.vector = vector
+    monkeypatch.setattr(client.sums, "join", join)
+    five.sum("train", 1)
+    assert (len(made), any(alive)) == (5, False)
 
 
 def test_two_sessions_are_alive_at_most(five):

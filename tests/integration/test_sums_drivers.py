@@ -287,9 +287,9 @@ def test_two_sessions_of_one_model_at_once_give_one_vector(five):
     five.sum("evaluate", 2, body=body_of(2))
     five.answer = truly
     second = replace(tasks[1], model=tasks[0].model)
-    five.sites[name].masked(second, five.vector(name, 2))
+    five.sites[name].masked(second, lambda: five.vector(name, 2))
     with pytest.raises(SpentError):
-        five.sites[name].masked(tasks[0], five.vector(name, 1))
+        five.sites[name].masked(tasks[0], lambda: five.vector(name, 1))
 
 
 def test_a_model_is_known_by_its_values():
