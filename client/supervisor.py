@@ -1,6 +1,7 @@
 """`fedner client`: starts an institution's worker, SuperNode and relay, and keeps them alive."""
 
 import contextlib
+import fcntl
 import socket
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ _WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY":
 _READY_LIMIT_S: Final = 600.0
 _MAX_PAUSE_S: Final = 30.0
 _FINAL_CODES: Final = frozenset(e.exit_code for e in FednerError.__subclasses__())
+_LOCK_LIMIT_S: Final = 60.0
+"""For which a killed worker may hold its locks: the kernel gives them back when it is gone."""
 
 
 @dataclass(slots=True)
@@ -47,7 +50,8 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
 
     Raises:
         PolicyError: relay and worker would share a user and the site has not accepted that.
-        FederationError: the worker can't start, or ends with an error that a restart won't mend.
+        FederationError: another process has the institution's state, or the worker can't start,
+            or ends with an error that a restart won't mend.
     """
     check_runnable(site, site_path)
     tell("ONE USER: worker and relay share an OS user. For development only.")
@@ -57,13 +61,14 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
     children = _children(paths, site_path, site.coordinator, site.institution)
     with stopping(*children):
         worker = children[0]
+        await_locks(paths.state, tell)
         worker.start()
         _await_worker(worker, paths.socket)
         tell(f"{site.institution}: worker is ready, logs under {paths.state}")
         for child in children[1:]:
             child.start()
         tell(f"{site.institution}: connecting to {site.coordinator}; Ctrl-C ends")
-        _keep_alive(children, tell)
+        _keep_alive(children, paths.state, tell)
 
 
 def check_runnable(site: Site, site_path: Path) -> None:
@@ -118,13 +123,42 @@ def _await_worker(worker: Child, path: Path) -> None:
         time.sleep(0.1)
 
 
+def await_locks(state: Path, tell: Callable[[str], None], limit_s: float = _LOCK_LIMIT_S) -> None:
+    """Wait until no process holds a lock below `state`.
+
+    Raises:
+        FederationError: one still does after `limit_s`.
+    """
+    deadline, told = time.monotonic() + limit_s, False
+    while held := [path for path in sorted(state.rglob("*.lock")) if _is_held(path)]:
+        if time.monotonic() > deadline:
+            raise FederationError(
+                "in use by another process",
+                place=str(held[0]),
+                remedy="one `fedner client` per institution: stop the other one",
+            )
+        if not told:
+            tell(f"waiting for another process, which holds {held[0]}")
+        told = True
+        time.sleep(0.2)
+
+
+def _is_held(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
         return probe.connect_ex(str(path)) == 0
     return False  # the path is too long for a socket: the worker itself says so
 
 
-def _keep_alive(children: list[Child], tell: Callable[[str], None]) -> None:
+def _keep_alive(children: list[Child], state: Path, tell: Callable[[str], None]) -> None:
     restarts = {child.name: Restarts(started=time.monotonic()) for child in children}
     while True:
         time.sleep(0.2)
@@ -138,6 +172,8 @@ def _keep_alive(children: list[Child], tell: Callable[[str], None]) -> None:
                 pause = plan.plan(now)
                 tell(f"{child.name} ended with {child.exit_code}; again in {pause:.0f} s")
             elif now >= plan.due:
+                if child.name == "worker":
+                    await_locks(state, tell)
                 child.start()
                 plan.started, plan.due = now, None
 

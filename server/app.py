@@ -16,7 +16,9 @@ from common.io.flower_internals import shorten_object_backoff
 from common.io.home import fedner_home
 from common.io.standing import Standing
 from common.wire import Kind, Reply, decode_reply
+from common.wire import Refusal as ProtocolRefusal
 from server.coordinator import Coordinator
+from server.origin import COORDINATOR_LOCK, alone
 from server.receipts import ReceiptBook
 from server.records import Kind as FlowerKind
 from server.records import Refusal, reply_bytes, request_messages
@@ -34,6 +36,10 @@ _FLOWER_KIND: Final[Mapping[Kind, FlowerKind]] = {
 _TRIES: Final = 3
 _DISCOVER_PAUSE_S: Final = 1.0
 _HELLO_LIMIT_S: Final = 120.0
+_PREDECESSOR_LIMIT_S: Final = 60.0
+"""For which a killed server's ServerApp may live on: it looks for its parent now and then."""
+_FINAL: Final = frozenset({ProtocolRefusal.POLICY.value, ProtocolRefusal.STUDY.value})
+"""Refusals of a `hello` that stay the same until the institution is started anew."""
 
 
 class GridExchange:
@@ -56,24 +62,36 @@ class GridExchange:
         self._grid = grid
         self._study = study_hash(study)
         self._roster = study.federation.institutions
+        self._required = study.federation.required
         self._deadline_s = study.federation.deadline_s
         self._poll_s = poll_s
         self._on_seen = on_seen or (lambda _name, _state: None)
         self._hello = b""
         self._nodes: dict[int, str] = {}
         self._refused: set[int] = set()
+        self._final: set[str] = set()
         self._facts: dict[str, object] = {}
         self._started = False
 
     def discover(self, request: bytes, enough: Callable[[Mapping[str, Reply]], bool]) -> None:
         """Ask every node its name until `enough` is satisfied or the deadline has passed.
 
-        A name off the roster, or one that another living node has, is logged and not taken in.
+        A name off the roster, or one that another living node has, is logged and not taken in. Nor
+        is anyone waited for when all others have answered or refused finally, or when those who
+        have refused leave too few for the quorum.
         """
         deadline = time.monotonic() + self._deadline_s
         self._hello = request
-        while not enough(self._greet(deadline)) and time.monotonic() < deadline:
+        while not enough(self._greet(deadline)) and not self._hopeless():
+            if time.monotonic() >= deadline:
+                break
             time.sleep(_DISCOVER_PAUSE_S)
+
+    def _hopeless(self) -> bool:
+        here = set(self._nodes.values())
+        refused = self._final - here
+        left = len(self._roster) - len(refused)
+        return bool(refused) and (left < self._required or left == len(here))
 
     def present(self) -> frozenset[str]:
         """Institutions taken in whose nodes are online."""
@@ -125,6 +143,8 @@ class GridExchange:
         before = next((n for n, other in self._nodes.items() if other == name), None)
         if problem:
             self._refused.add(node)
+            if problem in _FINAL and name in self._roster:
+                self._final.add(name)
         elif before is not None and before in online:
             problem = "another node has this name"
         if problem:
@@ -134,6 +154,7 @@ class GridExchange:
         if before is not None:
             del self._nodes[before]
         self._nodes[node] = name
+        self._final.discard(name)
         self._facts = self._facts or reply.facts
         log.info("%s is %s", name, "here" if before is None else "back")
         self._on_seen(name, "joined" if before is None else "back")
@@ -197,16 +218,34 @@ def run_study(
     home: Path | None = None,
     standing: Standing | None = None,
 ) -> None:
-    """Run a study over a grid, from `running` to `finished` or `failed`.
+    """Run a study over a grid, or go on with it, from `running` to `finished` or `failed`.
 
     Args:
         home: folder of the coordinator's key and of what it has countersigned;
             `$FEDNER_HOME/coordinator` if absent.
         standing: in a study with secure aggregation; what the run's folder names if absent.
+
+    Raises:
+        FederationError: another process carries it out, or it could not be carried through.
     """
+    with alone(run, COORDINATOR_LOCK, _PREDECESSOR_LIMIT_S):
+        _run_alone(grid, run, on_event, home, standing)
+
+
+def _run_alone(
+    grid: Grid,
+    run: RunDir,
+    on_event: Callable[[str, Mapping[str, object]], None] | None,
+    home: Path | None,
+    standing: Standing | None,
+) -> None:
     run.set_status("running")
     try:
         study = run.study()
+        torn = run.mend()
+        if torn:
+            log.warning("the metrics' last line, %d bytes, was unfinished: metrics.torn", torn)
+            run.record("torn", study, bytes=torn)
 
         def on_seen(name: str, state: str) -> None:
             run.record("institution", study, name=name, state=state)

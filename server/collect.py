@@ -16,6 +16,7 @@ from common.secagg.quantise import dequantise_sum
 from common.secagg.session import PURPOSES, Purpose
 from common.sums import Sum, contexts_of, counts_of_sum, grid_of, length_of, shares_of, sums_of
 from common.wire import Kind, Reply, counts_from_bytes, vector_from_bytes
+from server.attempts import Attempts
 from server.optimizer import Vector, weighted_mean
 from server.sums import Ask, SecureSums, Total
 
@@ -94,7 +95,11 @@ class PlainCollector:
 
 
 class SecureCollector:
-    """Only sums come to the coordinator."""
+    """Only sums come to the coordinator.
+
+    Args:
+        attempts: kept in the run's folder.
+    """
 
     def __init__(
         self,
@@ -105,6 +110,7 @@ class SecureCollector:
         ask: Ask,
         present: Callable[[], Collection[str]],
         record: Callable[..., None],
+        attempts: Attempts,
     ):
         self._study, self._grid, self._shares = study, grid_of(study), shares_of(study)
         contexts = contexts_of(study, standing.roster)
@@ -119,6 +125,8 @@ class SecureCollector:
             ask=ask,
             present=present,
             record=record,
+            attempts=attempts,
+            noised=noised_purposes(study),
         )
 
     def updates(self, round_: int, body: bytes) -> Collected[Vector]:
@@ -141,3 +149,11 @@ class SecureCollector:
 def _collected(values: Values, total: Total) -> Collected[Values]:
     figures = {"bytes_up": total.course["bytes_up"], "sum": total.course}
     return Collected(values=values, institutions=total.survivors, figures=figures)
+
+
+def noised_purposes(study: Study) -> frozenset[Purpose]:
+    """Whose vectors bear noise of their own: sites keep these and give them again."""
+    privacy = study.local_privacy
+    if privacy is None:
+        return frozenset()
+    return frozenset({"train"} if privacy.evaluation == "exact" else {"train", "evaluate"})

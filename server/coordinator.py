@@ -1,9 +1,16 @@
-"""The study as the coordinator runs it: numbered steps over an `Exchange`. No Flower here."""
+"""The study as the coordinator runs it: numbered steps over an `Exchange`. No Flower here.
+
+Guarantees:
+    * It goes on from the run's folder: with the round after the checkpoint's, or with that round's
+      evaluation if it was due and is not recorded. A fresh folder begins at round 1.
+    * A round's checkpoint, with its line for the metrics, is on disk before anyone sees its model.
+    * Whoever refused is named, with the code, where too few are left.
+"""
 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from common.config.canonical import study_hash
@@ -24,11 +31,13 @@ from common.wire import (
     encode,
     vector_to_bytes,
 )
+from server.attempts import ATTEMPTS_FILE, Attempts
 from server.collect import Collected, Collector, PlainCollector, SecureCollector
 from server.optimizer import ServerOptimizer, Vector
 from server.receipts import ReceiptBook
 from server.run_dir import RunDir
-from server.sums import Answers
+from server.sums import Answers, GivenError
+from server.terms import Terms, common_terms, require_as_begun
 
 log = logging.getLogger("fedner.server")
 
@@ -44,17 +53,6 @@ class Exchange(Protocol):
 
     def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
         """Replies by institution; who refused, failed or is late is missing (and logged)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What all institutions must hold in common: said in `hello`, compared here."""
-
-    version: str
-    dimension: int
-    layout: str
-    initial: str
-    encoder: str
 
 
 class Coordinator:
@@ -83,6 +81,7 @@ class Coordinator:
         self._exchange = exchange
         self._run = run
         self._on_event = on_event or (lambda _event, _figures: None)
+        self._refused: dict[str, str] = {}
 
     def run(self) -> None:
         """Carry the study through.
@@ -96,26 +95,56 @@ class Coordinator:
             log.warning(notice)
         # 1. find the institutions, and refuse a study whose base weights differ
         terms = self._gather()
-        optimizer = ServerOptimizer.start(self._study.aggregation, terms.dimension)
+        optimizer, done = self._begin(terms)
         collect = self._collector(terms.dimension)
-        self._record("start", **asdict(terms), **self._protection())
-        for round_ in range(1, self._study.training.rounds + 1):
-            started = time.monotonic()
-            # 2. local training, and the sum of what comes back
-            trained = collect.updates(round_, _body(optimizer.delta))
-            optimizer.step(trained.values, self._rate_factor(round_))
-            # 3. checkpoint before anything is said about the new model
-            self._run.save_checkpoint(optimizer, round_)
-            self._record(
-                "round",
-                round=round_,
-                institutions=sorted(trained.institutions),
-                seconds=round(time.monotonic() - started, 3),
-                **trained.figures,
-            )
+        for round_ in range(max(done, 1), self._study.training.rounds + 1):
+            if round_ > done:
+                self._train(collect, optimizer, round_)
             # 4. federated evaluation on each institution's own held-out data
-            if evaluation_due(self._study, round_):
-                self._evaluate(collect.counts(round_, _body(optimizer.released)), round_)
+            if evaluation_due(self._study, round_) and not self._evaluated(round_):
+                self._evaluate(collect, optimizer, round_)
+
+    def _begin(self, terms: Terms) -> tuple[ServerOptimizer, int]:
+        """The state to go on from, and the last finished round; 0 before the first.
+
+        Raises:
+            FederationError: the institutions are not those of the run's start, or the checkpoint is
+                damaged.
+        """
+        checkpoint = self._run.checkpoint(self._study.aggregation, terms.dimension)
+        started = self._run.events("start")
+        if not started:
+            self._record("start", **asdict(terms), **self._protection())
+            return ServerOptimizer.start(self._study.aggregation, terms.dimension), 0
+        require_as_begun(terms, started[0])
+        done = 0 if checkpoint is None else checkpoint.round
+        log.warning("going on after round %d", done)
+        self._record("resume", round=done, **asdict(terms))
+        if checkpoint is None:
+            return ServerOptimizer.start(self._study.aggregation, terms.dimension), 0
+        if not any(event["round"] == done for event in self._run.events("round")):
+            self._record("round", **checkpoint.figures)
+        return checkpoint.optimizer, done
+
+    def _train(self, collect: Collector, optimizer: ServerOptimizer, round_: int) -> None:
+        started = time.monotonic()
+        # 2. local training, and the sum of what comes back
+        trained = collect.updates(round_, _body(optimizer.delta))
+        optimizer.step(trained.values, self._rate_factor(round_))
+        figures = {
+            "round": round_,
+            "institutions": sorted(trained.institutions),
+            "seconds": round(time.monotonic() - started, 3),
+            **trained.figures,
+        }
+        # 3. checkpoint before anything is said about the new model
+        self._run.save_checkpoint(optimizer, round_, figures)
+        self._record("round", **figures)
+
+    def _evaluated(self, round_: int) -> bool:
+        """Whether the evaluation is recorded, or that there is none."""
+        events = self._run.events("evaluation") + self._run.events("evaluation_missing")
+        return any(event["round"] == round_ for event in events)
 
     def _protection(self) -> dict[str, Any]:
         """What each institution's mechanism promises; nothing without one."""
@@ -146,6 +175,7 @@ class Coordinator:
             ask=self._ask,
             present=self._exchange.present,
             record=self._record,
+            attempts=Attempts(self._run.path / ATTEMPTS_FILE),
         )
 
     def _rate_factor(self, round_: int) -> float:
@@ -164,35 +194,18 @@ class Coordinator:
         self._exchange.discover(encode(self._request("hello", 0)), enough)
         self._require(found, "answered", 0)
         self._countersign(found)
-        terms = {name: self._terms(name, reply) for name, reply in sorted(found.items())}
-        first_name, first = next(iter(terms.items()))
-        for name, other in terms.items():
-            self._compare(first_name, first, name, other)
-        return first
+        return common_terms(found)
 
-    def _terms(self, name: str, reply: Reply) -> Terms:
+    def _evaluate(self, collect: Collector, optimizer: ServerOptimizer, round_: int) -> None:
         try:
-            terms = Terms(**reply.facts)  # type: ignore[arg-type]
-        except TypeError:
-            raise ProtocolError(
-                "`hello` was answered without its facts",
-                place=name,
-                remedy="install the same fedner everywhere",
-            ) from None
-        if type(terms.dimension) is not int or not 0 < terms.dimension < 1 << 32:
-            raise ProtocolError("an impossible dimension", place=name)
-        return terms
+            counted = collect.counts(round_, _body(optimizer.released))
+        except GivenError as error:  # exact counts are given once; the model does not need them
+            log.warning("round %d: no evaluation: %s", round_, error.message)
+            self._record("evaluation_missing", round=round_, reason=error.message)
+            return
+        self._record_evaluation(counted, round_)
 
-    def _compare(self, name: str, terms: Terms, other_name: str, other: Terms) -> None:
-        unlike = [f for f in Terms.__dataclass_fields__ if getattr(terms, f) != getattr(other, f)]
-        if unlike:
-            raise FederationError(
-                f"{name} and {other_name} differ in: {', '.join(unlike)}",
-                remedy="all institutions need the same fedner version and the same encoder files: "
-                "compare `fedner encoder verify` on both",
-            )
-
-    def _evaluate(self, counted: Collected[Evaluation], round_: int) -> None:
+    def _record_evaluation(self, counted: Collected[Evaluation], round_: int) -> None:
         privacy = self._study.local_privacy
         noised = privacy is not None and privacy.evaluation != "exact"
         total = counted.values.made_consistent() if noised else counted.values
@@ -227,7 +240,9 @@ class Coordinator:
             said = (reply.kind, reply.study, reply.round, reply.institution, reply.refusal)
             if said == expected:
                 replies[name] = reply
+                self._refused.pop(name, None)
             else:
+                self._refused[name] = reply.refusal or "unasked"
                 log.warning("round %d: %s refused: %s", round_, name, reply.refusal or "unasked")
                 self._record(
                     "refusal", round=round_, institution=name, asked=kind, code=reply.refusal
@@ -261,11 +276,13 @@ class Coordinator:
         needed = self._study.federation.required
         if len(present) < needed:
             roster = self._study.federation.institutions
-            missing = ", ".join(name for name in roster if name not in present)
+            codes = {n: f" (refused: {code})" for n, code in self._refused.items()}
+            missing = ", ".join(n + codes.get(n, "") for n in roster if n not in present)
             raise FederationError(
                 f"round {round_}: {len(present)} institutions {did}, the study needs {needed}; "
                 f"missing: {missing}",
-                remedy="read the log for who refused, failed or was late, and start again",
+                remedy="read the log for who refused, failed or was late, and the logs at these "
+                "institutions for why; then `fedner server --resume`",
             )
 
     def _record(self, event: str, **figures: Any) -> None:

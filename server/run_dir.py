@@ -1,8 +1,10 @@
 """The folder of one run: study, metrics, checkpoint, log, and the model's weights at the end.
 
 study.yaml       the study as it was given
-metrics.jsonl    one JSON object per event, see `docs/metrics.md`
-checkpoint.npz   released model, optimiser state and round: replaced after every round
+metrics.jsonl    one JSON object per event, see `docs/metrics.md`; an end that a crash left
+                 unfinished is moved to metrics.torn
+checkpoint.npz   model, released model, optimiser state, round and its line for the metrics:
+                 replaced after every round
 status.json      running, finished or failed, and why
 run.log
 """
@@ -10,6 +12,7 @@ run.log
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +22,12 @@ import numpy as np
 
 from common.config.canonical import study_hash
 from common.config.load import parse_study
-from common.config.study import Study
+from common.config.study import Aggregation, Study
 from common.errors import FederationError, UsageError
-from common.io.atomic import append_json, write_bytes, write_json
+from common.io.atomic import write_bytes, write_json
+from common.io.disk import DISK, replace_file
 from common.privacy.notice import notices
+from server import journal
 from server.optimizer import ServerOptimizer, Vector
 
 STUDY: Final = "study.yaml"
@@ -30,6 +35,19 @@ METRICS: Final = "metrics.jsonl"
 CHECKPOINT: Final = "checkpoint.npz"
 STATUS: Final = "status.json"
 LOG: Final = "run.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The state after a finished round.
+
+    Attributes:
+        figures: the round's line for the metrics.
+    """
+
+    optimizer: ServerOptimizer
+    round: int
+    figures: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +72,21 @@ class RunDir:
                 remedy="name with --out a folder that is not there yet",
             ) from None
         write_bytes(path / STUDY, study_text.encode())
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """A run folder that is there.
+
+        Raises:
+            UsageError: it is not, or has no study.
+        """
+        if not (path / STUDY).is_file():
+            raise UsageError(
+                f"not a run folder: no {STUDY} in it",
+                place=str(path),
+                remedy="name the run folder that the server printed",
+            )
         return cls(path)
 
     def log_here(self) -> None:
@@ -83,18 +116,25 @@ class RunDir:
         }
         if event == "start":
             line["notices"] = list(notices(study))
-        append_json(self.path / METRICS, {**line, **figures})
+        journal.append(self.path / METRICS, {**line, **figures})
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The recorded events, of one kind if named."""
-        path = self.path / METRICS
-        if not path.exists():
-            return []
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        lines = journal.read(self.path / METRICS)
         return [line for line in lines if kind is None or line["event"] == kind]
 
-    def save_checkpoint(self, optimizer: ServerOptimizer, round_: int) -> None:
-        """Replace the checkpoint."""
+    def mend(self) -> int:
+        """Set an unfinished last line of the metrics aside; how many bytes it had."""
+        return journal.mend(self.path / METRICS)
+
+    def save_checkpoint(
+        self, optimizer: ServerOptimizer, round_: int, figures: Mapping[str, Any]
+    ) -> None:
+        """Replace the checkpoint; on disk when this returns, or the old one is.
+
+        Raises:
+            FederationError: the disk does not take it.
+        """
         buffer = io.BytesIO()
         np.savez(
             buffer,
@@ -103,8 +143,41 @@ class RunDir:
             moments=optimizer.moments,
             mean=optimizer.mean,
             round=round_,
+            figures=json.dumps(figures),
         )
-        write_bytes(self.path / CHECKPOINT, buffer.getvalue())
+        try:
+            replace_file(DISK, self.path / CHECKPOINT, buffer.getvalue())
+        except OSError as error:
+            raise FederationError(
+                f"the checkpoint can't be written: {error.strerror or type(error).__name__}",
+                place=str(self.path / CHECKPOINT),
+                remedy="free some space or mend the disk, then `fedner server --resume`",
+            ) from None
+
+    def checkpoint(self, settings: Aggregation, dimension: int) -> Checkpoint | None:
+        """The newest one; `None` before the first round is finished.
+
+        Raises:
+            FederationError: damaged, or of another model or optimiser.
+        """
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        fresh = ServerOptimizer.start(settings, dimension)
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                found = {name: content[name] for name in ("delta", "moments", "mean")}
+                round_, figures = int(content["round"]), json.loads(str(content["figures"]))
+            if any(found[n].shape != getattr(fresh, n).shape for n in found) or round_ < 1:
+                raise ValueError("another shape")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise FederationError(
+                "damaged, or of another model or optimiser",
+                place=str(path),
+                remedy="put back a copy of the whole run folder, or begin a new study",
+            ) from None
+        optimizer = ServerOptimizer(settings, **found, rounds=round_)
+        return Checkpoint(optimizer=optimizer, round=round_, figures=figures)
 
     def load_delta(self) -> tuple[Vector, int]:
         """The released model, as a `delta`, after the last finished round, and that round.

@@ -8,13 +8,14 @@ Guarantees:
       shares: the next sum's keys travel on the latter two. Whoever is there and not among those who
       sent keys ahead makes what was fetched ahead void: the next sum begins in full, with all.
     * Nothing is kept of an institution's vector but the running total.
+    * The number of an attempt is on disk before its invitation leaves, and that vectors are wanted
+      before the instruction does: a restarted coordinator goes on with the next attempt.
 """
 
 import hashlib
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -29,6 +30,7 @@ from common.secagg.session import Context, Purpose, Session
 from common.secagg.transitions import Phase
 from common.secagg.vectors import Vector
 from common.wire import Kind, Reply
+from server.attempts import Attempts
 
 log = logging.getLogger("fedner.server")
 
@@ -57,6 +59,10 @@ class Ask(Protocol):
 
     def __call__(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
         """Send `body` to each institution of `sums`, with its bundle."""
+
+
+class GivenError(FederationError):
+    """No sum came about, and vectors that may be given once only were asked for already."""
 
 
 @dataclass(slots=True)
@@ -124,6 +130,8 @@ class SecureSums:
         ask: one trip.
         present: names of the institutions that can be reached now.
         record: told events for the metrics.
+        attempts: kept over a restart, if they have a file.
+        noised: purposes whose vectors bear noise of their own and are given again under fresh keys.
     """
 
     def __init__(
@@ -136,12 +144,14 @@ class SecureSums:
         ask: Ask,
         present: Callable[[], Collection[str]],
         record: Callable[..., None],
+        attempts: Attempts | None = None,
+        noised: frozenset[Purpose] = frozenset(),
     ):
         self._contexts, self._signer, self._lengths = contexts, signer, lengths
         self._quorum, self._ask, self._present, self._record = quorum, ask, present, record
         self._names = contexts["train"].parameters.institutions
         self._threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
-        self._attempts: Counter[tuple[Purpose, int]] = Counter()
+        self._attempts, self._noised = attempts or Attempts(), noised
         self._ahead: _Open | None = None
 
     def sum(
@@ -159,6 +169,7 @@ class SecureSums:
 
         Raises:
             FederationError: none of `ATTEMPTS` attempts gave one.
+            GivenError: the same, and vectors without noise of their own were asked for before.
         """
         course = Course()
         reasons: list[str] = []
@@ -172,11 +183,27 @@ class SecureSums:
                 self._record(
                     "abort", round=round_, sum=purpose, rule=error.rule, reason=error.message
                 )
-        raise FederationError(
-            f"round {round_}: no sum of {_WHAT[purpose]} after {ATTEMPTS} attempts; the first "
-            f"ended since {reasons[0]}",
-            remedy="read the log for who refused, failed or was late, and the logs at these "
-            "institutions for why",
+        raise self._failed(purpose, round_, reasons[0])
+
+    def _failed(self, purpose: Purpose, round_: int, reason: str) -> FederationError:
+        what = _WHAT[purpose]
+        message = (
+            f"round {round_}: no sum of {what} after {ATTEMPTS} attempts; the first "
+            f"ended since {reason}"
+        )
+        if purpose in self._noised or not self._attempts.asked(purpose, round_):
+            return FederationError(
+                message,
+                remedy="read the log for who refused, failed or was late, and the logs at these "
+                "institutions for why; then `fedner server --resume`",
+            )
+        return GivenError(
+            f"{message}. The {what} of this round had been asked for already, in an attempt that "
+            "was cut off before its sum was opened. In this study they bear no noise of their own, "
+            "so whoever gave one refuses to give it to a second sum: two sums over different "
+            "institutions would show one institution's",
+            remedy="this run can't go on: begin a new study, with another `study` name or seed, so "
+            "that it has another hash; with `privacy: {mechanism: local}` it could have gone on",
         )
 
     def _attempt(
@@ -193,6 +220,7 @@ class SecureSums:
             self._trip("sum", round_, b"", [current], course)
             current.requests = current.machine.close()
         # 2. the model out, masked vectors back
+        self._attempts.ask(purpose, round_)
         current.requests = current.machine.instruct(hashlib.sha256(body).digest())
         self._trip(purpose, round_, body, [current], course)
         self._require_quorum(current.machine)
@@ -213,13 +241,12 @@ class SecureSums:
     def _begin(self, purpose: Purpose, round_: int) -> _Open:
         """A new session for all who can be reached."""
         context = self._contexts[purpose]
-        self._attempts[purpose, round_] += 1
         session = Session(
             study=context.study,
             roster=context.roster,
             purpose=purpose,
             round=round_,
-            attempt=self._attempts[purpose, round_],
+            attempt=self._attempts.begin(purpose, round_),
         )
         length = self._lengths[purpose]
         machine = Coordinator(

@@ -25,11 +25,13 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 
 def serve_study(run: RunDir, address: str, on_event: OnEvent) -> None:
-    """Run the study of a run folder over a SuperLink on `address`.
+    """Run the study of a run folder over a SuperLink on `address`, or go on with it.
+
+    A run that is gone on with gets a SuperLink and a Flower run of its own.
 
     Args:
         address: `host:port`, on this machine.
-        on_event: told each line of the metrics as it comes.
+        on_event: told each new line of the metrics as it comes.
 
     Raises:
         ConfigError: an address beyond this machine.
@@ -37,7 +39,9 @@ def serve_study(run: RunDir, address: str, on_event: OnEvent) -> None:
     """
     host, port = parse_loopback(address, "--address")
     home = (run.path / "flower").absolute()
-    home.mkdir()
+    home.mkdir(exist_ok=True)
+    run.set_status("starting")
+    seen = len(run.events())
     environment = flower_environment(home)
     write_bytes(home / "config.toml", _connections(address).encode())
     link = Child(
@@ -53,7 +57,7 @@ def serve_study(run: RunDir, address: str, on_event: OnEvent) -> None:
         link.start()
         await_port(host, port, link, _START_LIMIT_S)
         _submit(run, environment)
-        _watch(run, link, environment, on_event)
+        _watch(run, link, environment, on_event, seen)
 
 
 def bundle_root() -> Path:
@@ -108,8 +112,10 @@ def _submit(run: RunDir, environment: Mapping[str, str]) -> None:
         )
 
 
-def _watch(run: RunDir, link: Child, environment: Mapping[str, str], on_event: OnEvent) -> None:
-    seen = polls = 0
+def _watch(
+    run: RunDir, link: Child, environment: Mapping[str, str], on_event: OnEvent, seen: int
+) -> None:
+    polls = 0
     while True:
         time.sleep(_POLL_S)
         state = run.status()

@@ -1,14 +1,16 @@
 """`fedner server`: the coordinator."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from common.config.canonical import study_yaml
 from common.config.study import Study
 from common.errors import EncoderError, UsageError
+from common.io.addresses import parse_loopback
 from common.io.configs import load_study
 from common.io.encoders import resolve_encoder
 from common.io.models import save_model
@@ -23,16 +25,25 @@ from scripts.console import (
     show_path,
 )
 from scripts.verbs.simulate import new_run_path
+from server.origin import MODEL, SERVER_LOCK, Origin, alone, is_finished
 from server.run_dir import LOG, METRICS, RunDir
-from server.standing import Whereabouts
+from server.standing import Whereabouts, standing_of
 from server.supervisor import serve_study
+
+ADDRESS: Final = "127.0.0.1:9192"
 
 
 def command(
-    path: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY]", help="Study file (YAML).")
+    ] = None,
     address: Annotated[
-        str, typer.Option(help="Where institutions connect; on this machine.")
-    ] = "127.0.0.1:9192",
+        str | None,
+        typer.Option(
+            help="Where institutions connect; on this machine. By default "
+            f"{ADDRESS}, or, with --resume, as before."
+        ),
+    ] = None,
     run_path: Annotated[
         Path | None, typer.Option("--out", help="Run folder to make; by default under runs/.")
     ] = None,
@@ -45,33 +56,91 @@ def command(
     roster: Annotated[
         Path | None, typer.Option(help="The roster that the institutions have pinned.")
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with the run of this folder; without STUDY."),
+    ] = None,
 ) -> None:
     """Coordinate a study: waits for the institutions, runs the rounds, saves the shared model.
 
     A study with secure aggregation needs --identity and --roster: docs/identity.md.
 
+    After a crash, --resume goes on with the run where it stopped: docs/recovery.md.
+
     Example: fedner server federation/study.yaml --identity federation/coordinator
     --roster federation/roster.yaml
     """
     quiet_libraries()
-    study = load_study(path)
-    where = _whereabouts(study, identity, passphrase_file, roster)
+    if resume is None:
+        if path is None:
+            raise UsageError("expected STUDY, or --resume RUN", remedy="fedner server --help")
+        study = load_study(path)
+        where = _whereabouts(study, identity, passphrase_file, roster)
+        run_path = run_path or new_run_path(study)
+        _carry_out(study, lambda: _begin(study, where, run_path, address or ADDRESS))
+        return
+    if path or run_path or identity or passphrase_file or roster:
+        raise UsageError(
+            "--resume goes on with the study, identity and roster of the run's beginning",
+            remedy="give --resume RUN alone, or with --address",
+        )
+    run = RunDir.open(resume)
+    with alone(run, SERVER_LOCK):
+        is_finished(run)
+    _carry_out(run.study(), lambda: _go_on(run, address))
+
+
+def _begin(study: Study, where: Whereabouts | None, path: Path, address: str) -> tuple[RunDir, str]:
+    """A new run folder, and where to serve."""
+    parse_loopback(address, "--address")
+    run = RunDir.create(path, study_yaml(study))
+    if where is not None:
+        where.save(run)
+    Origin.of(study, None if where is None else where.open(study), address).save(run)
+    return run, address
+
+
+def _go_on(run: RunDir, address: str | None) -> tuple[RunDir, str]:
+    """The run folder, if all is as it was when it was begun, and where to serve."""
+    origin = Origin.read(run)
+    origin.require_same(Origin.of(run.study(), standing_of(run), origin.address), run)
+    return run, address or origin.address
+
+
+def _carry_out(study: Study, begun: Callable[[], tuple[RunDir, str]]) -> None:
+    """From the notices to the saved model."""
     show_notices(study)
     encoder_dir, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     model = NerModel(encoder_dir, study, "cpu")
-    run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
-    if where is not None:
-        where.save(run)
+    run, address = begun()
     show_path("run", run.path)
-    _serve(study, run, address, _check_start(model, encoder.fingerprint))
-    model.set_delta(run.load_delta()[0])
-    save_model(model, encoder_dir, run.path / "model", {"rounds": study.training.rounds})
-    last = run.events("evaluation")[-1]
-    out.print(report_table("\nShared model, entities (exact match)",
-                           scores_from_json(last["entities"])))  # fmt: skip
-    out.print(report_table("\nShared model, words", scores_from_json(last["tokens"])))
+    with alone(run, SERVER_LOCK):
+        if not is_finished(run):
+            _serve(study, run, address, _check_start(model, encoder.fingerprint))
+        model.set_delta(run.load_delta()[0])
+        _save(study, model, encoder_dir, run)
+    _show(study, run)
+
+
+def _save(study: Study, model: NerModel, encoder_dir: Path, run: RunDir) -> None:
+    """The whole model folder, or none."""
+    unfinished = run.path / f".{MODEL}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_model(model, encoder_dir, unfinished, {"rounds": study.training.rounds})
+    unfinished.rename(run.path / MODEL)
+
+
+def _show(study: Study, run: RunDir) -> None:
+    evaluations = run.events("evaluation")
+    if evaluations:
+        last = evaluations[-1]
+        out.print(report_table("\nShared model, entities (exact match)",
+                               scores_from_json(last["entities"])))  # fmt: skip
+        out.print(report_table("\nShared model, words", scores_from_json(last["tokens"])))
+    for missing in run.events("evaluation_missing"):
+        out.print(f"round {missing['round']}: no evaluation: {missing['reason']}")
     show_notices(study)
-    show_path("model", run.path / "model")
+    show_path("model", run.path / MODEL)
     show_path("metrics", run.path / METRICS)
     show_path("log", run.path / LOG)
 
@@ -125,10 +194,15 @@ def _serve(
         def on_event(event: Mapping[str, Any]) -> None:
             if event["event"] == "institution":
                 bars.console.print(f"{event['name']}: {event['state']}")
-            if event["event"] == "start":
+            if event["event"] in ("refusal", "abort", "evaluation_missing"):
+                bars.console.print(_said(event))
+            if event["event"] in ("start", "resume"):
                 check_start(event)
                 bars.update(task, description="rounds")
                 bars.console.print("all institutions are here")
+            if event["event"] == "resume":
+                bars.update(task, completed=event["round"])
+                bars.console.print(f"going on after round {event['round']}")
             if event["event"] == "round":
                 bars.update(task, completed=event["round"])
                 bars.console.print(
@@ -139,3 +213,13 @@ def _serve(
                 bars.console.print(f"round {event['round']}: shared model's F1 {event['f1']:.4f}")
 
         serve_study(run, address, on_event)
+
+
+def _said(event: Mapping[str, Any]) -> str:
+    """Of who refused, what ended an attempt, and what is missing, a line each."""
+    if event["event"] == "refusal":
+        asked = f"{event['institution']} refused {event['asked']}"
+        return f"round {event['round']}: {asked}: {event['code'] or 'answered something else'}"
+    if event["event"] == "abort":
+        return f"round {event['round']}: an attempt at {event['sum']} ended: {event['reason']}"
+    return f"round {event['round']}: no evaluation: {event['reason']}"
