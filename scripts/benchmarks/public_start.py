@@ -48,7 +48,7 @@ from scripts.simulation import Bench
 OPEN: Final = Path("configs/ncbi-4.yaml")
 MACCROBAT: Final = Path("configs/maccrobat-4.yaml")
 RECIPE: Final = "recipe.json"
-RANK: Final = 16
+RANK: Final = 48
 """Of the directions."""
 
 _ABSTRACTS: Final = 24_000

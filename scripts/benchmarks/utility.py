@@ -51,9 +51,9 @@ CELLS: Final = (
 PRIVATE: Final = Path("configs/ncbi-4-private.yaml")
 SCALE: Final = 4.0
 """Alpha over rank: with 4 the head takes less of the clip, and the cores more."""
-ROUNDS: Final = 30
-LEARNING_RATE: Final = 1.0e-2
-SAMPLING_RATE: Final = 0.24
+ROUNDS: Final = 300
+LEARNING_RATE: Final = 2.0e-3
+SAMPLING_RATE: Final = 0.06
 
 
 def main(argv: list[str]) -> int:

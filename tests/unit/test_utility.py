@@ -15,7 +15,6 @@ from scripts.benchmarks import utility
 from scripts.benchmarks.public_start import Start
 from scripts.benchmarks.utility import (
     CELLS,
-    RANK,
     finished,
     parts_of,
     printed_study,
@@ -31,6 +30,7 @@ ELSEWHERE = Start(
     encoder=Encoder(name="public-start-000000000000", weights_sha256="a" * 64),
     directions_sha256="b" * 64,
 )
+SMALL_RANK = 16
 PRIVATE_CELLS = [cell for cell in CELLS if not cell.endswith("/none")]
 
 
@@ -129,7 +129,7 @@ def test_no_study_is_printed_of_pooled_data():
 @pytest.fixture(scope="module")
 def start(torch_quiet, tmp_path_factory):
     folder = tiny.bert_folder(tmp_path_factory.mktemp("starts") / "public-start-tiny")
-    directions = tiny.add_directions(folder, RANK)
+    directions = tiny.add_directions(folder, SMALL_RANK)
     encoder = Encoder(name=folder.name, weights_sha256=tiny.sha256(folder / "model.safetensors"))
     return Start(folder=folder, encoder=encoder, directions_sha256=directions)
 
@@ -137,6 +137,7 @@ def start(torch_quiet, tmp_path_factory):
 @pytest.fixture
 def small(start, tmp_path, monkeypatch):
     """The bench's two studies, small: two institutions, synthetic notes."""
+    monkeypatch.setattr(utility, "RANK", SMALL_RANK)
     privacy = (
         "{mechanism: local, unit: record, epsilon: 8, delta: 1e-3, clip: 0.5, sampling_rate: 0.5, "
         "steps_per_round: 1, declared_units: 20, optimizer: sgd, schedule: constant, "
@@ -201,7 +202,7 @@ def test_a_torn_last_line_is_cut_off_and_its_cell_runs_again(small, start):
 
 def test_a_cell_at_other_settings_is_another_cell(small, start, monkeypatch):
     run_cells(["pooled/record/8"], [1], start, small)
-    monkeypatch.setattr(utility, "LEARNING_RATE", 2e-3)
+    monkeypatch.setattr(utility, "LEARNING_RATE", 5e-3)
     run_cells(["pooled/record/8"], [1], start, small)
     rows = finished(small)
     assert len({r["key"] for r in rows}) == len({r["setting"] for r in rows}) == 2
