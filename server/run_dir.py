@@ -165,7 +165,7 @@ class RunDir:
             return None
         fresh = ServerOptimizer.start(settings, dimension)
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
                 found = {name: content[name] for name in ("delta", "moments", "mean")}
                 round_, figures = int(content["round"]), json.loads(str(content["figures"]))
             if any(found[n].shape != getattr(fresh, n).shape for n in found) or round_ < 1:

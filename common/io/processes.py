@@ -22,7 +22,7 @@ from typing import Final
 from common.errors import FederationError
 
 GRACE_S: Final = 5.0
-_GUARD: Final = 'read -r word || kill -KILL -- "-$1"'
+_GUARD: Final = 'read -r word || kill -s KILL -- "-$1"'
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """Institutions that vanish and come back as other nodes, and nodes that are not taken in."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -152,3 +153,39 @@ def test_a_stranger_is_not_taken_in_and_the_reason_is_told(
         exchange.discover(HELLO, enough)
         assert list(found) == ["south"]
         assert f"{stranger['name']}: {reason}" in seen
+
+
+# --- who refuses finally is not waited for
+
+
+def _lasting(*nodes: dict[str, str]) -> tuple[float, dict[str, Reply]]:
+    """Seconds that `discover` took, of a limit of 5, and who was taken in."""
+    found: dict[str, Reply] = {}
+    with _federation(*nodes) as (grid, exchange, _seen):
+        grid.online = tuple(range(len(nodes)))
+        begun = time.monotonic()
+        exchange.discover(HELLO, _both(found))
+        return time.monotonic() - begun, found
+
+
+@pytest.mark.parametrize("code", ["policy", "other-study"])
+def test_a_final_refusal_that_leaves_too_few_ends_the_wait(code: str) -> None:
+    seconds, found = _lasting({"name": "north", "refusal": code})
+    assert (seconds < 3, found) == (True, {})
+
+
+def test_when_all_have_answered_or_refused_the_wait_ends() -> None:
+    seconds, found = _lasting({"name": "north", "refusal": "policy"}, {"name": "south"})
+    assert (seconds < 3, list(found)) == (True, ["south"])
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [{"name": "west", "refusal": "policy"}, {"name": "north", "refusal": "internal-error"}],
+)
+def test_a_stranger_or_a_passing_refusal_does_not_end_it(
+    stranger: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_app, "_DISCOVER_PAUSE_S", 0.2)
+    seconds, _ = _lasting(stranger, {"name": "south"})
+    assert seconds > 4

@@ -1,0 +1,43 @@
+"""A worker is not started while a predecessor still holds a lock; nobody waits for ever."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from client.supervisor import await_locks
+from common.errors import FederationError
+from common.io.disk import DISK
+
+
+def test_a_free_lock_is_not_waited_for_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "ledger.lock").write_text("7\n")
+    said: list[str] = []
+    await_locks(tmp_path, said.append, limit_s=0.0)
+    await_locks(tmp_path / "not there", said.append, limit_s=0.0)
+    assert said == []
+    assert (tmp_path / "ledger" / "ledger.lock").read_text() == "7\n"
+
+
+def test_a_lock_that_is_given_back_is_waited_for_and_told_once(tmp_path: Path) -> None:
+    lock = DISK.lock(tmp_path / "study.lock")
+    assert lock is not None
+    said: list[str] = []
+    giving = threading.Thread(target=lambda: (time.sleep(0.7), DISK.close(lock)))
+    giving.start()
+    await_locks(tmp_path, said.append, limit_s=20.0)
+    giving.join()
+    assert said == [f"waiting for another process, which holds {tmp_path / 'study.lock'}"]
+
+
+def test_a_lock_that_is_kept_ends_the_wait_with_its_name(tmp_path: Path) -> None:
+    lock = DISK.lock(tmp_path / "study.lock")
+    assert lock is not None
+    try:
+        with pytest.raises(FederationError, match="in use by another process") as caught:
+            await_locks(tmp_path, lambda _: None, limit_s=0.3)
+        assert caught.value.place == str(tmp_path / "study.lock")
+    finally:
+        DISK.close(lock)

@@ -1,0 +1,166 @@
+"""What outlives a coordinator: its journal, its attempts, its origin and its locks."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from common import __version__
+from common.errors import FederationError, UsageError
+from server import journal
+from server.attempts import Attempts
+from server.origin import MODEL, SERVER_LOCK, Origin, alone, is_finished
+from server.run_dir import RunDir
+from tests.unit.test_coordinator import study_of
+
+LINES = [{"event": "a", "n": 1}, {"event": "b", "n": 2}]
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Path:
+    path = tmp_path / "metrics.jsonl"
+    for line in LINES:
+        journal.append(path, line)
+    return path
+
+
+def test_every_cut_of_the_last_line_is_set_aside_and_no_whole_line_is_lost(metrics: Path) -> None:
+    whole = metrics.read_bytes()
+    first = whole.index(b"\n") + 1
+    for size in range(first + 1, len(whole)):
+        metrics.write_bytes(whole[:size])
+        assert journal.read(metrics) == LINES[:1]
+        assert journal.mend(metrics) == size - first
+        assert metrics.read_bytes() == whole[:first]
+        assert metrics.with_name(journal.TORN).read_bytes() == whole[first:size] + b"\n"
+        metrics.with_name(journal.TORN).unlink()
+
+
+def test_a_whole_file_is_left_as_it_is(metrics: Path) -> None:
+    assert journal.mend(metrics) == 0
+    assert journal.read(metrics) == LINES
+    assert not metrics.with_name(journal.TORN).exists()
+    assert journal.read(metrics.with_name("none")) == []
+    assert journal.mend(metrics.with_name("none")) == 0
+
+
+@pytest.mark.parametrize("line", [b"zorblax", b"[]", b"{}", b"\xff"])
+def test_a_damaged_whole_line_is_refused_with_its_number(metrics: Path, line: bytes) -> None:
+    metrics.write_bytes(metrics.read_bytes() + line + b"\n")
+    with pytest.raises(FederationError, match="not an event") as caught:
+        journal.read(metrics)
+    assert caught.value.place == f"{metrics}:3"
+
+
+def test_attempts_rise_by_one_over_restarts_of_each_sum_apart(tmp_path: Path) -> None:
+    path = tmp_path / "attempts.json"
+    assert [Attempts(path).begin("train", 1) for _ in range(3)] == [1, 2, 3]
+    assert Attempts(path).begin("evaluate", 1) == 1
+    assert Attempts(path).begin("train", 2) == 1
+    assert Attempts(path).begin("train", 1) == 4
+
+
+def test_that_vectors_were_asked_for_outlives_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "attempts.json"
+    first = Attempts(path)
+    first.begin("train", 1)
+    assert not first.asked("train", 1)
+    first.ask("train", 1)
+    assert Attempts(path).asked("train", 1)
+    assert not Attempts(path).asked("evaluate", 1)
+    assert Attempts(path).begin("train", 1) == 2
+    assert Attempts(path).asked("train", 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"other": {}}',
+        '{"train": {"x": {"attempts": 1, "asked": true}}}',
+        '{"train": {"1": {"attempts": -1, "asked": true}}}',
+        '{"train": {"1": {"attempts": true, "asked": true}}}',
+        '{"train": {"1": {"attempts": 1, "asked": 1}}}',
+        '{"train": {"1": {"attempts": 1, "more": 1}}}',
+        '{"train": []}',
+    ],
+)
+def test_a_damaged_file_of_attempts_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "attempts.json"
+    path.write_text(text)
+    with pytest.raises(FederationError, match="damaged"):
+        Attempts(path)
+
+
+def test_attempts_that_the_disk_does_not_take_are_not_begun(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "gone" / "attempts.json")
+    with pytest.raises(FederationError, match="can't be written"):
+        attempts.begin("train", 1)
+    (tmp_path / "gone").mkdir()
+    assert attempts.begin("train", 1) == 1
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.create(tmp_path / "run", "study: x\n")
+
+
+def test_a_run_is_gone_on_with_only_as_it_was_begun(run: RunDir) -> None:
+    origin = Origin.of(study_of(), None, "127.0.0.1:1")
+    assert origin.version == __version__
+    origin.save(run)
+    read = Origin.read(run)
+    assert read == origin
+    read.require_same(dataclasses.replace(origin, address="127.0.0.1:2"), run)
+    other = Origin.of(study_of(rounds=3), None, "127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"began with: the study\n"):
+        read.require_same(other, run)
+    for name, said in (("version", "version"), ("coordinator", "key"), ("roster", "roster")):
+        with pytest.raises(UsageError, match=said):
+            read.require_same(dataclasses.replace(origin, **{name: "x"}), run)
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"version": 1, "more": 2}'])
+def test_a_folder_without_a_readable_origin_is_refused(run: RunDir, text: str | None) -> None:
+    if text is not None:
+        (run.path / "origin.json").write_text(text)
+    with pytest.raises(UsageError, match="no run of `fedner server`"):
+        Origin.read(run)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a run folder"):
+        RunDir.open(tmp_path)
+
+
+def test_a_finished_run_is_refused_once_its_model_is_saved(run: RunDir) -> None:
+    for state in ("running", "failed", "starting"):
+        run.set_status(state)
+        assert not is_finished(run)
+    run.set_status("finished")
+    assert is_finished(run)
+    (run.path / MODEL).mkdir()
+    with pytest.raises(UsageError, match="the run is finished"):
+        is_finished(run)
+
+
+def test_one_at_a_time_has_a_run_folder(run: RunDir) -> None:
+    with alone(run, SERVER_LOCK):
+        holder = (run.path / SERVER_LOCK).read_text().strip()
+        with (
+            pytest.raises(FederationError, match=rf"another process \({holder}\)"),
+            alone(run, SERVER_LOCK, wait_s=0.3),
+        ):
+            pass
+        with alone(run, "other.lock"):
+            pass
+    with alone(run, SERVER_LOCK):
+        pass
+
+
+def test_what_is_recorded_is_one_line_each(run: RunDir) -> None:
+    run.record("round", study_of(), round=1)
+    (line,) = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["round"] == 1
