@@ -82,8 +82,8 @@ class Limits:
 
 def refusal(scope: Scope, limits: Limits) -> tuple[int, str] | None:
     """Status and reason with which the gate refuses a request's head; `None` lets it pass."""
-    if scope["type"] != "http":
-        return 400, "HTTP only"
+    if scope["type"] != "http" or scope["http_version"] != "1.1":
+        return 400, "HTTP/1.1 only"
     path, method = scope["raw_path"], scope["method"]
     allowed = {"GET", "HEAD"} if path == HEALTH else {"POST"}
     if (path != HEALTH and path not in FLEET_PATHS) or scope["query_string"]:
@@ -289,17 +289,22 @@ class GatedServer(uvicorn.Server):
         self.servers.append(server)
 
 
+def public_config(app: App, door: Door) -> uvicorn.Config:
+    """How uvicorn serves the public side: HTTP/1.1 by h11, the gate in front."""
+    return uvicorn.Config(
+        Gate(app, door.limits), http="h11", ws="none", lifespan="off", log_config=None,
+        proxy_headers=False, timeout_keep_alive=int(door.limits.idle_s),
+    )  # fmt: skip
+
+
 def serve(app: App, door: Door, **flowers: Any) -> None:
     """In place of the `uvicorn.run` that Flower calls: the same server, and the public socket."""
     host, port = flowers.pop("host"), flowers.pop("port")
     parse_loopback(f"{host}:{port}", "--host")
-    private = uvicorn.Config(app, host=host, port=port, proxy_headers=False, **flowers)
-    public = uvicorn.Config(
-        Gate(app, door.limits), http="h11", ws="none", lifespan="off", log_config=None,
-        proxy_headers=False, server_header=False, date_header=False,
-        timeout_keep_alive=int(door.limits.idle_s),
-    )  # fmt: skip
-    GatedServer(private, public, door).run()
+    private = uvicorn.Config(
+        app, host=host, port=port, ws="none", proxy_headers=False, server_header=False, **flowers
+    )
+    GatedServer(private, public_config(app, door), door).run()
 
 
 def main(argv: list[str]) -> None:

@@ -1,0 +1,348 @@
+"""The public socket in front of an application, attacked over real TLS by somebody with the CA."""
+
+import asyncio
+import datetime
+import socket
+import ssl
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+import uvicorn
+from flwr.superlink.routers.fleet.router import router
+
+from common.errors import ConfigError, FederationError, UsageError
+from common.io.certificate_files import create_authority, create_server, open_authority
+from common.io.processes import free_port
+from server import gate
+from server.gate import FLEET_PATHS, Gate, GatedServer, Limits, open_door
+
+PULL = "/v1/fleet/pull-messages"
+QUICK = Limits(
+    max_body=4096, min_rate=1 << 20, patience_s=0.5, head_s=0.6, idle_s=1.5, handshake_s=0.5,
+    per_address=4, connections=8,
+)  # fmt: skip
+
+
+class App:
+    """Stands where Flower stands, and notes what reaches it."""
+
+    def __init__(self):
+        self.seen = []
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            for stage in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{stage}.complete"})
+            return
+        event = await receive()
+        self.seen.append((scope["method"], scope["path"], event["body"]))
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    root = tmp_path_factory.mktemp("gate")
+    now = datetime.datetime.now(datetime.UTC)
+    create_authority(root / "authority", "test", None, now, 2)
+    authority = open_authority(root / "authority", None)
+    create_server(root / "server", authority, ("localhost", "127.0.0.1"), now, 1)
+    return root / "server"
+
+
+class Door:
+    """A running gate, and hands to knock with."""
+
+    def __init__(self, app, port, private, certificates):
+        self.app, self.port, self.private = app, port, private
+        self.tls = ssl.create_default_context(cafile=certificates / "ca.crt")
+
+    def connect(self):
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return self.tls.wrap_socket(raw, server_hostname="127.0.0.1")
+
+    def send(self, data):
+        """All that comes back until the server closes, or falls silent for a second."""
+        with self.connect() as link:
+            link.sendall(data)
+            return read(link)
+
+    def ask(self, target, method="POST", body=b"", *more):
+        lines = [f"{method} {target} HTTP/1.1", "host: x", "connection: close",
+                 f"content-length: {len(body)}", *more]  # fmt: skip
+        return self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+def read(link, limit_s=3.0):
+    link.settimeout(limit_s)
+    data = b""
+    try:
+        while chunk := link.recv(65536):
+            data += chunk
+    except (TimeoutError, OSError):
+        pass
+    return data
+
+
+def status(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+@contextmanager
+def opened(certificates, limits):
+    app, port, private = App(), free_port(), free_port()
+    crt, key = certificates / "server.crt", certificates / "server.key"
+    door = open_door("127.0.0.1", port, str(crt), str(key), limits)
+    config = uvicorn.Config(app, host="127.0.0.1", port=private, ws="none", log_config=None)
+    server = GatedServer(config, gate.public_config(app, door), door)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.02)
+        yield Door(app, port, private, certificates)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def door(certificates):
+    with opened(certificates, Limits(per_address=200)) as found:
+        yield found
+
+
+@pytest.fixture
+def quick(certificates):
+    with opened(certificates, QUICK) as found:
+        yield found
+
+
+def test_the_fleet_paths_are_those_that_this_flower_has():
+    assert {route.path.encode() for route in router.routes} == FLEET_PATHS
+    assert {method for route in router.routes for method in route.methods} == {"POST"}
+
+
+def test_what_nodes_need_passes_whole(door):
+    door.app.seen.clear()
+    body = bytes(range(256)) * 8192
+    assert status(door.ask(PULL, "POST", body)) == 200
+    assert status(door.ask("/health", "GET")) == 200
+    assert status(door.ask("/health", "HEAD")) == 200
+    assert door.app.seen[0] == ("POST", PULL, body)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/", "/docs", "/openapi.json", "/v1/control/start-run", "/v1/runtime/acquire-task",
+        "//v1/fleet/pull-messages", "/v1/fleet/../control/start-run", "/v1/fleet//pull-messages",
+        "/v1/fleet/%2e%2e/control/start-run", "/v1/fleet/pull%2dmessages",
+        "/V1/FLEET/pull-messages",
+        "/v1/fleet/pull-messages/", "/v1/fleet/pull-messages;x", "/v1/fleet/pull-messages?x=1",
+        "/v1/fleet/", "/v1/fleet", "/v1/fleet/pull-messages%00", "/health/../v1/control/start-run",
+        "/health?x", "http://x/v1/control/start-run", "https://x/v1/fleet/pull-messages",
+        "/v1/fleet\\..\\control\\start-run", "*", "x:443",
+    ],
+)  # fmt: skip
+def test_no_other_spelling_of_a_path_passes(door, target):
+    door.app.seen.clear()
+    for method in ("GET", "POST", "OPTIONS", "CONNECT", "PUT"):
+        assert status(door.ask(target, method)) in {400, 404, 405}
+    assert door.app.seen == []
+
+
+def test_no_other_method_passes(door):
+    door.app.seen.clear()
+    for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "post"):
+        assert status(door.ask(PULL, method)) == 405
+    for method in ("POST", "PUT", "TRACE"):
+        assert status(door.ask("/health", method)) == 405
+    assert door.app.seen == []
+
+
+def test_headers_that_would_rewrite_the_request_do_not(door):
+    door.app.seen.clear()
+    for header in ("x-http-method-override: POST", "x-original-url: " + PULL,
+                   "x-rewrite-url: " + PULL, "x-forwarded-for: 127.0.0.1"):  # fmt: skip
+        assert status(door.ask("/v1/control/start-run", "POST", b"", header)) == 404
+    assert door.app.seen == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 5",
+        "content-length: 5\r\ncontent-length: 6",
+        "content-length: 5, 6",
+        "content-length: -1",
+        "content-length: +5",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: xchunked",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        "content-length : 5",
+        "content-length: 5\r\n folded: x",
+    ],
+)
+def test_a_request_with_two_ends_is_refused_and_nothing_after_it_is_read(door, head):
+    door.app.seen.clear()
+    inner = "POST /v1/control/start-run HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    answer = door.send(
+        f"POST {PULL} HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n0\r\n\r\n{inner}".encode()
+    )
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert status(answer) in {400, 501}
+    assert door.app.seen == []
+
+
+def test_a_second_request_on_one_connection_meets_the_gate_too(door):
+    door.app.seen.clear()
+    good = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    bad = "POST /v1/control/start-run HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    answer = door.send((good + bad + good).encode())
+    assert [answer.count(b"HTTP/1.1 200"), answer.count(b"HTTP/1.1 404")] == [1, 1]
+    assert len(door.app.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+        b"\x00" * 100,
+        b"POST " + PULL.encode() + b" HTTP/1.0\r\nhost: x\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"POST " + b"/a" * 40000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nhost: x\r\na: " + b"b" * 200000 + b"\r\n\r\n",
+        b"POST " + PULL.encode() + b" HTTP/1.1\r\n\r\n",
+        b"POST " + PULL.encode() + b" HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
+        b"GET " + PULL.encode() + b" HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n"
+        b"connection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: x\r\n\r\n",
+    ],
+)
+def test_what_is_no_plain_http_1_is_refused(door, data):
+    door.app.seen.clear()
+    answer = door.send(data)
+    assert answer == b"" or status(answer) in {400, 405, 431}
+    assert door.app.seen == []
+
+
+def test_only_tls_1_3_and_no_plain_text(door):
+    with socket.create_connection(("127.0.0.1", door.port), timeout=5) as raw:
+        raw.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"HTTP" not in read(raw)
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    raw = socket.create_connection(("127.0.0.1", door.port), timeout=5)
+    with raw, pytest.raises(ssl.SSLError):
+        old.wrap_socket(raw)
+
+
+def test_a_body_that_is_too_large_is_refused_by_its_length_and_by_its_bytes(quick):
+    assert status(quick.ask(PULL, "POST", bytes(4097))) == 413
+    chunks = b"1000\r\n" + bytes(4096) + b"\r\n" + b"1\r\n0\r\n0\r\n\r\n"
+    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert status(quick.send(head.encode() + chunks)) == 413
+    assert status(quick.ask(PULL, "POST", bytes(4096))) == 200
+    assert [body for _, _, body in quick.app.seen] == [bytes(4096)]
+
+
+def test_who_sends_slowly_is_cut_off(quick):
+    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".encode()
+    for sent in (b"", head[:20], head, head + b"x"):
+        start = time.monotonic()
+        with quick.connect() as link:
+            link.sendall(sent)
+            answer = read(link, 5.0)
+        assert time.monotonic() - start < 2.5
+        assert answer == b"" or status(answer) == 408
+    assert quick.app.seen == []
+
+
+def test_who_drips_bytes_is_cut_off_all_the_same(quick):
+    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".encode()
+    start = time.monotonic()
+    with quick.connect() as link, suppress(OSError):  # reset, or a broken pipe
+        link.sendall(head)
+        while time.monotonic() - start < 5:
+            link.sendall(b"x")
+            time.sleep(0.1)
+    assert time.monotonic() - start < 3
+    assert quick.app.seen == []
+
+
+def test_who_idles_between_two_requests_is_cut_off(quick):
+    with quick.connect() as link:
+        link.sendall(f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\nPOST".encode())
+        start = time.monotonic()
+        assert status(read(link, 6.0)) == 200
+        assert time.monotonic() - start < 3.5
+
+
+def test_a_handshake_that_never_comes_is_cut_off(quick):
+    with socket.create_connection(("127.0.0.1", quick.port), timeout=5) as raw:
+        start = time.monotonic()
+        assert read(raw, 4.0) == b""
+        assert time.monotonic() - start < 2
+
+
+def test_one_address_holds_so_many_connections_and_others_are_served_again_after(quick):
+    links = [quick.connect() for _ in range(QUICK.per_address)]
+    try:
+        with quick.connect() as link:
+            with suppress(OSError):
+                link.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert read(link, 1.0) == b""
+    finally:
+        for link in links:
+            link.close()
+    time.sleep(0.3)
+    assert status(quick.ask("/health", "GET")) == 200
+
+
+def test_a_crowd_forgets_who_left_and_counts_all():
+    crowd = gate.Crowd(Limits(per_address=2, connections=3))
+    assert [crowd.enter(a) for a in "aaabc"] == [True, True, False, True, False]
+    crowd.leave("a")
+    assert crowd.enter("c")
+    for address in "abc":
+        crowd.leave(address)
+    assert not crowd._open
+
+
+def test_what_the_application_gets_is_only_after_the_whole_body(door):
+    door.app.seen.clear()
+    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n".encode()
+    with door.connect() as link:
+        link.sendall(head + b"ab")
+        time.sleep(0.3)
+        assert door.app.seen == []
+        link.sendall(b"cd")
+        assert status(read(link, 1.0)) == 200
+    assert door.app.seen == [("POST", PULL, b"abcd")]
+
+
+def test_the_private_side_must_be_on_loopback_and_authentication_on(certificates):
+    with pytest.raises(ConfigError, match="not on this machine"):
+        gate.serve(App(), None, host="0.0.0.0", port=9093)
+    with pytest.raises(UsageError, match="--enable-supernode-auth"):
+        gate.main(["127.0.0.1", "1", "c", "k", "--host", "127.0.0.1"])
+
+
+def test_a_public_socket_that_cannot_be_opened_is_said(certificates):
+    crt, key = str(certificates / "server.crt"), str(certificates / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(FederationError):
+        open_door("127.0.0.1", taken.getsockname()[1], crt, key, Limits())
+    with pytest.raises(FederationError, match="belong together"):
+        open_door("127.0.0.1", free_port(), crt, str(certificates / "link.key"), Limits())
+
+
+def test_a_websocket_that_got_past_the_parser_is_refused_too():
+    assert gate.refusal({"type": "websocket"}, Limits()) == (400, "HTTP/1.1 only")
+    assert isinstance(Gate(App(), Limits()), Gate)
