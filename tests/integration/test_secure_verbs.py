@@ -6,9 +6,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from common import __version__
+from common.config.canonical import study_yaml
 from common.errors import IdentityError, UsageError
-from common.io.configs import load_roster, load_site
+from common.io.configs import load_roster, load_site, load_study
 from scripts.cli import app
+from server.origin import Origin
+from server.run_dir import RunDir
+from server.standing import Whereabouts
 
 NAMES = ("cancer-centre", "cardiac-centre", "general-hospital")
 
@@ -90,3 +95,62 @@ def test_a_study_that_names_its_roster_is_not_played_with_made_up_keys(study_fil
     done = fedner(*arguments, tmp_path / "study.yaml", "--out", tmp_path / "out")
     assert isinstance(done.exception, UsageError)
     assert "names its roster" in done.exception.message
+
+
+# --- going on with a run
+
+
+@pytest.fixture
+def begun(dealt, tmp_path):
+    """A run folder as `fedner server` leaves it when it is killed before anyone came."""
+    study = load_study(dealt / "study.yaml")
+    where = Whereabouts.of(dealt / "coordinator", dealt / "roster.yaml", None)
+    run = RunDir.create(tmp_path / "run", study_yaml(study))
+    where.save(run)
+    Origin.of(study, where.open(study), "127.0.0.1:9192").save(run)
+    run.set_status("running")
+    return run
+
+
+@pytest.mark.parametrize(
+    "more", [("--out", "x"), ("--identity", "x"), ("--roster", "x"), ("study.yaml",)]
+)
+def test_a_resumed_server_takes_what_the_run_has_and_nothing_else(begun, more):
+    done = fedner("server", "--resume", begun.path, *more)
+    assert isinstance(done.exception, UsageError)
+    assert "--resume RUN alone" in done.exception.remedy
+
+
+def test_a_server_needs_a_study_or_a_run(tmp_path):
+    assert "expected STUDY, or --resume RUN" in fedner("server").exception.message
+    assert "not a run folder" in fedner("server", "--resume", tmp_path).exception.message
+
+
+def test_a_study_changed_since_is_refused(begun):
+    path = begun.path / "study.yaml"
+    path.write_text(path.read_text().replace("rounds: 2", "rounds: 3"))
+    done = fedner("server", "--resume", begun.path)
+    assert isinstance(done.exception, UsageError)
+    assert "began with: the study" in done.exception.message
+
+
+def test_another_version_of_fedner_is_refused(begun):
+    path = begun.path / "origin.json"
+    path.write_text(path.read_text().replace(__version__, "0.0.0"))
+    done = fedner("server", "--resume", begun.path)
+    assert "began with: fedner's version" in done.exception.message
+    assert "fedner 0.0.0" in done.exception.remedy
+
+
+def test_another_identity_than_the_rosters_is_refused(begun, dealt):
+    path = begun.path / "standing.json"
+    path.write_text(path.read_text().replace("/coordinator", f"/{NAMES[0]}/identity"))
+    assert isinstance(fedner("server", "--resume", begun.path).exception, IdentityError)
+
+
+def test_a_roster_that_is_not_that_of_the_beginning_is_refused(begun):
+    path = begun.path / "origin.json"
+    origin = Origin.read(begun)
+    path.write_text(path.read_text().replace(origin.roster, "ab" * 32))
+    done = fedner("server", "--resume", begun.path)
+    assert "began with: the roster" in done.exception.message
