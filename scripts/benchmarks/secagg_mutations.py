@@ -790,10 +790,16 @@ CHECKS = (
         "test_a_file_deleted_after_the_first_start_is_noticed_and_no_copy_is_asked_for",
     ),
     _remembered(
-        "a start that fails gives the lock back",
+        "a start that finds damage gives the lock back",
+        "            self.close()\n            raise self._broken(f\"can't be read",
+        "            raise self._broken(f\"can't be read",
+        "test_a_start_that_fails_gives_the_lock_back",
+    ),
+    _remembered(
+        "a start that finds nothing gives the lock back",
         "        except FederationError:\n            self.close()\n",
         "        except FederationError:\n            pass\n",
-        "test_a_start_that_fails_gives_the_lock_back",
+        "test_a_site_whose_memory_is_gone_gives_the_lock_back",
     ),
     _remembered(
         "sessions go up",
@@ -908,6 +914,12 @@ CHECKS = (
         '        except SecaggError as error:\n            log.warning("round %d: %s broke',
         '        except ZeroDivisionError as error:\n            log.warning("round %d: %s broke',
         "test_a_reply_with_a_body_is_refused_and_recorded",
+    ),
+    _server(
+        "attempts rise",
+        "attempt=self._attempts.begin(purpose, round_),",
+        "attempt=1,",
+        "test_who_missed_a_stage_rejoins_by_a_full_session",
     ),
     _server(
         "keys ahead that fail are forgotten",

@@ -8,6 +8,7 @@ import pytest
 
 import client.sums
 from common.errors import FederationError
+from common.io.freshness import Freshness
 from common.secagg.bundle import join, split
 from common.secagg.errors import BelowCohortError, MalformedError, UnsignedError
 from common.secagg.states import Durable
@@ -115,6 +116,15 @@ def test_an_instruction_comes_alone_and_is_one(five):
     for parts in ([instruction, invitation], [instruction, instruction], [invitation]):
         with pytest.raises(MalformedError, match="not one instruction"):
             site.instructed(join(parts), "train", 1, BODY)
+
+
+def test_a_site_whose_memory_is_gone_gives_the_lock_back(tmp_path):
+    folder = tmp_path / "sums"
+    Freshness(folder, "s").close()
+    (folder / "s.json").unlink()
+    for _ in range(2):  # the second time it is not "in use"
+        with pytest.raises(FederationError, match="is gone"):
+            Freshness(folder, "s")
 
 
 # --- at the coordinator
