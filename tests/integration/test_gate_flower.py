@@ -1,0 +1,231 @@
+"""Flower's own SuperLink behind the gate, met by its own tools: a stranger's and an institution's.
+
+A stranger has the CA certificate and all of Flower; only a registered node key gets anywhere.
+"""
+
+import datetime
+import os
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
+
+from common.io.certificate_files import (
+    create_authority,
+    create_node_key,
+    create_server,
+    open_authority,
+)
+from common.io.flower_internals import flower_environment
+from common.io.processes import Child, await_port, free_port, module_command, script_command
+
+CONFIG = """\
+[superlink]
+default = "{name}"
+
+[superlink.{name}]
+address = "127.0.0.1:{port}"
+root-certificates = "{ca}"
+"""
+
+
+class Federation:
+    def __init__(self, root):
+        now = datetime.datetime.now(datetime.UTC)
+        create_authority(root / "authority", "test", None, now, 2)
+        authority = open_authority(root / "authority", None)
+        self.root, self.server = root, root / "server"
+        create_server(self.server, authority, ("127.0.0.1",), now, 1)
+        self.ca = self.server / "ca.crt"
+        self.public, self.private = free_port(), free_port()
+        for name, port in (("stranger", self.public), ("own", self.private)):
+            (root / name).mkdir()
+            text = CONFIG.format(name=name, port=port, ca=self.ca)
+            (root / name / "config.toml").write_text(text)
+        self.link = Child("superlink", self._command(), flower_environment(root / "own"),
+                          root / "superlink.log")  # fmt: skip
+
+    def _command(self):
+        at = self.server
+        return module_command(
+            "server.gate", "127.0.0.1", str(self.public), f"{at}/server.crt", f"{at}/server.key",
+            "--host", "127.0.0.1", "--port", str(self.private), "--enable-supernode-auth",
+            "--ssl-ca-certfile", f"{at}/ca.crt", "--ssl-certfile", f"{at}/link.crt",
+            "--ssl-keyfile", f"{at}/link.key", "--disable-runtime-dependency-installation",
+        )  # fmt: skip
+
+    def flwr(self, who, *arguments):
+        environment = {**os.environ, **flower_environment(self.root / who)}
+        return subprocess.run(
+            script_command("flwr", *arguments), env=environment, capture_output=True, text=True,
+            timeout=90, check=False, cwd=self.root,
+        )  # fmt: skip
+
+    def supernode(self, name, *arguments):
+        (self.root / name).mkdir(exist_ok=True)
+        command = module_command(
+            "common.io.flower_internals", "supernode", "--superlink", f"127.0.0.1:{self.public}",
+            "--root-certificates", str(self.ca), "--isolation", "process", "--host", "127.0.0.1",
+            "--port", str(free_port()), "--max-retries", "1", *arguments,
+        )  # fmt: skip
+        return Child(name, command, flower_environment(self.root / name), self.root / f"{name}.log")
+
+    def ended(self, name, *arguments):
+        """Exit code and log of a node that must end by itself."""
+        node = self.supernode(name, *arguments)
+        node.start()
+        try:
+            code = node.process.wait(60)
+        finally:
+            node.stop()
+        return code, node.log.read_text()
+
+    def post(self, port, path):
+        """Status of a protobuf request as Flower's clients make it, without a node key."""
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{port}{path}", data=b"", method="POST",
+            headers={"content-type": PROTOBUF_MEDIA_TYPE},
+        )  # fmt: skip
+        tls = ssl.create_default_context(cafile=self.ca)
+        try:
+            with urllib.request.urlopen(request, context=tls, timeout=20) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    found = Federation(tmp_path_factory.mktemp("federation"))
+    found.link.start()
+    try:
+        await_port("127.0.0.1", found.public, found.link, 60.0)
+        yield found
+    finally:
+        found.link.stop()
+
+
+def paths(prefix):
+    return [path for _, path in PROTOBUF_REQUEST_TYPES if path.startswith(prefix)]
+
+
+def test_a_stranger_reaches_no_control_and_no_runtime_path(federation):
+    found = [*paths("/v1/control/"), *paths("/v1/runtime/")]
+    assert len(found) > 40
+    for path in [*found, "/docs", "/openapi.json"]:
+        assert federation.post(federation.public, path) == (404, b"not served here\n")
+    served, _ = federation.post(federation.private, "/v1/control/list-nodes")
+    assert served == 200  # the positive control: without the gate, anybody is served
+
+
+def test_a_stranger_without_a_node_key_gets_nothing_from_a_fleet_path(federation):
+    found = paths("/v1/fleet/")
+    assert len(found) == 12
+    for path in found:
+        status, body = federation.post(federation.public, path)
+        assert status == 401, (path, body)
+
+
+@pytest.mark.slow
+def test_flowers_own_tools_fail_at_the_public_socket(federation):
+    create_node_key(federation.root / "strangers")
+    key = str(federation.root / "strangers" / "node.pub")
+    for arguments in (("list",), ("supernode", "register", key), ("supernode", "list")):
+        done = federation.flwr("stranger", *arguments, "stranger", "--format", "json")
+        assert done.returncode != 0 or '"success": false' in done.stdout, done.stdout
+    listed = federation.flwr("own", "supernode", "list", "own", "--format", "json")
+    assert '"success": true' in listed.stdout
+    assert '"nodes": []' in listed.stdout
+
+
+@pytest.mark.slow
+def test_a_stranger_cannot_run_code(federation):
+    app = federation.root / "app"
+    (app / "evil").mkdir(parents=True)
+    (app / "evil" / "__init__.py").write_text("")
+    (app / "evil" / "s.py").write_text("from flwr.server import ServerApp\napp = ServerApp()\n")
+    (app / "evil" / "c.py").write_text("from flwr.client import ClientApp\napp = ClientApp()\n")
+    (app / "pyproject.toml").write_text(
+        '[project]\nname = "evil"\nversion = "1.0.0"\nlicense = "Apache-2.0"\n'
+        'dependencies = ["flwr"]\n[tool.flwr.app]\npublisher = "evil"\n'
+        '[tool.flwr.app.components]\nserverapp = "evil.s:app"\nclientapp = "evil.c:app"\n'
+    )
+    refused = federation.flwr("stranger", "run", str(app), "stranger")
+    assert refused.returncode != 0 or "rror" in refused.stdout + refused.stderr
+    listed = federation.flwr("own", "list", "own", "--format", "json")
+    assert '"runs": []' in listed.stdout
+
+
+@pytest.mark.slow
+def test_only_a_registered_node_joins_and_a_revoked_one_does_not(federation):
+    root = federation.root
+    for name in ("north", "other"):
+        create_node_key(root / f"{name}-keys")
+    own = "--auth-supernode-private-key", str(root / "north-keys" / "node.key")
+    other = "--auth-supernode-private-key", str(root / "other-keys" / "node.key")
+
+    code, log = federation.ended("keyless")
+    assert code != 0, log
+    code, log = federation.ended("unregistered", *other)
+    assert code != 0, log
+
+    public = str(root / "north-keys" / "node.pub")
+    done = federation.flwr("own", "supernode", "register", public, "own", "--format", "json")
+    assert '"success": true' in done.stdout, done.stdout + done.stderr
+    node = federation.supernode("north", *own)
+    node.start()
+    try:
+        assert waited(lambda: "online" in online(federation), 40), node.log.read_text()
+    finally:
+        node.stop()
+
+    listed = federation.flwr("own", "supernode", "list", "own", "--format", "json").stdout
+    node_id = listed.split('"node-id": ')[1].split(",")[0].strip('"')
+    gone = federation.flwr("own", "supernode", "unregister", node_id, "own", "--format", "json")
+    assert '"success": true' in gone.stdout, gone.stdout
+    code, log = federation.ended("north", *own)
+    assert code != 0, log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["another CA", "wrong name", "expired"])
+def test_a_node_refuses_a_server_with(what, tmp_path):
+    now = datetime.datetime.now(datetime.UTC)
+    made = now - datetime.timedelta(days=9) if what == "expired" else now
+    federation = Federation(tmp_path)
+    create_authority(tmp_path / "other", "test", None, made, 30)
+    authority = open_authority(tmp_path / "other", None)
+    hosts = ("elsewhere.example",) if what == "wrong name" else ("127.0.0.1",)
+    create_server(tmp_path / "second", authority, hosts, made, 1)
+    for name in ("server.crt", "server.key"):
+        (tmp_path / "server" / name).write_bytes((tmp_path / "second" / name).read_bytes())
+    if what != "another CA":
+        federation.ca = tmp_path / "second" / "ca.crt"
+    create_node_key(tmp_path / "keys")
+    federation.link.start()
+    try:
+        await_port("127.0.0.1", federation.public, federation.link, 60.0)
+        key = str(tmp_path / "keys" / "node.key")
+        code, log = federation.ended("node", "--auth-supernode-private-key", key)
+    finally:
+        federation.link.stop()
+    assert code != 0
+    assert "ertificate" in log, log
+
+
+def online(federation):
+    return federation.flwr("own", "supernode", "list", "own", "--format", "json").stdout
+
+
+def waited(true, limit_s):
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.5)
+    return False
