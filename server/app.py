@@ -18,7 +18,7 @@ from common.io.standing import Standing
 from common.wire import Kind, Reply, decode_reply
 from common.wire import Refusal as ProtocolRefusal
 from server.coordinator import Coordinator
-from server.origin import COORDINATOR_LOCK, alone
+from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
 from server.receipts import ReceiptBook
 from server.records import Kind as FlowerKind
 from server.records import Refusal, reply_bytes, request_messages
@@ -36,8 +36,6 @@ _FLOWER_KIND: Final[Mapping[Kind, FlowerKind]] = {
 _TRIES: Final = 3
 _DISCOVER_PAUSE_S: Final = 1.0
 _HELLO_LIMIT_S: Final = 120.0
-_PREDECESSOR_LIMIT_S: Final = 60.0
-"""For which a killed server's ServerApp may live on: it looks for its parent now and then."""
 _FINAL: Final = frozenset({ProtocolRefusal.POLICY.value, ProtocolRefusal.STUDY.value})
 """Refusals of a `hello` that stay the same until the institution is started anew."""
 
@@ -228,7 +226,7 @@ def run_study(
     Raises:
         FederationError: another process carries it out, or it could not be carried through.
     """
-    with alone(run, COORDINATOR_LOCK, _PREDECESSOR_LIMIT_S):
+    with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):
         _run_alone(grid, run, on_event, home, standing)
 
 

@@ -30,6 +30,8 @@ ORIGIN: Final = "origin.json"
 SERVER_LOCK: Final = "server.lock"
 COORDINATOR_LOCK: Final = "coordinator.lock"
 MODEL: Final = "model"
+PREDECESSOR_LIMIT_S: Final = 60.0
+"""For which a killed server's ServerApp may live on: it looks for its parent now and then."""
 _PAUSE_S: Final = 0.2
 
 

@@ -13,6 +13,7 @@ from common.io.addresses import parse_loopback
 from common.io.atomic import write_bytes
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, await_port, script_command, stopping
+from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
 from server.run_dir import RunDir
 
 CONNECTION: Final = "fedner"
@@ -40,7 +41,8 @@ def serve_study(run: RunDir, address: str, on_event: OnEvent) -> None:
     host, port = parse_loopback(address, "--address")
     home = (run.path / "flower").absolute()
     home.mkdir(exist_ok=True)
-    run.set_status("starting")
+    with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):  # its last word comes before ours
+        run.set_status("starting")
     seen = len(run.events())
     environment = flower_environment(home)
     write_bytes(home / "config.toml", _connections(address).encode())
