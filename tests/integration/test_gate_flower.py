@@ -14,14 +14,19 @@ import urllib.request
 import pytest
 from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
 
+from common.identity.enrolment import Register, make_request
+from common.identity.identity import Identity
 from common.io.certificate_files import (
     create_authority,
     create_node_key,
     create_server,
     open_authority,
+    read_node_key,
 )
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, await_port, free_port, module_command, script_command
+from common.io.register_file import write_register
+from server.nodes import register_nodes
 
 CONFIG = """\
 [superlink]
@@ -31,6 +36,20 @@ default = "{name}"
 address = "127.0.0.1:{port}"
 root-certificates = "{ca}"
 """
+
+PROJECT = """\
+[project]
+name = "{name}"
+version = "1.0.0"
+license = "Apache-2.0"
+dependencies = ["flwr"]
+[tool.flwr.app]
+publisher = "{name}"
+[tool.flwr.app.components]
+serverapp = "{name}.s:app"
+clientapp = "{name}.c:app"
+"""
+WHEN = "2026-05-01T12:00:00Z"
 
 
 class Federation:
@@ -150,11 +169,7 @@ def test_a_stranger_cannot_run_code(federation):
     (app / "evil" / "__init__.py").write_text("")
     (app / "evil" / "s.py").write_text("from flwr.server import ServerApp\napp = ServerApp()\n")
     (app / "evil" / "c.py").write_text("from flwr.client import ClientApp\napp = ClientApp()\n")
-    (app / "pyproject.toml").write_text(
-        '[project]\nname = "evil"\nversion = "1.0.0"\nlicense = "Apache-2.0"\n'
-        'dependencies = ["flwr"]\n[tool.flwr.app]\npublisher = "evil"\n'
-        '[tool.flwr.app.components]\nserverapp = "evil.s:app"\nclientapp = "evil.c:app"\n'
-    )
+    (app / "pyproject.toml").write_text(PROJECT.format(name="evil"))
     refused = federation.flwr("stranger", "run", str(app), "stranger")
     assert refused.returncode != 0 or "rror" in refused.stdout + refused.stderr
     listed = federation.flwr("own", "list", "own", "--format", "json")
@@ -174,9 +189,10 @@ def test_only_a_registered_node_joins_and_a_revoked_one_does_not(federation):
     code, log = federation.ended("unregistered", *other)
     assert code != 0, log
 
-    public = str(root / "north-keys" / "node.pub")
-    done = federation.flwr("own", "supernode", "register", public, "own", "--format", "json")
-    assert '"success": true' in done.stdout, done.stdout + done.stderr
+    asked = make_request("fed", Identity.of("north", bytes(32)), read_node_key(root / "north-keys"))
+    write_register(root, Register(federation="fed").approve(asked, ("north",), WHEN))
+    registered = register_nodes(lambda *a: federation.flwr("own", *a), root, "own")
+    assert list(registered.values()) == ["north"]
     node = federation.supernode("north", *own)
     node.start()
     try:
@@ -184,12 +200,78 @@ def test_only_a_registered_node_joins_and_a_revoked_one_does_not(federation):
     finally:
         node.stop()
 
-    listed = federation.flwr("own", "supernode", "list", "own", "--format", "json").stdout
-    node_id = listed.split('"node-id": ')[1].split(",")[0].strip('"')
+    node_id = str(next(iter(registered)))
     gone = federation.flwr("own", "supernode", "unregister", node_id, "own", "--format", "json")
     assert '"success": true' in gone.stdout, gone.stdout
     code, log = federation.ended("north", *own)
     assert code != 0, log
+
+
+SERVER_APP = """\
+import time
+from pathlib import Path
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    while not (nodes := list(grid.get_node_ids())):
+        time.sleep(0.5)
+    big = RecordDict({"c": ConfigRecord({"b": bytes(6 << 20)})})
+    sent = Message(content=big, message_type="query", dst_node_id=nodes[0])
+    replies = list(grid.send_and_receive([sent], timeout=60))
+    Path(context.run_config["out"]).write_text(str(len(replies[0].content["c"]["b"])))
+"""
+
+CLIENT_APP = """\
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+@app.query()
+def query(message, context):
+    return Message(content=message.content, reply_to=message)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_through_the_gate_both_ways(federation):
+    root = federation.root
+    create_node_key(root / "east-keys")
+    asked = make_request("fed", Identity.of("east", bytes(32)), read_node_key(root / "east-keys"))
+    folder = root / "fed"
+    folder.mkdir()
+    write_register(folder, Register(federation="fed").approve(asked, ("east",), WHEN))
+    register_nodes(lambda *a: federation.flwr("own", *a), folder, "own")
+    app, out = root / "echo", root / "echoed"
+    (app / "echo").mkdir(parents=True)
+    for name, text in (("__init__", ""), ("s", SERVER_APP), ("c", CLIENT_APP)):
+        (app / "echo" / f"{name}.py").write_text(text)
+    (app / "pyproject.toml").write_text(
+        PROJECT.format(name="echo") + '[tool.flwr.app.config]\nout = ""\n'
+    )
+    node = Child(
+        "east",
+        script_command(
+            "flower-supernode", "--superlink", f"127.0.0.1:{federation.public}",
+            "--root-certificates", str(federation.ca), "--port", str(free_port()),
+            "--auth-supernode-private-key", str(root / "east-keys" / "node.key"),
+        ),
+        flower_environment(root / "east"),
+        root / "east.log",
+    )  # fmt: skip
+    (root / "east").mkdir()
+    node.start()
+    try:
+        done = federation.flwr("own", "run", str(app), "own", "--run-config", f'out="{out}"')
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert waited(out.is_file, 90), federation.link.log.read_text()[-3000:]
+    finally:
+        node.stop()
+    assert out.read_text() == str(6 << 20)
 
 
 @pytest.mark.slow

@@ -1,0 +1,284 @@
+"""`fedner provision` and `fedner enrol` as their users meet them, on real files."""
+
+import datetime
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.config.canonical import study_hash
+from common.config.load import parse_roster
+from common.errors import FederationError, IdentityError
+from common.io.certificate_files import (
+    create_authority,
+    create_server,
+    expiry_notices,
+    open_authority,
+    read_certificate,
+    renew_server,
+    require_server,
+)
+from common.io.configs import load_site, load_study
+from common.io.register_file import read_register
+from scripts import cli
+from server.nodes import register_nodes
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FEDERATION = """\
+federation: northern
+study: study.yaml
+server: {names: [fl.example.org], addresses: [192.0.2.10]}
+"""
+WORDS = "correct horse battery"
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+@pytest.fixture
+def fedner(monkeypatch, capsys, tmp_path):
+    """Runs `fedner` in this process, in a folder with a FEDERATION.yaml."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CONFIGS / "quickstart.yaml", tmp_path / "study.yaml")
+    (tmp_path / "FEDERATION.yaml").write_text(FEDERATION)
+    (tmp_path / "words").write_text(WORDS + "\n")
+    (tmp_path / "words").chmod(0o600)
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["fedner", *map(str, arguments)])
+        capsys.readouterr()
+        left = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            left = leave.code or 0
+        said = capsys.readouterr()
+        text = " ".join((said.out + said.err).split())
+        assert left == code, text
+        assert "Traceback" not in text
+        return text
+
+    return run
+
+
+@pytest.fixture
+def provisioned(fedner, tmp_path):
+    fedner("provision", "FEDERATION.yaml", "--out", "fed", "--no-passphrase")
+    return tmp_path / "fed"
+
+
+def names(folder):
+    return load_study(folder / "study.yaml").federation.institutions
+
+
+def private_files(folder):
+    """Files that hold a private key, however named."""
+    marks = (b"PRIVATE KEY", b"fedner private key", b"fedner authority key")
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return [p for p in files if any(mark in p.read_bytes() for mark in marks)]
+
+
+def ask(fedner, folder, name, *, place=None):
+    """An institution's part, in a copy of what it was sent."""
+    site = place or folder.parent / f"at-{name}"
+    if not site.exists():
+        shutil.copytree(folder / "sites" / name, site)
+    fedner("enrol", "request", site / "site.yaml", "--federation", "northern",
+           "--out", site / "request.json", "--no-passphrase")  # fmt: skip
+    return site / "request.json"
+
+
+def test_what_institutions_are_sent_holds_no_private_key_and_parses(provisioned):
+    for name in names(provisioned):
+        kit = provisioned / "sites" / name
+        assert {p.name for p in kit.iterdir()} == {"ca.crt", "study.yaml", "site.yaml",
+                                                   "README.txt"}  # fmt: skip
+        assert load_site(kit / "site.yaml").institution == name
+        assert study_hash(load_study(kit / "study.yaml")) == study_hash(
+            load_study(Path("study.yaml"))
+        )
+        assert "DEMO" not in "".join(p.read_text() for p in kit.iterdir())
+    found = {str(p.relative_to(provisioned)) for p in private_files(provisioned)}
+    assert found == {"authority/authority.key", "server/server.key", "server/link.key",
+                     "coordinator/private.key"}  # fmt: skip
+
+
+def test_private_keys_are_their_owners_alone(provisioned):
+    for path in private_files(provisioned):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_server_starts_with_what_was_provisioned_and_not_with_anothers(provisioned):
+    server = provisioned / "server"
+    require_server(server, ("fl.example.org", "192.0.2.10"), NOW)
+    with pytest.raises(IdentityError, match="not elsewhere"):
+        require_server(server, ("elsewhere",), NOW)
+    with pytest.raises(IdentityError, match="expired"):
+        require_server(server, (), NOW + 181 * DAY)
+    shutil.copy(server / "link.key", server / "server.key")
+    with pytest.raises(IdentityError, match=r"is not of server\.key"):
+        require_server(server, (), NOW)
+    (server / "server.key").chmod(0o640)
+    with pytest.raises(IdentityError, match="others than its owner"):
+        require_server(server, (), NOW)
+
+
+def test_nothing_is_overwritten(provisioned, fedner):
+    said = fedner("provision", "FEDERATION.yaml", "--out", "fed", "--no-passphrase", code=2)
+    assert "is there already" in said
+
+
+def test_keys_can_have_a_passphrase_and_renewal_needs_it(fedner, tmp_path):
+    fedner("provision", "FEDERATION.yaml", "--out", "fed", "--passphrase-file", "words")
+    said = fedner("provision", "FEDERATION.yaml", "--out", "fed", "--renew", "--no-passphrase",
+                  code=10)  # fmt: skip
+    assert "needs its passphrase" in said
+    fedner("provision", "FEDERATION.yaml", "--out", "fed", "--renew", "--passphrase-file", "words")
+    assert WORDS not in "".join(p.read_text() for p in (tmp_path / "fed").rglob("*") if p.is_file())
+
+
+def test_a_renewal_keeps_authority_and_keys_and_takes_new_names(provisioned, fedner):
+    server = provisioned / "server"
+    before = {p.name: p.read_bytes() for p in server.iterdir()}
+    Path("FEDERATION.yaml").write_text(FEDERATION.replace("fl.example.org", "new.example.org"))
+    fedner("provision", "FEDERATION.yaml", "--out", "fed", "--renew", "--no-passphrase")
+    after = {p.name: p.read_bytes() for p in server.iterdir()}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"server.crt", "link.crt"}
+    assert set(after) == set(before)
+    require_server(server, ("new.example.org",), NOW)
+
+
+def test_a_renewal_under_another_authority_is_refused(tmp_path):
+    for name in ("one", "two"):
+        create_authority(tmp_path / name, "test", None, NOW, 9)
+    one, two = (open_authority(tmp_path / name, None) for name in ("one", "two"))
+    create_server(tmp_path / "server", one, ("x",), NOW, 5)
+    with pytest.raises(IdentityError, match="another authority"):
+        renew_server(tmp_path / "server", two, ("x",), NOW, 5)
+
+
+def test_notices_name_each_certificate_that_is_over_or_will_be(provisioned):
+    server = provisioned / "server"
+    assert expiry_notices(server, NOW) == ()
+    soon = expiry_notices(server, NOW + 160 * DAY)
+    assert [Path(n.split(" expires")[0]).name for n in soon] == ["link.crt", "server.crt"]
+    assert len(expiry_notices(server, NOW + 1826 * DAY)) == 3
+
+
+def test_institutions_ask_and_the_coordinator_never_holds_their_keys(provisioned, fedner):
+    before = set(private_files(provisioned))
+    for name in names(provisioned):
+        asked = ask(fedner, provisioned, name)
+        assert "PRIVATE" not in asked.read_text()
+        said = fedner("enrol", "approve", asked, "--federation", "fed", "--compared")
+        assert f"{name} is enrolled" in said
+    assert set(private_files(provisioned)) == before
+    roster = parse_roster((provisioned / "roster.yaml").read_text(), "roster")
+    assert roster.names == names(provisioned)
+    for name in names(provisioned):
+        assert (provisioned / "sites" / name / "roster.yaml").is_file()
+        assert (provisioned / "nodes" / f"{name}.pub").is_file()
+    assert roster.sha256 in said
+
+
+def test_a_second_request_has_the_same_keys(provisioned, fedner):
+    name = names(provisioned)[0]
+    first = ask(fedner, provisioned, name)
+    text = first.read_text()
+    first.unlink()
+    assert ask(fedner, provisioned, name).read_text() == text
+
+
+def test_without_a_persons_yes_nobody_is_enrolled(provisioned, fedner, monkeypatch):
+    asked = ask(fedner, provisioned, names(provisioned)[0])
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    assert "is not enrolled" in fedner("enrol", "approve", asked, "--federation", "fed", code=2)
+    assert not read_register(provisioned).approved
+
+
+def test_a_changed_request_is_refused(provisioned, fedner):
+    asked = ask(fedner, provisioned, names(provisioned)[0])
+    content = json.loads(asked.read_text())
+    asked.write_text(json.dumps(content | {"name": names(provisioned)[1]}))
+    said = fedner("enrol", "approve", asked, "--federation", "fed", "--compared", code=10)
+    assert "not signed" in said
+
+
+@pytest.mark.parametrize("verb", ["revoke", "leave"])
+def test_who_is_revoked_or_leaves_has_no_node_key_and_there_is_no_roster(provisioned, fedner, verb):
+    first = names(provisioned)[0]
+    for name in names(provisioned):
+        asked = ask(fedner, provisioned, name)
+        fedner("enrol", "approve", asked, "--federation", "fed", "--compared")
+    fedner("enrol", verb, first, "--federation", "fed", "--why", "laptop stolen")
+    assert not (provisioned / "nodes" / f"{first}.pub").exists()
+    assert not list(provisioned.rglob("roster.yaml"))
+    said = fedner("enrol", "list", "--federation", "fed")
+    assert "laptop stolen" in said
+    assert f"not enrolled: {first};" in said
+    asked = provisioned.parent / f"at-{first}" / "request.json"
+    fedner("enrol", "approve", asked, "--federation", "fed", "--compared", code=10)
+
+
+def test_a_demo_says_so_in_every_file_that_a_person_reads(fedner, tmp_path):
+    said = fedner("provision", "FEDERATION.yaml", "--out", "demo", "--demo")
+    assert "DEMO FEDERATION" in said
+    demo = tmp_path / "demo"
+    read = [p for p in demo.rglob("*") if p.suffix in {".txt", ".yaml"}]
+    assert len(read) > 10
+    for path in read:
+        assert "DEMO FEDERATION" in path.read_text(), path
+    for path in demo.rglob("ca.crt"):
+        assert "DEMO" in read_certificate(path).subject.rfc4514_string()
+    assert read_register(demo).demo
+    assert "DEMO" in fedner("enrol", "list", "--federation", "demo")
+    for name in names(demo):
+        assert (demo / "sites" / name / "node" / "node.key").is_file()
+        assert load_site(demo / "sites" / name / "site.yaml").institution == name
+
+
+def test_the_node_key_is_one_that_openssh_knows(provisioned, fedner):
+    name = names(provisioned)[0]
+    folder = ask(fedner, provisioned, name).parent / "node"
+    assert (folder / "node.key").read_text().startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+    assert (folder / "node.pub").read_text().startswith("ecdsa-sha2-nistp384 ")
+    assert stat.S_IMODE(os.stat(folder / "node.key").st_mode) == 0o600
+
+
+def test_only_keys_of_the_signed_register_are_registered(fedner, tmp_path):
+    fedner("provision", "FEDERATION.yaml", "--out", "demo", "--demo")
+    demo, calls = tmp_path / "demo", []
+    (demo / "nodes" / "stranger.pub").write_text("x")
+
+    def flwr(*arguments):
+        calls.append(arguments)
+        text = f'done\n{{"success": true, "node-id": {len(calls)}}}\n'
+        return subprocess.CompletedProcess(arguments, 0, text, "")
+
+    found = register_nodes(flwr, demo, "fedner")
+    assert tuple(found.values()) == names(demo)
+    assert [Path(c[2]).stem for c in calls] == list(names(demo))
+
+    def refuses(*arguments):
+        return subprocess.CompletedProcess(arguments, 1, "no", "")
+
+    with pytest.raises(FederationError, match="did not register"):
+        register_nodes(refuses, demo, "fedner")
+    first = demo / "nodes" / f"{names(demo)[0]}.pub"
+    shutil.copy(demo / "nodes" / f"{names(demo)[1]}.pub", first)
+    with pytest.raises(FederationError, match="not the node key in the register"):
+        register_nodes(flwr, demo, "fedner")
+
+
+def test_show_prints_what_is_compared(provisioned, fedner):
+    site = provisioned / "sites" / names(provisioned)[0]
+    said = fedner("enrol", "show", site / "ca.crt")
+    told = said.split("fingerprint ")[1].strip()
+    assert len(told.split()) == 8
+    assert told in " ".join((site / "README.txt").read_text().split())
