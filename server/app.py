@@ -18,7 +18,7 @@ from common.io.standing import Standing
 from common.wire import Kind, Reply, decode_reply
 from common.wire import Refusal as ProtocolRefusal
 from server.coordinator import Coordinator
-from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
+from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone, end_with_server
 from server.receipts import ReceiptBook
 from server.records import Kind as FlowerKind
 from server.records import Refusal, reply_bytes, request_messages
@@ -204,6 +204,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study of the folder that the run configuration names."""
     run = RunDir(Path(str(context.run_config["run-dir"])))
+    end_with_server(run)
     run.log_here()
     shorten_object_backoff()
     run_study(grid, run)

@@ -6,11 +6,15 @@
 
 Guarantees:
     * One `fedner server`, and one coordinator, at a time has a run folder.
+    * A coordinator in a process of its own ends with its server, however that ended.
     * A run is gone on with only under the version, study, roster and coordinator's key with which
       it began, and only if it is not finished.
 """
 
+import fcntl
 import json
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +35,9 @@ SERVER_LOCK: Final = "server.lock"
 COORDINATOR_LOCK: Final = "coordinator.lock"
 MODEL: Final = "model"
 PREDECESSOR_LIMIT_S: Final = 60.0
-"""For which a killed server's ServerApp may live on: it looks for its parent now and then."""
+"""For which a killed server's ServerApp may take to end; it is seldom a second."""
+SERVER_LIMIT_S: Final = 5.0
+"""For which that ServerApp may have the server's lock, on its way out."""
 _PAUSE_S: Final = 0.2
 
 
@@ -145,6 +151,20 @@ def alone(run: RunDir, name: str, wait_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         DISK.close(descriptor)
+
+
+def end_with_server(run: RunDir) -> None:
+    """End this process, unsaid, as soon as the `fedner server` that has the run folder is gone.
+
+    Flower's own look at the parent process was not seen to end it within a minute.
+    """
+    descriptor = os.open(run.path / SERVER_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+
+    def wait() -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end-with-server", daemon=True).start()
 
 
 def _holder(path: Path) -> str:

@@ -25,7 +25,7 @@ from scripts.console import (
     show_path,
 )
 from scripts.verbs.simulate import new_run_path
-from server.origin import MODEL, SERVER_LOCK, Origin, alone, is_finished
+from server.origin import MODEL, SERVER_LIMIT_S, SERVER_LOCK, Origin, alone, is_finished
 from server.run_dir import LOG, METRICS, RunDir
 from server.standing import Whereabouts, standing_of
 from server.supervisor import serve_study
@@ -85,7 +85,7 @@ def command(
             remedy="give --resume RUN alone, or with --address",
         )
     run = RunDir.open(resume)
-    with alone(run, SERVER_LOCK):
+    with alone(run, SERVER_LOCK, SERVER_LIMIT_S):
         is_finished(run)
     _carry_out(run.study(), lambda: _go_on(run, address))
 
@@ -114,7 +114,7 @@ def _carry_out(study: Study, begun: Callable[[], tuple[RunDir, str]]) -> None:
     model = NerModel(encoder_dir, study, "cpu")
     run, address = begun()
     show_path("run", run.path)
-    with alone(run, SERVER_LOCK):
+    with alone(run, SERVER_LOCK, SERVER_LIMIT_S):
         if not is_finished(run):
             _serve(study, run, address, _check_start(model, encoder.fingerprint))
         model.set_delta(run.load_delta()[0])

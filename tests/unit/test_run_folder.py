@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,28 @@ def test_one_at_a_time_has_a_run_folder(run: RunDir) -> None:
             pass
     with alone(run, SERVER_LOCK):
         pass
+
+
+_COORDINATOR = """
+import sys, time
+from pathlib import Path
+from server.origin import end_with_server
+from server.run_dir import RunDir
+end_with_server(RunDir(Path(sys.argv[1])))
+print("here", flush=True)
+time.sleep(100)
+"""
+
+
+def test_a_coordinators_process_ends_when_its_server_is_gone(run: RunDir) -> None:
+    with alone(run, SERVER_LOCK):
+        command = [sys.executable, "-c", _COORDINATOR, str(run.path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        assert process.poll() is None
+    assert process.wait(10) == 1
+    process.stdout.close()
 
 
 def test_what_is_recorded_is_one_line_each(run: RunDir) -> None:
