@@ -68,7 +68,8 @@ class Door:
     def send(self, data):
         """All that comes back until the server closes, or falls silent for a second."""
         with self.connect() as link:
-            link.sendall(data)
+            with suppress(OSError):  # refused before all of it was sent
+                link.sendall(data)
             return read(link)
 
     def ask(self, target, method="POST", body=b"", *more):
