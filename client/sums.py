@@ -41,7 +41,7 @@ from common.secagg.messages import Instruction, Invitation, Message
 from common.secagg.session import Party, Purpose, Session
 from common.secagg.states import Step
 from common.secagg.vectors import Vector
-from common.sums import Sum, contexts_of, sums_of
+from common.sums import Sum, contexts_of, noised_purposes, sums_of
 
 log = logging.getLogger("fedner.worker")
 
@@ -276,7 +276,7 @@ def open_sums(
     threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
     freshness = Freshness(folder, study_hash(study))
     planned = frozenset(sums_of(study))
-    return Sums(parties, freshness, planned, _noised(study), threads=threads)
+    return Sums(parties, freshness, planned, noised_purposes(study), threads=threads)
 
 
 def name_of(model: bytes) -> str:
@@ -289,14 +289,6 @@ def name_of(model: bytes) -> str:
         raise MalformedError(f"a model of {len(model)} bytes", peer="coordinator")
     values = np.frombuffer(model, "<f4") + np.float32(0)
     return hashlib.sha256(values.data if values.any() else b"").hexdigest()
-
-
-def _noised(study: Study) -> frozenset[Purpose]:
-    """Purposes whose vectors bear noise of their own: the guard keeps these."""
-    privacy = study.local_privacy
-    if privacy is None:
-        return frozenset()
-    return frozenset({"train"} if privacy.evaluation == "exact" else {"train", "evaluate"})
 
 
 def _replaced(old: Session, new: Session) -> bool:

@@ -82,6 +82,14 @@ def sums_of(study: Study) -> Iterator[Sum]:
             yield "evaluate", round_
 
 
+def noised_purposes(study: Study) -> frozenset[Purpose]:
+    """Whose vectors bear noise of their own: sites keep these and give them again."""
+    privacy = study.local_privacy
+    if privacy is None:
+        return frozenset()
+    return frozenset({"train"} if privacy.evaluation == "exact" else {"train", "evaluate"})
+
+
 def counts_to_sum(counts: npt.NDArray[np.int64], n_institutions: int) -> tuple[Vector, int]:
     """Counts, which noise may have made negative, modulo `2^32`, and how many were cut.
 

@@ -14,7 +14,16 @@ from common.io.standing import Standing
 from common.metrics.evaluation import Evaluation
 from common.secagg.quantise import dequantise_sum
 from common.secagg.session import PURPOSES, Purpose
-from common.sums import Sum, contexts_of, counts_of_sum, grid_of, length_of, shares_of, sums_of
+from common.sums import (
+    Sum,
+    contexts_of,
+    counts_of_sum,
+    grid_of,
+    length_of,
+    noised_purposes,
+    shares_of,
+    sums_of,
+)
 from common.wire import Kind, Reply, counts_from_bytes, vector_from_bytes
 from server.attempts import Attempts
 from server.optimizer import Vector, weighted_mean
@@ -149,11 +158,3 @@ class SecureCollector:
 def _collected(values: Values, total: Total) -> Collected[Values]:
     figures = {"bytes_up": total.course["bytes_up"], "sum": total.course}
     return Collected(values=values, institutions=total.survivors, figures=figures)
-
-
-def noised_purposes(study: Study) -> frozenset[Purpose]:
-    """Whose vectors bear noise of their own: sites keep these and give them again."""
-    privacy = study.local_privacy
-    if privacy is None:
-        return frozenset()
-    return frozenset({"train"} if privacy.evaluation == "exact" else {"train", "evaluate"})
