@@ -43,10 +43,9 @@ from common.secagg.messages import (
     Survivors,
     Unmask,
 )
-from common.secagg.packing import pack_into, packed_size
+from common.secagg.packing import packed_size
 from common.secagg.session import HASH_BYTES, PURPOSES, Session
 from common.secagg.shamir import SHARE_BYTES
-from common.secagg.vectors import Vector
 
 T = TypeVar("T")
 
@@ -69,22 +68,24 @@ def signed_part(request: Request) -> bytes:
     return encode(replace(request, signature=b""))
 
 
-def encode_masked(session: Session, sender: int, values: Vector, k: int, threads: int = 1) -> bytes:
-    """The bytes of a `Masked` message, packed in place.
+def encode_masked(
+    session: Session, sender: int, n: int, k: int, write: Callable[[memoryview], None]
+) -> bytes:
+    """The bytes of a `Masked` message, its values written in place.
 
     Args:
-        values: uint32, below `2^k`.
+        n: values.
         k: bits of each on the wire.
-        threads: how many parts of the vector are worked on at once.
+        write: packs them into a buffer of `packed_size(n, k)` bytes, and keeps no view of it.
     """
-    head = header(Kind.MASKED, session) + _u16(sender) + len(values).to_bytes(4, "big")
+    head = header(Kind.MASKED, session) + _u16(sender) + n.to_bytes(4, "big")
     # a BytesIO gives its memory up as bytes without a copy
     stream = io.BytesIO(head)
-    if size := packed_size(len(values), k):
+    if size := packed_size(n, k):
         stream.seek(len(head) + size - 1)
         stream.write(b"\0")
         with stream.getbuffer() as out:
-            pack_into(out[len(head) :], values, k, threads=threads)
+            write(out[len(head) :])
     return stream.getvalue()
 
 

@@ -1,7 +1,7 @@
 """An institution's machine: `(state, message, random bytes) -> (state, reply)`.
 
     step = receive(state, message, random)      for each message of the coordinator
-    step = submit(state, vector)                when the work of an instruction is done
+    step = submit(state, levels)                when the work of an instruction is done
 
 Guarantees, for one institution that keeps what `Step.durable` says before it sends `Step.reply`:
     * Each stage is answered once. The same request gets the same bytes, another is refused.
@@ -35,7 +35,6 @@ from common.secagg.errors import (
 )
 from common.secagg.graph import make_graph
 from common.secagg.keys import SECRETS_BYTES, Secrets
-from common.secagg.masks import add_masks_
 from common.secagg.messages import (
     Adverts,
     Boxes,
@@ -47,6 +46,7 @@ from common.secagg.messages import (
     Survivors,
     Unmask,
 )
+from common.secagg.pipeline import Levels, mask_levels, require_levels
 from common.secagg.requests import require_request
 from common.secagg.session import Party, Session
 from common.secagg.states import (
@@ -64,7 +64,6 @@ from common.secagg.states import (
     Step,
 )
 from common.secagg.transitions import Local, Stage, after
-from common.secagg.vectors import Vector
 
 
 def random_bytes(state: State) -> int:
@@ -110,24 +109,29 @@ def complaint(state: State, error: SecaggError) -> bytes:
     return b"" if told is None else encode(told)
 
 
-def submit(state: State, vector: Vector, threads: int = 1) -> Step:
+def submit(state: State, levels: Levels, threads: int = 1) -> Step:
     """Mask the vector that an instruction asked for.
 
     Args:
-        vector: uint32, values modulo `2^k`. It is overwritten: what is left is the masked one.
+        levels: uint32, of which the low `k` bits count, or a packed stream; only read.
         threads: how many parts of it are worked on at once.
 
     Raises:
         SecaggError: no instruction waits for one.
-        DataError: another kind of array.
+        DataError, ProtocolError: another kind of array; a stream of another length.
     """
     party = state.party
     after(state.stage, Local.VECTOR, party.context.parameters.adversary)
     if not isinstance(state, Instructed):
         raise OutOfOrderError("a vector that no instruction waits for")
     bits = party.context.parameters.bits
-    add_masks_(vector, dealing.masks(state), bits, threads)
-    reply = encode_masked(state.session, party.index, vector, bits, threads)
+    require_levels(levels, bits)
+    masks = dealing.masks(state)
+
+    def write(room: memoryview) -> None:
+        mask_levels(room, levels, bits, masks, threads=threads)
+
+    reply = encode_masked(state.session, party.index, len(levels), bits, write)
     return _step(
         Masked(
             party=party,

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 from common.secagg import institution
 from common.secagg.errors import SecaggError
+from common.secagg.pipeline import Levels
 from common.secagg.session import Party, Purpose
 from common.secagg.states import Idle, State, Step
 from common.secagg.transitions import Stage
-from common.secagg.vectors import Vector
 
 
 class Machine:
@@ -52,9 +52,9 @@ class Machine:
         """What to send for a refusal of `receive`; see `institution.complaint`."""
         return institution.complaint(self._state, error)
 
-    def submit(self, vector: Vector, threads: int = 1) -> Step:
+    def submit(self, levels: Levels, threads: int = 1) -> Step:
         """Mask the vector asked for; arguments and errors are those of `institution.submit`."""
-        return self._kept(institution.submit(self._state, vector, threads))
+        return self._kept(institution.submit(self._state, levels, threads))
 
     def abort(self, reason: str) -> Step:
         """Give the session up for a reason of the institution's own."""

@@ -78,13 +78,22 @@ def add_masks_(values: Vector, masks: Sequence[Mask], k: int, threads: int = 1) 
     """
     require_bits(k)
     require_vector(values, np.uint32, writable=True)
-    if len({mask.key for mask in masks}) < len(masks):
-        raise ProtocolError("two masks of one key", remedy="derive one key for each use")
+    require_distinct(masks)
 
     def part(start: int, stop: int) -> None:
         add_streams_(values[start:stop], open_streams(masks, start // _BLOCK_WORDS), k)
 
     in_parts(len(values), threads, part)
+
+
+def require_distinct(masks: Sequence[Mask]) -> None:
+    """Refuse one key twice.
+
+    Raises:
+        ProtocolError: two masks have it.
+    """
+    if len({mask.key for mask in masks}) < len(masks):
+        raise ProtocolError("two masks of one key", remedy="derive one key for each use")
 
 
 def open_streams(masks: Sequence[Mask], block: int) -> Streams:
@@ -97,8 +106,19 @@ def add_streams_(values: Vector, streams: Streams, k: int) -> None:
     """Add what follows in each stream in place, modulo `2^k`, through a buffer of `PIECE` words."""
     buffer = np.empty(min(PIECE, len(values)), np.uint32)
     for first, last in pieces(0, len(values), PIECE):
-        piece, words = values[first:last], buffer[: last - first]
-        for stream, sign in streams:
-            write_keystream(stream, words.data.cast("B"))
-            (np.add if sign == 1 else np.subtract)(piece, words, out=piece)
+        piece = values[first:last]
+        add_piece_(piece, streams, buffer[: last - first])
         np.bitwise_and(piece, np.uint32((1 << k) - 1), out=piece)
+
+
+def add_piece_(piece: Vector, streams: Streams, words: Vector) -> None:
+    """Add what follows in each stream to a piece in place, modulo `2^32`.
+
+    Args:
+        piece: uint32 `[n]`; `n` a multiple of 4, unless it is the last.
+        streams: at the piece's first value.
+        words: uint32 `[n]`, overwritten.
+    """
+    for stream, sign in streams:
+        write_keystream(stream, words.data.cast("B"))
+        (np.add if sign == 1 else np.subtract)(piece, words, out=piece)

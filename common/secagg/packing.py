@@ -6,7 +6,8 @@ that the stream is `sum(value[i] 2^(i k))` in little-endian. What the last byte 
 Eight values take `k` bytes. Neighbours are joined to pairs of `2 k` bits first; in a group of eight
 the four pairs begin at fixed bytes and bits, and each is read or written for all groups at once, as
 a 64-bit word that recurs every `k` bytes. For k = 31 a pair and its shift exceed the word, and the
-eight values are taken one by one.
+eight values are taken one by one. For an even k below 32 four values begin at a whole byte, and are
+written as two words: first the one from bit 64 on, whose surplus the next four's first word covers.
 
 Guarantees:
     * One value, one form: `unpack` refuses any length but `ceil(n k / 8)` and any stray bit.
@@ -21,7 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import DataError, ProtocolError
-from common.secagg.vectors import Vector, in_parts, pieces, require_bits, require_vector
+from common.secagg.vectors import (
+    MAX_BITS,
+    Vector,
+    in_parts,
+    pieces,
+    require_bits,
+    require_vector,
+)
 
 PIECE: Final = 1 << 15
 
@@ -67,10 +75,20 @@ def pack_into(out: Any, values: Vector, k: int, *, threads: int = 1) -> None:
     """
     require_bits(k)
     require_vector(values, np.uint32)
-    stream = np.frombuffer(out, np.uint8)
-    if len(stream) != packed_size(len(values), k) or not stream.flags.writeable:
-        raise DataError(f"room for {len(stream)} bytes, expected {packed_size(len(values), k)}")
+    stream = room_for(out, len(values), k)
     in_parts(len(values), threads, lambda start, stop: _pack_part(values, k, stream, start, stop))
+
+
+def room_for(out: Any, n: int, k: int) -> _Bytes:
+    """A buffer for `n` values as an array of bytes.
+
+    Raises:
+        DataError: of another size, or read-only.
+    """
+    stream = np.frombuffer(out, np.uint8)
+    if len(stream) != packed_size(n, k) or not stream.flags.writeable:
+        raise DataError(f"room for {len(stream)} bytes, expected {packed_size(n, k)}")
+    return stream
 
 
 def unpack(data: bytes | memoryview, n: int, k: int, *, threads: int = 1) -> Vector:
@@ -80,7 +98,7 @@ def unpack(data: bytes | memoryview, n: int, k: int, *, threads: int = 1) -> Vec
         ProtocolError: another length, or stray bits after the last value.
         ConfigError: another modulus.
     """
-    stream = _checked(data, n, k)
+    stream = checked_stream(data, n, k)
     values = np.empty(n, np.uint32)
 
     def part(start: int, stop: int) -> None:
@@ -106,7 +124,7 @@ def add_packed_(total: Vector, data: bytes | memoryview, k: int, *, threads: int
     """
     require_bits(k)
     require_vector(total, np.uint32, writable=True)
-    stream = _checked(data, len(total), k)
+    stream = checked_stream(data, len(total), k)
 
     def part(start: int, stop: int) -> None:
         for first, last, piece in _unpacked(stream, k, start, stop):
@@ -116,7 +134,8 @@ def add_packed_(total: Vector, data: bytes | memoryview, k: int, *, threads: int
     in_parts(len(total), threads, part)
 
 
-def _checked(data: bytes | memoryview, n: int, k: int) -> _Bytes:
+def checked_stream(data: bytes | memoryview, n: int, k: int) -> _Bytes:
+    """A stream of `n` values as an array of bytes; raises as `unpack` does."""
     require_bits(k)
     stream = np.frombuffer(data, np.uint8)
     expected = packed_size(n, k)
@@ -132,7 +151,8 @@ class _Buffers:
     """Working memory of one thread: a piece as values, as lanes and as bytes.
 
     A lane is what is shifted into place as one word: a pair of values, or one. `places` are, for
-    each lane of a group, its column of lanes, its words among the bytes, and its shift.
+    each lane of a group, its column of lanes, its words among the bytes, and its shift. `fours`
+    are, for an even `k`, the words at bit 0 and those at bit 64 of each four values.
     """
 
     def __init__(self, n: int, k: int):
@@ -147,43 +167,82 @@ class _Buffers:
         self.bytes = np.zeros(groups * k + _WORD_BYTES, np.uint8)
         starts = [divmod(lane * k * _GROUP // count, 8) for lane in range(count)]
         self.places: list[tuple[_Words, _Words, np.uint64]] = [
-            (self.lanes[lane::count], self._words(byte), np.uint64(shift))
+            (self.lanes[lane::count], self._words(byte, groups, k), np.uint64(shift))
             for lane, (byte, shift) in enumerate(starts)
         ]
+        self.fours: tuple[_Words, _Words] | None = None
+        if k % 2 == 0 and k < MAX_BITS:
+            first, rest = (self._words(byte, 2 * groups, k // 2) for byte in (0, _WORD_BYTES))
+            self.fours = first, rest
 
-    def _words(self, byte: int) -> _Words:
-        """The unaligned word at a byte of each group; it may reach into the next group."""
-        groups = self.columns.shape[1]
-        return np.ndarray((groups,), np.uint64, self.bytes.data, offset=byte, strides=(self.k,))
+    def _words(self, byte: int, n: int, stride: int) -> _Words:
+        """The unaligned words at a byte of each group; they may reach into the next group."""
+        return np.ndarray((n,), np.uint64, self.bytes.data, offset=byte, strides=(stride,))
+
+
+class Packer:
+    """Writes a vector into a stream piece by piece, through working memory of one thread.
+
+    Args:
+        out: the whole stream.
+        n: length of the longest piece, at most `PIECE`.
+        k: bits of each value, already checked.
+    """
+
+    def __init__(self, out: _Bytes, n: int, k: int):
+        self._out, self._buffers = out, _Buffers(n, k)
+
+    def room(self, n: int) -> Vector:
+        """uint32 `[n]`, where the next piece is to be put before it is written."""
+        values = self._buffers.values
+        values[n:] = 0
+        return values[:n]
+
+    def write(self, first: int, n: int) -> None:
+        """Write the piece in the room as values `first` and so on; of each its low `k` bits.
+
+        Args:
+            first: a multiple of 8.
+            n: of the room.
+        """
+        self.write_groups(first, n, self._buffers.values)
+
+    def write_groups(self, first: int, n: int, values: Vector) -> None:
+        """The same of a piece elsewhere, as long as the longest one and a multiple of 8."""
+        _join(self._buffers, values)
+        if self._buffers.fours:
+            _scatter_fours(self._buffers, *self._buffers.fours)
+        else:
+            _scatter(self._buffers)
+        place, size = first * self._buffers.k // 8, packed_size(n, self._buffers.k)
+        self._out[place : place + size] = self._buffers.bytes[:size]
 
 
 def _pack_part(values: Vector, k: int, out: _Bytes, start: int, stop: int) -> None:
-    buffers = _Buffers(stop - start, k)
+    packer = Packer(out, min(PIECE, stop - start), k)
     for first, last in pieces(start, stop, PIECE):
         piece = values[first:last]
         if int(piece.max()) >> k:
             raise DataError(f"a value of 2^{k} or more can't be packed in {k} bits")
-        if len(piece) < len(buffers.values):
-            buffers.values[: len(piece)] = piece
-            buffers.values[len(piece) :] = 0
-            piece = buffers.values
-        _join(buffers, piece)
-        _scatter(buffers)
-        place = first * k // 8
-        size = packed_size(last - first, k)
-        out[place : place + size] = buffers.bytes[:size]
+        if len(piece) == PIECE:
+            packer.write_groups(first, PIECE, piece)
+            continue
+        packer.room(len(piece))[:] = piece
+        packer.write(first, len(piece))
 
 
 def _join(buffers: _Buffers, values: Vector) -> None:
-    """Values to lanes: the odd one of a pair right above the even one."""
+    """Low bits of values to lanes: the odd one of a pair right above the even one."""
+    low = (1 << buffers.k) - 1
     if not buffers.paired:
         np.copyto(buffers.lanes, values)
+        np.bitwise_and(buffers.lanes, np.uint64(low), out=buffers.lanes)
         return
     words, odd = values.view(np.uint64), buffers.spare
-    np.right_shift(words, 32, out=odd)
-    # even + 2^32 odd, less (2^32 - 2^k) odd
-    np.multiply(odd, np.uint64((1 << 32) - (1 << buffers.k)), out=odd)
-    np.subtract(words, odd, out=buffers.lanes)
+    np.bitwise_and(words, np.uint64(low << 32), out=odd)
+    np.right_shift(odd, np.uint64(32 - buffers.k), out=odd)
+    np.bitwise_and(words, np.uint64(low), out=buffers.lanes)
+    np.bitwise_or(buffers.lanes, odd, out=buffers.lanes)
 
 
 def _scatter(buffers: _Buffers) -> None:
@@ -198,15 +257,45 @@ def _scatter(buffers: _Buffers) -> None:
         np.copyto(words, shifted)
 
 
-def _unpacked(stream: _Bytes, k: int, start: int, stop: int) -> Iterator[tuple[int, int, Vector]]:
-    """Bounds and values of each piece; the next piece overwrites them."""
-    buffers = _Buffers(stop - start, k)
-    for first, last in pieces(start, stop, PIECE):
-        size = packed_size(last - first, k)
-        buffers.bytes[:size] = stream[first * k // 8 :][:size]
+def _scatter_fours(buffers: _Buffers, first: _Words, rest: _Words) -> None:
+    """Lanes of an even `k` to bytes, two at a time; they are copied first, as above."""
+    odd, word = buffers.spare.reshape(2, -1)
+    np.copyto(odd, buffers.lanes[1::2])
+    np.right_shift(odd, np.uint64(64 - 2 * buffers.k), out=word)
+    np.copyto(rest, word)
+    np.left_shift(odd, np.uint64(2 * buffers.k), out=odd)
+    np.copyto(word, buffers.lanes[::2])
+    np.bitwise_or(word, odd, out=word)
+    np.copyto(first, word)
+
+
+class Unpacker:
+    """Reads a vector out of a stream piece by piece, through working memory of one thread.
+
+    Args:
+        stream: of a length that was checked.
+        n: length of the longest piece, at most `PIECE`.
+        k: bits of each value.
+    """
+
+    def __init__(self, stream: _Bytes, n: int, k: int):
+        self._stream, self._buffers = stream, _Buffers(n, k)
+
+    def read(self, first: int, n: int) -> Vector:
+        """Values `first`, a multiple of 8, and so on; the next piece overwrites them."""
+        buffers = self._buffers
+        size = packed_size(n, buffers.k)
+        buffers.bytes[:size] = self._stream[first * buffers.k // 8 :][:size]
         _gather(buffers)
         _part(buffers)
-        yield first, last, buffers.values[: last - first]
+        return buffers.values[:n]
+
+
+def _unpacked(stream: _Bytes, k: int, start: int, stop: int) -> Iterator[tuple[int, int, Vector]]:
+    """Bounds and values of each piece; the next piece overwrites them."""
+    unpacker = Unpacker(stream, min(PIECE, stop - start), k)
+    for first, last in pieces(start, stop, PIECE):
+        yield first, last, unpacker.read(first, last - first)
 
 
 def _gather(buffers: _Buffers) -> None:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import CipherContext
 
 from common.errors import ConfigError, DataError
 from common.privacy.keystream import counter_mode, write_keystream
@@ -119,15 +120,20 @@ def quantise(
     require_bits(k)
     require_no_wrap(k, grid.value_bits, 1)
     require_vector(vector, np.float32)
-    out = np.empty(len(vector), np.uint32) if out is None else out
-    require_vector(out, np.uint32, writable=True)
-    if len(out) != len(vector):
-        raise DataError(f"room for {len(out)} values, expected {len(vector)}")
-    drawn = bytearray(32)
-    random(drawn)
-    rounder = _Rounder(vector, out, grid, k, bytes(drawn))
-    clipped = sum(in_parts(len(vector), threads, rounder.part))
-    return Quantised(values=out, clipped=clipped)
+    values = np.empty(len(vector), np.uint32) if out is None else out
+    require_vector(values, np.uint32, writable=True)
+    if len(values) != len(vector):
+        raise DataError(f"room for {len(values)} values, expected {len(vector)}")
+    rounder, mask = Rounder(vector, grid, random), np.uint32((1 << k) - 1)
+
+    def part(start: int, stop: int) -> int:
+        rounded = rounder.part(start, min(PIECE, stop - start))
+        for first, last in pieces(start, stop, PIECE):
+            rounded.fill(first, values[first:last])
+            np.bitwise_and(values[first:last], mask, out=values[first:last])
+        return rounded.clipped
+
+    return Quantised(values=values, clipped=sum(in_parts(len(vector), threads, part)))
 
 
 def dequantise_sum(total: Vector, grid: Grid, k: int) -> npt.NDArray[np.float32]:
@@ -202,32 +208,55 @@ def _require_value_bits(value_bits: int) -> None:
         )
 
 
-class _Rounder:
-    """One quantisation; its parts are independent of one another."""
+class Rounder:
+    """One quantisation; its parts are independent of one another.
 
-    def __init__(
-        self, vector: npt.NDArray[np.float32], out: Vector, grid: Grid, k: int, key: bytes
-    ):
-        self._vector, self._out, self._key = vector, out, key
-        self._clip, self._per_unit = grid.clip, grid.levels / grid.clip
-        self._mask = np.uint32((1 << k) - 1)
+    Args:
+        vector: float32 `[n]`, already checked.
+        grid: clip and levels.
+        random: as `quantise` takes it.
+    """
 
-    def part(self, start: int, stop: int) -> int:
-        """Round values `start` to `stop`, and count the clipped ones."""
+    def __init__(self, vector: npt.NDArray[np.float32], grid: Grid, random: Callable[[Any], None]):
+        drawn = bytearray(32)
+        random(drawn)
+        self._vector, self._grid, self._key = vector, grid, bytes(drawn)
+
+    def part(self, start: int, size: int) -> "RoundedPart":
+        """What begins at value `start`, a multiple of 4, in pieces of at most `size`."""
         # word i of the keystream belongs to value i: four words are a block
         stream = counter_mode(self._key, (start // 4).to_bytes(16, "big"))
-        size = min(PIECE, stop - start)
-        bits, uniform, scaled = np.empty(size, np.int32), np.empty(size), np.empty(size)
-        clipped = 0
-        for first, last in pieces(start, stop, PIECE):
-            n = last - first
-            write_keystream(stream, bits[:n].data.cast("B"))
-            clipped += self._load(self._vector[first:last], scaled[:n])
-            round_(scaled[:n], bits[:n], uniform[:n])
-            out = self._out[first:last]
-            np.copyto(out.view(np.int32), scaled[:n], casting="unsafe")
-            np.bitwise_and(out, self._mask, out=out)
-        return clipped
+        return RoundedPart(self._vector, self._grid, stream, size)
+
+
+class RoundedPart:
+    """Consecutive pieces of a quantisation, through working memory of one thread.
+
+    Attributes:
+        clipped: how many values have been, so far.
+    """
+
+    def __init__(
+        self, vector: npt.NDArray[np.float32], grid: Grid, stream: CipherContext, size: int
+    ):
+        self.clipped = 0
+        self._vector, self._stream = vector, stream
+        self._clip, self._per_unit = grid.clip, grid.levels / grid.clip
+        self._bits = np.empty(size, np.int32)
+        self._uniform, self._scaled = np.empty(size), np.empty(size)
+
+    def fill(self, first: int, out: Vector) -> None:
+        """Round values `first` and so on, which follow the piece before, to levels modulo 2^32.
+
+        Raises:
+            DataError: a value that is not finite.
+        """
+        n = len(out)
+        bits, scaled = self._bits[:n], self._scaled[:n]
+        write_keystream(self._stream, bits.data.cast("B"))
+        self.clipped += self._load(self._vector[first : first + n], scaled)
+        round_(scaled, bits, self._uniform[:n])
+        np.copyto(out.view(np.int32), scaled, casting="unsafe")
 
     def _load(self, values: npt.NDArray[np.float32], scaled: npt.NDArray[np.float64]) -> int:
         """Values in steps, within the levels; the number that had to be clipped."""

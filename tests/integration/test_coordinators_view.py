@@ -201,7 +201,7 @@ def test_with_masks_of_zeros_the_same_search_finds_the_packed_levels(
     benches, tmp_path, monkeypatch
 ):
     """What keeps the levels out of the coordinator's view is the masks, and nothing else."""
-    monkeypatch.setattr("common.secagg.institution.add_masks_", lambda *_: None)
+    monkeypatch.setattr("common.secagg.pipeline.add_piece_", lambda *_: None)
     monkeypatch.setattr("common.secagg.coordinator.add_masks_", lambda *_: None)
     run, known = run_with_plants(benches["secure"], tmp_path)
     found = found_in(run.coordinators_view(), things_of(run, known))

@@ -6,12 +6,14 @@ import pickle
 import numpy as np
 import pytest
 
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, ProtocolError
 from common.secagg import institution
 from common.secagg.codec import decode
 from common.secagg.errors import FailedError, OutOfOrderError, SecaggError
 from common.secagg.machine import Machine
 from common.secagg.messages import Kind
+from common.secagg.packing import pack, unpack
+from common.secagg.pipeline import Packed
 from common.secagg.states import Idle
 from common.secagg.transitions import INSTITUTION, SEMI_HONEST, Local, Phase, Stage, after, rows
 from tests.secagg_parties import STAGES, Federation, Parties, advance, bytes_of, parameters
@@ -117,14 +119,27 @@ def test_masked_vector_is_unlike_the_vector_and_fresh_in_each_session():
         federation = Federation(PARTIES, machine=PARTIES.machine(session, length)).reach("mask")
         step = advance(federation.states[0], federation.requests[0], 0)
         vector = np.zeros(length, np.uint32)
-        institution.submit(step.state, vector)
-        found.append(vector)
+        masked = decode(institution.submit(step.state, vector).reply)
+        found.append(unpack(masked.packed, length, 24))
+        assert not vector.any()  # it is only read
     for vector in found:
         bits = np.unpackbits(vector.view(np.uint8)).reshape(length, 32).sum(axis=0)
         # of 24 bits; 5 sigma of length fair coins
         assert (bits[bits > 0].size, vector.max() < 1 << 24) == (24, True)
         assert np.abs(bits[bits > 0] - length / 2).max() < 5 * np.sqrt(length / 4)
     assert np.count_nonzero(found[0] == found[1]) < 5
+
+
+def test_packed_levels_give_the_reply_of_the_vector_and_broken_ones_keep_the_state():
+    federation = reach("mask")
+    step = advance(federation.states[0], federation.requests[0], 0)
+    vector = PARTIES.vector(0)
+    stream = pack(vector, 24)
+    for wrong in (stream[:-1], stream + b"\0"):
+        with pytest.raises(ProtocolError):
+            institution.submit(step.state, Packed(stream=wrong, length=len(vector)))
+    reply = institution.submit(step.state, Packed(stream=stream, length=len(vector))).reply
+    assert reply == institution.submit(step.state, vector).reply
 
 
 def test_threads_do_not_change_a_byte():
