@@ -6,6 +6,7 @@ Guarantees:
     * How many coordinates were clipped is told to the site, and to nobody else.
     * Values that are not finite count as 0 and are told to the site alone: a refusal, which the
       coordinator sees, would tell it something of private data.
+    * The update is left as it was; one copy of it is made, and rounded in place.
     * Rounding is drawn from a fresh keystream of the operating system's randomness, or, in a study
       with an insecure seed, from that of its mechanism.
 """
@@ -52,11 +53,10 @@ class Rounding:
     def round(self, round_: int, update: Vector, keys: Keys | None) -> bytes:
         """The update as packed levels."""
         weighted = np.ascontiguousarray(update * self._share, dtype=np.float32)
-        finite = np.isfinite(weighted)
-        weighted[~finite] = 0.0
+        not_finite = _zero_where_not_finite(weighted)
         stream = keys(USE) if keys else Keystream(self._random(SEED_BYTES), f"fedner {USE} v1")
-        levels = quantise(weighted, self._grid, self._bits, stream.fill)
-        not_finite = len(weighted) - int(np.count_nonzero(finite))
+        room = weighted.view(np.uint32)
+        levels = quantise(weighted, self._grid, self._bits, stream.fill, out=room)
         figures = {"round": round_, "clipped": levels.clipped, "not finite": not_finite}
         figures["of"] = len(weighted)
         self._report(USE, figures)
@@ -65,3 +65,10 @@ class Rounding:
     def levels(self, packed: bytes, length: int) -> Levels:
         """The packed levels as a vector of their own, to be masked in place."""
         return unpack(packed, length, self._bits)
+
+
+def _zero_where_not_finite(values: Vector) -> int:
+    """Put 0 in place of what is not finite; how many these were."""
+    found = ~np.isfinite(values)
+    values[found] = 0.0
+    return int(np.count_nonzero(found))

@@ -1,5 +1,6 @@
 """From an update to packed levels: weighted, on the grid; what is cut is told to the site alone."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from client.rounding import USE, Rounding
 from common.privacy.keystream import Keystream
-from common.secagg.packing import unpack
-from common.secagg.quantise import dequantise_sum
+from common.secagg.packing import pack, unpack
+from common.secagg.quantise import PIECE, dequantise_sum, quantise
 from common.sums import grid_of
 from tests.unit.test_secagg_config import secure
 
@@ -128,6 +129,26 @@ def test_an_update_without_one_finite_value_is_sent_as_zeros(study):
     packed = rounding(study, told=told).round(1, np.full(N, np.nan, np.float32), None)
     assert not values_of(study, packed).any()
     assert told[0][1]["not finite"] == N
+
+
+def test_rounding_in_place_gives_what_rounding_into_another_vector_gives(study):
+    values = np.random.default_rng(5).normal(0, 0.3, 3 * PIECE + 7).astype(np.float32)
+    before, bits = values.copy(), study.secure.bits
+    stream = Keystream(b"k" * 32, USE)
+    apart = quantise(values, grid_of(study), bits, stream.fill)
+    assert np.array_equal(values, before)
+    assert apart.clipped > PIECE // 10
+    in_place = rounding(study).round(1, values, lambda use: Keystream(b"k" * 32, use))
+    assert in_place == pack(apart.values, bits)
+
+
+def test_rounding_makes_one_copy_of_the_update_beside_what_it_returns(study):
+    update = np.zeros(1 << 22, np.float32)
+    tracemalloc.start()
+    packed = rounding(study).round(1, update, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < update.nbytes + len(packed) + (4 << 20)
 
 
 def test_the_update_itself_is_left_as_it_was(study):
