@@ -69,7 +69,7 @@ def signed_part(request: Request) -> bytes:
 
 
 def encode_masked(
-    session: Session, sender: int, n: int, k: int, write: Callable[[memoryview], None]
+    session: Session, sender: int, n: int, k: int, write: Callable[[memoryview], object]
 ) -> bytes:
     """The bytes of a `Masked` message, its values written in place.
 

@@ -5,15 +5,19 @@
 
 Interleaved in one process; seconds are medians over repeats, ratios medians of the ratios within a
 repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and its own.
-    limit       for each mask the AES-256-CTR keystream of 4 bytes a value, added in 128 KiB pieces
-    ours        quantise, add the masks, pack into new bytes; on one thread and on all
+    limit       for each mask the AES-256-CTR keystream of 4 bytes a value, added in 128 KiB pieces;
+                and one quantisation, the ratios' reference
+    ours        quantise, add the masks, pack into new bytes, in one pass; on one thread and on all
+    three steps the same bytes by three passes over a vector, on one thread
+    packed      masks and packing alone, of levels that are a packed stream, as a worker keeps them
     Flower      its client's functions on one flat array: quantize; pseudo_rand_gen and addition for
                 each mask, modulus; ndarray_to_bytes. Its scaling by the weight is left out.
     plain sum   one float32 vector added to another
-The coordinator adds one vector; and, once a round, takes n self-masks off and scales the sum back.
-Where n masks would be more than --flower-values values, Flower's are extrapolated from fewer, and
-the row says so. Peak extra memory (resident) is that of an institution with 3 masks, in a process
-of its own, beside the vector, which ours reuses, and the message.
+What is packed goes into new memory, whose pages the times hold. The coordinator adds one vector;
+and, once a round, takes n self-masks off and scales the sum back. Where n masks would be more than
+--flower-values values, Flower's are extrapolated from fewer, and the row says so. Peak extra memory
+(resident) is that of an institution with 3 masks, in a process of its own, beside the vector and
+the message; three steps reuse the vector.
 """
 
 import argparse
@@ -40,13 +44,18 @@ from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 
 from common.io.processes import module_command
 from common.privacy.keystream import Keystream, Seed, counter_mode, write_keystream
+from common.secagg.codec import encode_masked
 from common.secagg.masks import Mask, add_masks_
-from common.secagg.packing import add_packed_, pack
+from common.secagg.packing import add_packed_, pack, packed_size
+from common.secagg.pipeline import Packed, mask_levels, mask_update
 from common.secagg.quantise import Grid, dequantise_sum, quantise, smallest_bits
+from common.secagg.session import Session
 from scripts.benchmarks.dp_step import _cpu_name
 
 _CLIP, _TARGET, _MODULUS = 8.0, 1 << 22, 1 << 32  # Flower's defaults
 _PIECE = 1 << 15
+_PEAKS = ("ours", "three", "packed", "flower")
+_SESSION = Session(study="1a" * 32, roster="2b" * 32, purpose="train", round=1, attempt=1)
 _SIZES = (1_000_000, 22_713_216, 110_000_000)
 
 Times = dict[str, float]
@@ -65,7 +74,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--cpu-time", action="store_true", help="processor time, one thread: for a busy machine"
     )
-    parser.add_argument("--peak-of", choices=("ours", "flower"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", choices=_PEAKS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.peak_of:
         print(_peak(options.peak_of, options.sizes[0], options))
@@ -128,28 +137,61 @@ class Case:
                 for stream in streams:
                     write_keystream(stream, words[: len(piece)].data.cast("B"))
                     np.add(piece, words[: len(piece)], out=piece)
+        with self.timed(times, "quantise"):
+            self._quantise(1)
         return times
 
     def ours(self, threads: int) -> Times:
         times: Times = {}
         self.message = b""
+        with self.timed(times, "pass"):
+            self.message = self._message(
+                lambda room: mask_update(room, self.update, self.grid, self.k,
+                                         self.keystream.fill, self.masks, threads=threads)
+            )  # fmt: skip
+        return times
+
+    def three_steps(self, threads: int) -> Times:
+        times: Times = {}
+        self.message = b""
         with self.timed(times, "quantise"):
-            quantise(self.update, self.grid, self.k, self.keystream.fill, threads=threads,
-                     out=self.values)  # fmt: skip
+            self._quantise(threads)
         with self.timed(times, "masks"):
             add_masks_(self.values, self.masks, self.k, threads)
         with self.timed(times, "pack"):
             self.message = pack(self.values, self.k, threads=threads)
         return times
 
+    def packed(self, threads: int) -> Times:
+        """The message before, as if it were levels: its bits do not matter."""
+        times: Times = {}
+        levels = Packed(stream=self._stream(), length=self.size)
+        with self.timed(times, "pass"):
+            self._message(
+                lambda room: mask_levels(room, levels, self.k, self.masks, threads=threads)
+            )
+        return times
+
+    def _message(self, write: Callable[[memoryview], object]) -> bytes:
+        """As the machine makes it."""
+        return encode_masked(_SESSION, 0, self.size, self.k, write)
+
+    def _quantise(self, threads: int) -> None:
+        quantise(self.update, self.grid, self.k, self.keystream.fill, threads=threads,
+                 out=self.values)  # fmt: skip
+
     def coordinator(self, threads: int) -> Times:
         times: Times = {}
         with self.timed(times, "add"):
-            add_packed_(self.values, self.message, self.k, threads=threads)
+            add_packed_(self.values, self._stream(), self.k, threads=threads)
         with self.timed(times, "unmask"):
             add_masks_(self.values, self.masks, self.k, threads)
             dequantise_sum(self.values, self.grid, self.k)
         return times
+
+    def _stream(self) -> memoryview:
+        """The message without its header."""
+        return memoryview(self.message)[-packed_size(self.size, self.k) :]
 
     def flower(self) -> Times:
         times: Times = {}
@@ -200,7 +242,9 @@ def _tables(case: Case, peaks: dict[str, int]) -> None:
     all_threads = "" if options.cpu_time else f"ours, {options.threads} threads"
     sending: dict[str, Callable[[], Times]] = {
         "limit": case.limit,
+        "three steps, 1 thread": lambda: case.three_steps(1),
         "ours, 1 thread": lambda: case.ours(1),
+        "packed, 1 thread": lambda: case.packed(1),
     }
     receiving: dict[str, Callable[[], Times]] = {
         "plain sum": case.plain,
@@ -225,18 +269,17 @@ def _tables(case: Case, peaks: dict[str, int]) -> None:
 
 
 def _sending_table(case: Case, sent: dict[str, list[Times]], peaks: dict[str, int]) -> None:
-    goal = [a["masks"] + b["quantise"] for a, b in _pairs(sent["limit"], sent["ours, 1 thread"])]
     totals = {name: [sum(t.values()) for t in times] for name, times in sent.items()}
-    totals["limit + quantise"] = goal
+    goal = totals["limit"]
     sizes = {"Flower": sum(map(len, case.flower_message)) / case.size}
-    print("| institution | s | quantise | masks | pack | / (limit + quantise) | Flower / this "
+    print("| institution | s | quantise | masks | pack | / limit | Flower / this "
           "| bytes a parameter | extra MiB |")  # fmt: skip
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, own in totals.items():
         parts = [_median([t[p] for t in sent.get(name, []) if p in t]) for p in _PARTS]
         cells = [_seconds(statistics.median(own)), *map(_seconds, parts), _ratio(own, goal)]
         cells.append(_ratio(totals.get("Flower", []), own))
-        ours = name.startswith("ours")
+        ours = name.startswith(("ours", "three"))
         size = len(case.message) / case.size if ours else sizes.get(name, 0.0)
         cells.append(f"{size:.3f}" if size else "")
         peak = peaks.get(name, -1)
@@ -267,10 +310,6 @@ def _label(case: Case, name: str) -> str:
     return name
 
 
-def _pairs(first: list[Times], second: list[Times]) -> list[tuple[Times, Times]]:
-    return list(zip(first, second, strict=True))
-
-
 def _median(values: list[float]) -> float | None:
     return statistics.median(values) if values else None
 
@@ -287,6 +326,7 @@ def _ratio(over: list[float], under: list[float]) -> str:
 
 def _peaks(size: int, options: argparse.Namespace) -> dict[str, int]:
     kinds = {"ours, 1 thread": ("ours", 1), "Flower": ("flower", 1)}
+    kinds |= {"three steps, 1 thread": ("three", 1), "packed, 1 thread": ("packed", 1)}
     kinds |= {f"ours, {options.threads} threads": ("ours", options.threads)}
     found = {}
     for name, (kind, threads) in kinds.items():
@@ -303,15 +343,25 @@ def _peaks(size: int, options: argparse.Namespace) -> dict[str, int]:
 
 def _peak(name: str, size: int, options: argparse.Namespace) -> int:
     """Bytes at the peak of one institution's work, less its vector and its message."""
-    Case(4 * _PIECE, 3, options).ours(options.threads)  # libraries are loaded
-    Case(4 * _PIECE, 3, options).flower()
+    work = {
+        "ours": lambda case: case.ours(options.threads),
+        "three": lambda case: case.three_steps(options.threads),
+        "packed": lambda case: case.packed(options.threads),
+        "flower": lambda case: case.flower(),
+    }  # fmt: skip
+    small = Case(4 * _PIECE, 3, options)
+    small.ours(options.threads)
+    work[name](small)  # libraries are loaded
     case = Case(size, 3, options)
     case.values = case.update.view(np.uint32)
+    if name == "packed":
+        case.ours(1)
+    message = len(case.message)
     before = psutil.Process().memory_info().rss
     # not ru_maxrss, which a process inherits from the one that starts it
     Path("/proc/self/clear_refs").write_text("5")
-    case.ours(options.threads) if name == "ours" else case.flower()
+    work[name](case)
     status = Path("/proc/self/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    message = len(case.message) + sum(map(len, case.flower_message))
+    message = message or len(case.message) + sum(map(len, case.flower_message))
     return int(peak.split()[1]) * 1024 - before - message
