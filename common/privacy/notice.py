@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from common.config.privacy import LocalPrivacy
 from common.config.secagg import SecureAggregation
 from common.config.study import Study
-from common.privacy.plan import plan_of
+from common.privacy.plan import evaluation_due, plan_of
 from common.privacy.statement import unit_in_words
+from common.sums import noised_purposes
 
 WITHOUT_PRIVACY = (
     "PRIVACY: NONE. Updates leave each institution without clipping or noise; the model may "
@@ -30,6 +31,11 @@ INSECURE_SEED = (
 EXACT_EVALUATION = (
     "EVALUATION: EXACT. Counts of held-out documents leave without noise; epsilon does not cover "
     "them."
+)
+EXACT_COUNTS_OF_CHANGING_COHORTS = (
+    "EXACT COUNTS OF CHANGING COHORTS. Two evaluations over institutions that differ by one, as "
+    "after one drop-out, show how many entities of each label that one's held-out documents have: "
+    "that does not depend on the model. Noised counts, or `min_cohort` of all, prevent it."
 )
 
 
@@ -60,6 +66,8 @@ def _of_sums(study: Study, section: SecureAggregation | None) -> Iterator[str]:
         f"else, {lies}, as long as at most {section.collusion} of the {n} collude with it. "
         f"{section.threshold} must stay to the end of a round."
     )
+    if least != n and _evaluates_exactly_again(study):
+        yield EXACT_COUNTS_OF_CHANGING_COHORTS
     if section.roster_sha256 is None:
         yield ROSTER_NOT_IN_STUDY
     heaviest = max(study.public_weights, key=lambda name: study.public_weights[name])
@@ -68,6 +76,15 @@ def _of_sums(study: Study, section: SecureAggregation | None) -> Iterator[str]:
             f"ONE WEIGHT OUTWEIGHS THE REST. {heaviest} counts "
             f"{study.public_weights[heaviest]:.0%} of every sum: the sum is nearly its own update."
         )
+
+
+def _evaluates_exactly_again(study: Study) -> bool:
+    """Whether there are two sums of counts without noise to subtract from each other."""
+    rounds = range(1, study.training.rounds + 1)
+    return (
+        "evaluate" not in noised_purposes(study)
+        and sum(evaluation_due(study, round_) for round_ in rounds) > 1
+    )
 
 
 def _of_local(study: Study, privacy: LocalPrivacy) -> Iterator[str]:

@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
+from common.config.load import parse_study
 from common.privacy.notice import (
+    EXACT_COUNTS_OF_CHANGING_COHORTS,
     EXACT_EVALUATION,
     INSECURE_SEED,
     ROSTER_NOT_IN_STUDY,
@@ -16,7 +18,7 @@ from common.privacy.notice import (
 from common.privacy.plan import plan_of
 from tests.unit.test_plan import NOISED, study
 from tests.unit.test_policy import STUDY
-from tests.unit.test_secagg_config import secure
+from tests.unit.test_secagg_config import PRIVATE, secure, text
 
 
 def test_a_study_without_protection_says_both_notices() -> None:
@@ -55,6 +57,42 @@ def test_a_coordinator_that_is_trusted_is_said_loudly_and_first() -> None:
 def test_a_roster_that_the_study_does_not_name_is_said() -> None:
     assert notices(secure("{}"))[-1] == ROSTER_NOT_IN_STUDY
     assert ROSTER_NOT_IN_STUDY not in notices(secure(f"{{{PINNED}}}"))
+
+
+def evaluated(n: int, rounds: int, every: int = 1, section: str = PINNED) -> tuple[str, ...]:
+    """Notices of a study that evaluates so often."""
+    made = secure(f"{{{section}}}", n=n)
+    return notices(
+        dataclasses.replace(
+            made,
+            training=dataclasses.replace(made.training, rounds=rounds),
+            federation=dataclasses.replace(made.federation, evaluate_every=every),
+        )
+    )
+
+
+def test_exact_counts_over_cohorts_that_may_differ_are_said_if_there_are_two_to_subtract() -> None:
+    assert EXACT_COUNTS_OF_CHANGING_COHORTS in evaluated(n=4, rounds=2)
+    assert EXACT_COUNTS_OF_CHANGING_COHORTS in evaluated(n=4, rounds=3, every=2)
+    for once in (evaluated(n=4, rounds=1), evaluated(n=4, rounds=2, every=2)):
+        assert EXACT_COUNTS_OF_CHANGING_COHORTS not in once
+
+
+def test_a_cohort_that_can_not_change_is_not_said_to_show_anyones_counts() -> None:
+    assert EXACT_COUNTS_OF_CHANGING_COHORTS not in evaluated(n=3, rounds=2)
+    all_four = evaluated(n=4, rounds=2, section=f"min_cohort: 4, {PINNED}")
+    assert EXACT_COUNTS_OF_CHANGING_COHORTS not in all_four
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"), [("exact", True), ("{epsilon: 1, clip: 3}", False)]
+)
+def test_noised_counts_are_not_said_to_show_anyones(evaluation: str, said: bool) -> None:
+    private = PRIVATE.replace("exact", evaluation)
+    made = parse_study(
+        text("{}").replace("privacy: none\n", private).replace("rounds: 1", "rounds: 2"), "s.yaml"
+    )
+    assert (EXACT_COUNTS_OF_CHANGING_COHORTS in notices(made)) == said
 
 
 def test_a_weight_that_outweighs_the_rest_is_said() -> None:
