@@ -364,4 +364,4 @@ def _peak(name: str, size: int, options: argparse.Namespace) -> int:
     status = Path("/proc/self/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     message = message or len(case.message) + sum(map(len, case.flower_message))
-    return int(peak.split()[1]) * 1024 - before - message
+    return max(0, int(peak.split()[1]) * 1024 - before - message)

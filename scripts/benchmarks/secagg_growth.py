@@ -2,6 +2,7 @@
 
     scripts/bench secagg-growth [--institutions 10 32 100 316 1000] [--values 100000] [--beyond ...]
         [--svg FILE]
+    scripts/bench secagg-growth --whole N [--values 1000] [--dropout 0.05]
 
 Each row is a study in which 5% of the institutions collude, 5% vanish in a session, and the
 threshold is 80% of the roster or what the rules ask for. The degree is the smallest that
@@ -11,7 +12,12 @@ every signature. The other institutions answer only as far as it hears of them.
 
 `2^` columns: base-2 logarithms of the chance that privacy fails in one attempt (for some honest
 institution) and that an unlucky round aborts; `never` where the ring allows for all colluders.
-`--beyond` adds sizes of which only the arithmetic is done.
+`--beyond` adds sizes of which only the arithmetic is done. `--svg` draws masks and shares of one
+institution against the roster.
+
+`--whole` runs one session of N institutions and the coordinator, all of them the real machines, in
+which `--dropout` of the roster vanish before each of four stages, and fails unless the sum is that
+of the survivors to the bit. The degree then allows for four times the drop-out.
 """
 
 import argparse
@@ -46,6 +52,9 @@ from common.secagg.params import Parameters, smallest_threshold
 from common.secagg.session import Context, Party, Session
 from common.secagg.shamir import SHARE_BYTES
 from common.secagg.states import Idle
+from scripts.benchmarks._secagg_plot import svg
+from scripts.benchmarks._secagg_whole import Whole, table
+from scripts.benchmarks.dp_step import _cpu_name as cpu_name
 
 MODEL = bytes(32)
 
@@ -54,25 +63,45 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench secagg-growth")
     parser.add_argument("--institutions", type=int, nargs="+", default=[10, 32, 100, 316, 1000])
     parser.add_argument("--beyond", type=int, nargs="*", default=[3162, 10_000, 31_623, 100_000])
-    parser.add_argument("--values", type=int, default=100_000)
+    parser.add_argument("--values", type=int, help="100,000; of a whole session 1,000")
+    parser.add_argument("--whole", type=int, metavar="N")
     parser.add_argument("--collusion", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args(argv)
+    if options.whole:
+        _whole(options.whole, options.values or 1000, options.collusion, options.dropout)
+        return 0
     print("| institutions | h | t | graph | masks | shares | boxes B | privacy 2^ | abort 2^ |"
           " keys ms | shares ms | boxes ms | mask ms | sign ms | open ms |")  # fmt: skip
     print("|" + "---:|" * 15)
     points = []
     for n in options.institutions:
         study = _study(n, options.collusion, options.dropout)
-        work, cells = _measure(study, options.values, options.dropout)
+        work, cells = _measure(study, options.values or 100_000, options.dropout)
         points.append((n, work))
         print("| " + " | ".join(cells) + " |", flush=True)
     points += [(n, _ring(n, options.collusion, options.dropout)) for n in options.beyond]
     print("\n" + _text_plot(points))
     if options.svg:
-        options.svg.write_text(_svg(points))
+        options.svg.write_text(svg(points))
     return 0
+
+
+def _whole(n: int, values: int, collusion: float, dropout: float) -> None:
+    study = _study(n, collusion, 4 * dropout)
+    whole = Whole(study, values, dropout)
+    leaving = ", ".join(f"{len(who)} before {stage}" for stage, who in whole.leaving.items())
+    degree = "all" if study.degree is None else f"{study.degree}"
+    print(f"- {cpu_name()}; {n} institutions, {values:,} values, k = {study.bits}")
+    print(f"- t = {study.threshold}, h = {study.collusion}; {degree} neighbours, "
+          f"{study.share_threshold} open a secret")  # fmt: skip
+    print(f"- vanished: {leaving}\n", flush=True)
+    started = time.perf_counter()
+    whole.run()
+    print(table(whole))
+    print(f"\nThe sum of the survivors' vectors, to the bit; {time.perf_counter() - started:.0f} s "
+          f"in all, one process, processor seconds above.")  # fmt: skip
 
 
 def _numbers(n: int, collusion: float) -> tuple[int, int]:
@@ -225,32 +254,3 @@ def _text_plot(points: list[tuple[int, int]]) -> str:
         for a, b in itertools.pairwise(points)
     ]
     return "masks of one institution\n" + "\n".join(bars + growth)
-
-
-def _svg(points: list[tuple[int, int]]) -> str:
-    """Masks against log10 of the roster, and the complete graph's in grey."""
-    left, right = math.log10(points[0][0]), math.log10(points[-1][0])
-    most = 1.1 * max(work for _, work in points)
-
-    def place(n: float, work: float) -> str:
-        x = 60 + 500 * (math.log10(n) - left) / max(right - left, 1e-9)
-        return f"{x:.1f},{340 - 300 * work / most:.1f}"
-
-    ours = " ".join(place(n, work) for n, work in points)
-    steps = [10 ** (left + (right - left) * i / 100) for i in range(101)]
-    full = " ".join(place(n, n) for n in steps if n <= most)
-    marks = "".join(
-        f'<circle cx="{place(n, w).split(",")[0]}" cy="{place(n, w).split(",")[1]}" r="3"/>'
-        f'<text x="{place(n, w).split(",")[0]}" y="360" text-anchor="middle">{n}</text>'
-        f'<text x="{place(n, w).split(",")[0]}" y="{float(place(n, w).split(",")[1]) - 8:.1f}" '
-        f'text-anchor="middle">{w}</text>'
-        for n, w in points
-    )
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 390" font-family="sans-serif" '
-        'font-size="12"><rect width="600" height="390" fill="white"/>'
-        f'<polyline points="{full}" fill="none" stroke="grey" stroke-dasharray="4"/>'
-        f'<polyline points="{ours}" fill="none" stroke="black"/>{marks}'
-        '<text x="60" y="20">masks of one institution (grey: if all were neighbours)</text>'
-        '<text x="300" y="382" text-anchor="middle">institutions, logarithmic</text></svg>\n'
-    )
