@@ -16,7 +16,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -204,10 +204,11 @@ class Sums:
                 f"{session.purpose} {session.round} is no sum of this study", peer="coordinator"
             )
         self._require_unspent(session)
-        party = self._parties[session.purpose]
-        machine = Machine(
-            party, self._freshness.newest(session.purpose, session.round), self._random
+        of_sum = session.purpose, session.round
+        party = replace(
+            self._parties[session.purpose], opened_over=self._freshness.opened_over(*of_sum)
         )
+        machine = Machine(party, self._freshness.newest(*of_sum), self._random)
         step = machine.receive(message)
         self._machines = {s: m for s, m in self._machines.items() if not _replaced(s, session)}
         self._machines[session] = machine

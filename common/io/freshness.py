@@ -3,7 +3,8 @@
 Ephemeral secrets live in memory only, so a restart ends every session. What must outlive it is that
 no session is begun twice, and that a vector which bears no noise enters one session only.
 
-    STUDY.json    {purpose: [{round, attempt, stages: {stage: SHA-256 of the reply}}, ...],
+    STUDY.json    {purpose: [{round, attempt, stages: {stage: SHA-256 of the reply},
+                              survivors: [place on the roster, ...]}, ...],
                    "models": {purpose: [SHA-256 of a model whose vector was sent, ...]}}
 
 Guarantees:
@@ -11,6 +12,8 @@ Guarantees:
     - Of one purpose no session is begun twice, and (round, attempt) never goes down, but that round
       r may still be tried again when the keys of round r + 1 were fetched ahead: of each of these
       two the attempt never goes down, and an earlier round is never begun again.
+    - Over whom a sum of a round may have been opened stays known for all its later attempts, and
+      another set is never noted.
     - Every model that was named with a masked vector is remembered, of each purpose apart.
     - A file that can't be read or is malformed is refused, never begun anew; so is one that is
       gone: a marker beside the folder tells that there was one.
@@ -23,7 +26,7 @@ Whoever puts an old copy of the file back undoes this: keep the folder out of re
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -45,11 +48,16 @@ Order = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A session's round and attempt, and what was replied in it: SHA-256 by stage."""
+    """A session's round and attempt, and what was replied in it: SHA-256 by stage.
+
+    Attributes:
+        survivors: over whom, in this attempt or an earlier one, the sum may have been opened.
+    """
 
     round: int
     attempt: int
     stages: Mapping[str, str] = field(default_factory=dict)
+    survivors: tuple[int, ...] = ()
 
     @property
     def order(self) -> Order:
@@ -127,6 +135,11 @@ class Freshness:
         found = [b.order for b in self._begun.get(purpose, ()) if Stage.MASKED in b.stages]
         return max(found, default=None)
 
+    def opened_over(self, purpose: Purpose, round_: int) -> tuple[int, ...]:
+        """Survivors of a sum of this round that may have been opened; empty if there was none."""
+        known = self._begun.get(purpose, ())
+        return next((b.survivors for b in known if b.round == round_ and b.survivors), ())
+
     def was_used(self, purpose: Purpose, model: str) -> bool:
         """Whether a vector of this model was ever sent under masks."""
         return model in self._models.get(purpose, ())
@@ -155,8 +168,11 @@ class Freshness:
             return
         if before is not None:
             raise self._broken(f"a second reply at stage {durable.stage} of {session.order}")
+        over = self.opened_over(session.purpose, session.round)
+        if over and durable.survivors not in {(), over}:
+            raise self._broken(f"{session.order} over {durable.survivors} after {over}")
         stages = {**begun.stages, durable.stage.value: durable.reply_sha256}
-        changed = Begun(round=begun.round, attempt=begun.attempt, stages=stages)
+        changed = replace(begun, stages=stages, survivors=over or durable.survivors)
         self._replace(session.purpose, _with(known, changed), model)
 
     def _replace(self, purpose: Purpose, begun: tuple[Begun, ...], model: str) -> None:
@@ -190,7 +206,11 @@ def _with(known: tuple[Begun, ...], changed: Begun) -> tuple[Begun, ...]:
 
 def _text(begun: Sessions, models: Models) -> bytes:
     content: dict[str, Any] = {
-        purpose: [{"round": b.round, "attempt": b.attempt, "stages": dict(b.stages)} for b in some]
+        purpose: [
+            {"round": b.round, "attempt": b.attempt, "stages": dict(b.stages)}
+            | ({"survivors": list(b.survivors)} if b.survivors else {})
+            for b in some
+        ]
         for purpose, some in begun.items()
     }
     content[_MODELS] = {purpose: list(some) for purpose, some in models.items()}
@@ -213,8 +233,8 @@ def _parsed(data: bytes | None) -> tuple[Sessions, Models]:
 
 
 def _begun(entry: Mapping[str, Any]) -> Begun:
-    begun = Begun(**entry)
-    numbers = (begun.round, begun.attempt)
+    begun = Begun(**{**entry, "survivors": tuple(entry.get("survivors", ()))})
+    numbers = (begun.round, begun.attempt, *(place + 1 for place in begun.survivors))
     if any(type(n) is not int or n < 1 for n in numbers):
         raise ValueError("not a session")
     if not begun.stages.keys() <= _STAGES:

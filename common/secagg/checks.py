@@ -11,6 +11,7 @@ from common.secagg.errors import (
     BelowCohortError,
     BelowNeighbourhoodError,
     BelowThresholdError,
+    OpenedError,
     OverlapError,
     ReusedKeyError,
     SetsError,
@@ -117,7 +118,7 @@ def require_sets(
         told: the coordinator's sets.
 
     Raises:
-        OverlapError, UnknownInstitutionError, SetsError: in this order.
+        OverlapError, UnknownInstitutionError, SetsError, OpenedError: in this order.
         BelowThresholdError, BelowCohortError, BelowNeighbourhoodError: then.
     """
     survivors, dropped = frozenset(told.survivors), frozenset(told.dropped)
@@ -134,8 +135,20 @@ def require_sets(
         raise SetsError("this institution is not among the survivors", peer="coordinator")
     if (survivors | dropped) & holders != frozenset(dealers):
         raise SetsError("the sets are not those who shared keys", peer="coordinator")
+    _require_same_sum(party, told.survivors)
     require_enough(context, survivors, party.cohort, "sent a vector")
     require_neighbours(context, party.index, len(survivors & holders), "sent a vector")
+
+
+def _require_same_sum(party: Party, survivors: tuple[int, ...]) -> None:
+    """Refuse another sum of vectors whose sum is known: the difference would show one of them."""
+    before, context = party.opened_over, party.context
+    if before and survivors != before:
+        raise OpenedError(
+            f"a sum over {context.names(survivors)}, where an earlier attempt may have opened one "
+            f"of the same vectors over {context.names(before)}",
+            peer="coordinator",
+        )
 
 
 def require_signatures(party: Party, view: bytes, told: Unmask) -> None:

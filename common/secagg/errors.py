@@ -161,6 +161,12 @@ class ChangedSetsError(SecaggError):
     rule = "changed-sets"
 
 
+class OpenedError(SecaggError):
+    """A sum over other survivors than those over whom the same vectors may have been opened."""
+
+    rule = "opened"
+
+
 class StatementError(SecaggError):
     """A signature over another view: other keys, another model, other sets, or no signature."""
 

@@ -11,6 +11,10 @@ Guarantees, for one institution that keeps what `Step.durable` says before it se
       sign as it stands, for this very session.
     * Of one peer either the seed's share is given out or the key's, never both; and only after
       `t` institutions have signed exactly this institution's view (adversary `malicious`).
+    * Over whom a sum may be opened is in `Step.durable`, and no other sum of the same vectors is
+      signed for, or opened where nothing is signed (`Party.opened_over`). Any two sets of `t`
+      institutions share an honest one, as `2 t > n + h`: so nobody learns two such sums. With all
+      as neighbours, `t` open; on a ring fewer can, so there signing counts.
     * A message that is refused leaves the state as it was. Below threshold or cohort the session
       is over: `Step.aborted` says why, and the secrets are gone with the old state.
     * Where a box does not open, `complaint` has whose for the coordinator, and nothing else.
@@ -248,10 +252,11 @@ def _sign(state: Masked, told: Survivors, request: bytes) -> Step:
     )
     signature = statements.sign(party.signer, statements.VIEW, view)
     reply = encode(Consistent(session=session, sender=party.index, signature=signature))
+    bound = () if party.context.parameters.degree is None else told.survivors
     following = Signed(
         party=party,
         session=session,
-        answered=_answered(session, Stage.SIGNED, request, reply),
+        answered=_answered(session, Stage.SIGNED, request, reply, bound),
         survivors=told.survivors,
         dropped=told.dropped,
         view=view,
@@ -284,13 +289,16 @@ def _opened(state: Masked | Signed, told: Unmask, request: bytes) -> Step:
         seeds=tuple((i, shares[i].seed) for i in told.survivors if i in shares),
         keys=tuple((i, shares[i].key) for i in told.dropped if i in shares),
     )
-    answered = _answered(session, Stage.OPENED, request, encode(opening))
+    reply = encode(opening)
+    answered = _answered(session, Stage.OPENED, request, reply, told.survivors)
     return _step(Opened(party=party, session=session, answered=answered))
 
 
-def _answered(session: Session, stage: Stage, request: bytes, reply: bytes) -> Answered:
+def _answered(
+    session: Session, stage: Stage, request: bytes, reply: bytes, survivors: tuple[int, ...] = ()
+) -> Answered:
     digest = hashlib.sha256(reply).hexdigest()
-    durable = Durable(session=session, stage=stage, reply_sha256=digest)
+    durable = Durable(session=session, stage=stage, reply_sha256=digest, survivors=survivors)
     return Answered(request=request, reply=reply, durable=durable)
 
 

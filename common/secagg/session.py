@@ -102,6 +102,8 @@ class Party:
         index: place on the roster.
         signer: long-term identity.
         min_cohort: the site's own smallest cohort; the study's counts too.
+        opened_over: survivors of a sum of the same vectors that may have been opened, in an earlier
+            attempt; this institution takes part in no sum over others. Empty if there was none.
 
     Raises:
         ConfigError: an identity that is not the one at this place of the roster.
@@ -111,6 +113,7 @@ class Party:
     index: int
     signer: Signer = field(repr=False)
     min_cohort: int = 0
+    opened_over: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.context.parameters.n:

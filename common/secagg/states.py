@@ -26,11 +26,14 @@ class Durable:
         session: whose.
         stage: that the reply reaches.
         reply_sha256: of the reply, in hexadecimal.
+        survivors: of the sum that may be opened after this reply; the driver hands them, as
+            `Party.opened_over`, to every later attempt at the same sum. Empty if none may.
     """
 
     session: Session
     stage: Stage
     reply_sha256: str
+    survivors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -635,6 +635,42 @@ CHECKS = (
         "if (version := reader.number(1)) == 256:",
         "test_other_version_kind_or_magic_is_refused",
     ),
+    _checks(
+        "one sum of the same vectors",
+        "if before and survivors != before:",
+        "if False:",
+        "test_noised_vectors_whose_sum_was_opened_are_in_no_sum_over_others",
+    ),
+    _institution(
+        "who opens is bound",
+        "Stage.OPENED, request, reply, told.survivors)",
+        "Stage.OPENED, request, reply)",
+        "test_noised_vectors_whose_sum_was_opened_are_in_no_sum_over_others",
+    ),
+    _institution(
+        "who signs on a ring is bound",
+        "bound = () if party.context.parameters.degree is None else told.survivors",
+        "bound = ()",
+        "test_an_institution_is_bound_where_it_opens_and_on_a_ring_where_it_signs",
+    ),
+    _client(
+        "later attempts are bound",
+        "opened_over=self._freshness.opened_over(*of_sum)",
+        "opened_over=()",
+        "test_noised_vectors_whose_sum_was_opened_are_in_no_sum_over_others",
+    ),
+    _remembered(
+        "over whom a sum was opened",
+        "survivors=over or durable.survivors)",
+        "survivors=durable.survivors)",
+        "test_over_whom_a_sum_was_opened_is_known_to_every_later_attempt",
+    ),
+    _remembered(
+        "one sum of the same vectors on disk",
+        "if over and durable.survivors not in {(), over}:",
+        "if False:",
+        "test_a_second_sum_over_others_is_not_written",
+    ),
     _client(
         "instruction with its model only",
         "        if isinstance(asked, Instruction):\n",

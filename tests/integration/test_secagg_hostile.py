@@ -477,6 +477,38 @@ def test_sets_that_isolate_an_institution_on_a_ring_end_the_session():
     aborted(federation, few, errors.BelowNeighbourhoodError)
 
 
+def bound(federation, over):
+    """Institution 0 knows that the sum may have been opened over these."""
+    state = federation.states[0]
+    federation.states[0] = replace(state, party=replace(state.party, opened_over=over))
+    return federation
+
+
+def test_vectors_whose_sum_was_opened_over_others_are_not_signed_for():
+    federation = bound(Federation(PARTIES, stays={4: 2}).reach("sign"), (0, 1, 2, 3, 4))
+    with pytest.raises(errors.OpenedError, match="over site-000, site-001, site-002, site-003,"):
+        advance(federation.states[0], federation.requests[0])
+    assert advance(bound(federation, (0, 1, 2, 3)).states[0], federation.requests[0]).reply
+
+
+def test_vectors_whose_sum_was_opened_over_others_are_not_opened_unsigned():
+    parties = Parties(parameters(5, adversary="semi_honest", threshold=3))
+    federation = bound(Federation(parties, stays={4: 2}).reach("open"), (0, 1, 2, 3, 4))
+    with pytest.raises(errors.OpenedError):
+        advance(federation.states[0], federation.requests[0])
+    assert advance(bound(federation, (0, 1, 2, 3)).states[0], federation.requests[0]).reply
+
+
+def test_an_institution_is_bound_where_it_opens_and_on_a_ring_where_it_signs():
+    federation = reach("open")
+    everybody = (0, 1, 2, 3, 4)
+    assert federation.states[0].answered.durable.survivors == ()
+    assert advance(federation.states[0], federation.requests[0]).durable.survivors == everybody
+    ring = parameters(40, collusion=1, threshold=30, degree=8, neighbour_threshold=7)
+    signed = Federation(Parties(ring)).reach("open").states[0]
+    assert signed.answered.durable.survivors == tuple(range(40))
+
+
 def groups(rewrite):
     """Sites 0 and 1 get the truth, the others what a rewrite makes of it; all sign."""
     federation = reach("sign")

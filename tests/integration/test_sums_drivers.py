@@ -13,6 +13,7 @@ from common.secagg.bundle import join, split
 from common.secagg.codec import decode, encode
 from common.secagg.errors import (
     MalformedError,
+    OpenedError,
     OutOfOrderError,
     StaleError,
     UnsignedError,
@@ -223,6 +224,58 @@ def test_a_noised_vector_goes_under_fresh_keys_in_a_second_attempt(tmp_path):
     assert exact(federation, total, federation.names)
 
 
+MODES = ("malicious", "semi_honest")
+
+
+def ask_again(federation, restart, lost=True):
+    """A coordinator that has the sum asks for it once more, and calls one site a drop-out."""
+    if restart:
+        for name in federation.names:
+            federation.restart(name)
+    if lost:
+        federation.lost.add(("train", 1, "mask", federation.names[2]))
+    return federation.sum("train", 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("restart", [False, True])
+def test_noised_vectors_whose_sum_was_opened_are_in_no_sum_over_others(tmp_path, mode, restart):
+    """Else the difference of two sums is one institution's noised vector, to the bit."""
+    federation = Federation(tmp_path, section=f"{{adversary: {mode}}}", noised=True)
+    federation.sum("train", 1)
+    with pytest.raises(FederationError):
+        ask_again(federation, restart)
+    opened = errors(federation, OpenedError)
+    assert {name for name, _ in opened} == set(federation.names) - {federation.names[2]}
+    assert "an earlier attempt may have opened" in opened[0][1].message
+    federation.lost.clear()
+    assert exact(federation, federation.sum("train", 2), federation.names, 2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_sum_that_was_opened_is_opened_again_over_the_same_institutions(tmp_path, mode, restart):
+    federation = Federation(tmp_path, section=f"{{adversary: {mode}}}", noised=True)
+    federation.lost.add(("train", 1, "mask", federation.names[2]))
+    first = federation.sum("train", 1)
+    for _ in range(2):
+        again = ask_again(federation, restart)
+        assert again.survivors == first.survivors
+        assert np.array_equal(again.values, first.values)
+    federation.lost.clear()
+    with pytest.raises(FederationError):  # nor over more
+        ask_again(federation, restart, lost=False)
+
+
+def test_a_noised_sum_that_was_signed_and_not_opened_is_tried_again_over_others(tmp_path):
+    federation = Federation(tmp_path, noised=True)
+    federation.deaf = {("train", 1, "sign", name) for name in federation.names[:2]}
+    with pytest.raises(FederationError):
+        federation.sum("train", 1)
+    federation.deaf, federation.away = set(), {federation.names[0]}
+    assert exact(federation, federation.sum("train", 1), set(federation.names[1:]))
+
+
 def counts_again(federation, restart, body=BODY, first=BODY):
     """One model's counts asked in a second round, over other institutions."""
     federation.sum("evaluate", 1, body=first)
@@ -397,6 +450,7 @@ def test_files_hold_stages_and_hashes_and_no_secret(five):
         "advertised", "shared", "masked", "signed", "opened",
     }  # fmt: skip
     assert set(content["evaluate"][0]["stages"]) == {"advertised", "shared"}
+    assert content["train"][0].pop("survivors") == [0, 1, 2, 3, 4]
     for entry in content["train"] + content["evaluate"]:
         assert set(entry) == {"round", "attempt", "stages"}
         assert all(len(bytes.fromhex(digest)) == 32 for digest in entry["stages"].values())
@@ -450,8 +504,10 @@ def test_who_gets_a_box_that_does_not_open_says_whose_and_is_left_behind(five, c
     assert exact(five, five.sum("train", 1), set(five.names) - {holder})
     said = f"{holder} says that the box of {dealer} does not open: one of the two is at fault"
     assert said in caplog.text
+    assert "broke the secure sum's protocol" not in caplog.text
     refusals = [figures for event, figures in five.recorded if event == "refusal"]
-    assert [(r["institution"], r["code"]) for r in refusals] == [(holder, "complaint")]
+    said = {"institution": holder, "code": "complaint", "accused": dealer}
+    assert refusals == [{"round": 1, "asked": "sum", **said}]
     assert "masked" not in stages_of(five, holder)
 
 

@@ -24,10 +24,13 @@ def session(round_, attempt=1, purpose="train"):
     return Session(study=STUDY, roster="cd" * 32, purpose=purpose, round=round_, attempt=attempt)
 
 
-def said(round_, stage, attempt=1, purpose="train", text=""):
+def said(round_, stage, attempt=1, purpose="train", text="", over=()):
     digest = hashlib.sha256(f"{purpose}{round_}.{attempt} {stage}{text}".encode()).hexdigest()
     return Durable(
-        session=session(round_, attempt, purpose), stage=Stage(stage), reply_sha256=digest
+        session=session(round_, attempt, purpose),
+        stage=Stage(stage),
+        reply_sha256=digest,
+        survivors=over,
     )
 
 
@@ -133,6 +136,31 @@ def test_the_newest_vector_sent_is_remembered_over_any_number_of_sessions():
     assert freshness(disk).masked("train") == (1, 1)
     file.note(said(8, "masked"))
     assert freshness(disk).masked("train") == (8, 1)
+
+
+def test_over_whom_a_sum_was_opened_is_known_to_every_later_attempt():
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(4, "opened", over=(0, 1, 3)))
+    file.note(said(5, "advertised"))
+    for attempt in range(2, 6):
+        assert file.opened_over("train", 4) == freshness(disk).opened_over("train", 4) == (0, 1, 3)
+        file = freshness(disk)
+        file.note(said(4, "advertised", attempt=attempt))
+    assert file.opened_over("train", 5) == file.opened_over("evaluate", 4) == ()
+
+
+def test_a_second_sum_over_others_is_not_written():
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(1, "opened", over=(0, 1, 3)))
+    file.note(said(1, "masked", attempt=2))
+    before = disk.read(FILE)
+    for over in ((0, 1), (0, 1, 2), (0, 1, 2, 3)):
+        with pytest.raises(FederationError, match="after"):
+            file.note(said(1, "opened", attempt=2, over=over))
+    assert disk.read(FILE) == before
+    file.note(said(1, "opened", attempt=2, over=(0, 1, 3)))
 
 
 def test_every_model_is_remembered_of_its_purpose_after_any_number_of_rounds():
@@ -336,6 +364,9 @@ GOOD = {"round": 1, "attempt": 1, "stages": {"masked": "ab" * 32}}
         json.dumps({"train": [GOOD | {"stages": {"masked": 7}}]}).encode(),
         json.dumps({"train": [GOOD | {"stages": {"masked": "AB" * 32}}]}).encode(),
         json.dumps({"train": [GOOD | {"round": 2}, GOOD]}).encode(),
+        json.dumps({"train": [GOOD | {"survivors": 7}]}).encode(),
+        json.dumps({"train": [GOOD | {"survivors": [-1]}]}).encode(),
+        json.dumps({"train": [GOOD | {"survivors": ["0"]}]}).encode(),
         json.dumps({"models": 7}).encode(),
         json.dumps({"models": {"other": []}}).encode(),
         json.dumps({"models": {"train": 7}}).encode(),
