@@ -1,6 +1,7 @@
 """`fedner client`: starts an institution's worker, SuperNode and relay, and keeps them alive."""
 
 import contextlib
+import datetime
 import fcntl
 import socket
 import time
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from client.site_paths import SitePaths
+from client.uplink import Uplink
 from common.config.site import Site
 from common.errors import FederationError, FednerError, PolicyError
-from common.io.addresses import parse_loopback
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, free_port, module_command, stopping
 
@@ -50,15 +51,18 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
 
     Raises:
         PolicyError: relay and worker would share a user and the site has not accepted that.
+        ConfigError: no way to the coordinator, see `Uplink.of`.
         FederationError: another process has the institution's state, or the worker can't start,
             or ends with an error that a restart won't mend.
     """
-    check_runnable(site, site_path)
+    uplink = check_runnable(site, site_path)
     tell("ONE USER: worker and relay share an OS user. For development only.")
+    if uplink.notice:
+        tell(uplink.notice)
     paths = SitePaths.of(site, site_path.parent)
     paths.state.mkdir(parents=True, exist_ok=True)
     paths.state.chmod(0o700)
-    children = _children(paths, site_path, site.coordinator, site.institution)
+    children = _children(paths, site_path, uplink, site.institution)
     with stopping(*children):
         worker = children[0]
         await_locks(paths.state, tell)
@@ -71,12 +75,12 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
         _keep_alive(children, paths.state, tell)
 
 
-def check_runnable(site: Site, site_path: Path) -> None:
-    """Refuse what `fedner client` can't run.
+def check_runnable(site: Site, site_path: Path) -> Uplink:
+    """Refuse what `fedner client` can't run; the way to the coordinator.
 
     Raises:
         PolicyError: relay and worker would share a user and the site has not accepted that.
-        ConfigError: a coordinator beyond this machine.
+        ConfigError: no way to the coordinator, see `Uplink.of`.
     """
     if not site.policy.accept_one_user:
         raise PolicyError(
@@ -85,10 +89,10 @@ def check_runnable(site: Site, site_path: Path) -> None:
             place=f"{site_path}: policy.accept_one_user",
             remedy="for development only, write `policy: {accept_one_user: true}`",
         )
-    parse_loopback(site.coordinator, f"{site_path}: coordinator")
+    return Uplink.of(site, site_path, datetime.datetime.now(datetime.UTC))
 
 
-def _children(paths: SitePaths, site_path: Path, coordinator: str, name: str) -> list[Child]:
+def _children(paths: SitePaths, site_path: Path, uplink: Uplink, name: str) -> list[Child]:
     environment = flower_environment(paths.flower)
     paths.flower.mkdir(exist_ok=True)
     runtime = f"127.0.0.1:{free_port()}"
@@ -98,7 +102,7 @@ def _children(paths: SitePaths, site_path: Path, coordinator: str, name: str) ->
         Child(
             "supernode",
             module_command(
-                _INTERNALS, "supernode", "--insecure", "--superlink", coordinator,
+                _INTERNALS, "supernode", *uplink.arguments,
                 "--isolation", "process", "--host", "127.0.0.1", "--port", runtime.split(":")[1],
                 "--node-config", node_config,
             ),

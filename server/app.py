@@ -18,6 +18,7 @@ from common.io.standing import Standing
 from common.wire import Kind, Reply, decode_reply
 from common.wire import Refusal as ProtocolRefusal
 from server.coordinator import Coordinator
+from server.nodes import owners_of
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone, end_with_server
 from server.receipts import ReceiptBook
 from server.records import Kind as FlowerKind
@@ -43,11 +44,16 @@ _FINAL: Final = frozenset({ProtocolRefusal.POLICY.value, ProtocolRefusal.STUDY.v
 class GridExchange:
     """Requests over a Flower grid, with deadline, and the same bytes again after a failure.
 
-    An institution that comes back as another node is found again before the next request.
+    An institution that comes back as another node is found again before the next request. A node
+    that was not taken in is asked anew once it has been away: it may have been mended.
+
+    Where nodes authenticate, one is taken in only under the name of the institution whose key it
+    has, and what it says under another name counts for nobody.
 
     Args:
         poll_s: pause between two looks for replies.
         on_seen: told an institution's name and `joined`, `back`, or why it is not taken in.
+        owners: institution by node id, where nodes authenticate.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class GridExchange:
         study: Study,
         poll_s: float = 0.1,
         on_seen: Callable[[str, str], None] | None = None,
+        owners: Mapping[int, str] | None = None,
     ):
         self._grid = grid
         self._study = study_hash(study)
@@ -64,6 +71,7 @@ class GridExchange:
         self._deadline_s = study.federation.deadline_s
         self._poll_s = poll_s
         self._on_seen = on_seen or (lambda _name, _state: None)
+        self._owners = owners
         self._hello = b""
         self._nodes: dict[int, str] = {}
         self._refused: set[int] = set()
@@ -123,6 +131,7 @@ class GridExchange:
     def _greet(self, deadline: float) -> dict[str, Reply]:
         """Say hello to nodes not known yet; who was taken in."""
         online = set(self._grid.get_node_ids())
+        self._refused &= online
         new = sorted(online - self._nodes.keys() - self._refused)
         limit = min(deadline, time.monotonic() + _HELLO_LIMIT_S)
         answers = self._once("hello", "0", dict.fromkeys(new, self._hello), limit) if new else {}
@@ -137,6 +146,8 @@ class GridExchange:
             self._refused.add(node)
             return None
         name = reply.institution
+        if self._is_anothers(node, name):
+            return None
         problem = self._problem(reply)
         before = next((n for n, other in self._nodes.items() if other == name), None)
         if problem:
@@ -157,6 +168,16 @@ class GridExchange:
         log.info("%s is %s", name, "here" if before is None else "back")
         self._on_seen(name, "joined" if before is None else "back")
         return reply
+
+    def _is_anothers(self, node: int, name: str) -> bool:
+        """Whether a node claims a name that its key does not have; it is then named and refused."""
+        if self._owners is None or self._owners.get(node) == name:
+            return False
+        owner = self._owners.get(node, f"node {node}")
+        self._refused.add(node)
+        log.warning("node %d, of %s, is not taken in: it claims to be %s", node, owner, name)
+        self._on_seen(owner, f"claims to be {name}")
+        return True
 
     def _problem(self, reply: Reply) -> str:
         if reply.refusal:
@@ -207,7 +228,12 @@ def main(grid: Grid, context: Context) -> None:
     end_with_server(run)
     run.log_here()
     shorten_object_backoff()
-    run_study(grid, run)
+    try:
+        owners = owners_of(run)
+    except FednerError as error:
+        run.set_status("failed", str(error))
+        raise
+    run_study(grid, run, owners=owners)
 
 
 def run_study(
@@ -216,6 +242,7 @@ def run_study(
     on_event: Callable[[str, Mapping[str, object]], None] | None = None,
     home: Path | None = None,
     standing: Standing | None = None,
+    owners: Mapping[int, str] | None = None,
 ) -> None:
     """Run a study over a grid, or go on with it, from `running` to `finished` or `failed`.
 
@@ -223,12 +250,13 @@ def run_study(
         home: folder of the coordinator's key and of what it has countersigned;
             `$FEDNER_HOME/coordinator` if absent.
         standing: in a study with secure aggregation; what the run's folder names if absent.
+        owners: institution by node id, where nodes authenticate.
 
     Raises:
         FederationError: another process carries it out, or it could not be carried through.
     """
     with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):
-        _run_alone(grid, run, on_event, home, standing)
+        _run_alone(grid, run, on_event, home, standing, owners)
 
 
 def _run_alone(
@@ -237,6 +265,7 @@ def _run_alone(
     on_event: Callable[[str, Mapping[str, object]], None] | None,
     home: Path | None,
     standing: Standing | None,
+    owners: Mapping[int, str] | None,
 ) -> None:
     run.set_status("running")
     try:
@@ -254,7 +283,7 @@ def _run_alone(
         book = None
         if study.local_privacy is not None:
             book = ReceiptBook(home or fedner_home() / "coordinator")
-        exchange = GridExchange(grid, study, on_seen=on_seen)
+        exchange = GridExchange(grid, study, on_seen=on_seen, owners=owners)
         standing = standing or standing_of(run)
         Coordinator(study, exchange, run, on_event, book, standing).run()
     except FednerError as error:

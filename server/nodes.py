@@ -2,15 +2,26 @@
 
 Flower keeps registrations in the SuperLink's memory, so each start registers them again; a revoked
 key is simply not among them.
+
+    nodes.json    in the run's folder: institution by node id, as of the SuperLink's last start
+
+Guarantee: the ServerApp of a run that began with a federation's folder knows whose key each node
+has, or does not start.
 """
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from common.errors import FederationError
+from common.io.atomic import write_json
 from common.io.register_file import NODES, read_register
+from server.origin import Origin
+from server.run_dir import RunDir
+
+OWNERS: Final = "nodes.json"
 
 Flwr = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -39,6 +50,31 @@ def register_nodes(flwr: Flwr, folder: Path, connection: str) -> dict[int, str]:
             )
         found[_register(flwr, path, name, connection)] = name
     return found
+
+
+def keep_owners(run: RunDir, owners: Mapping[int, str]) -> None:
+    """Tell the ServerApp whose node is whose."""
+    write_json(run.path / OWNERS, {str(node): name for node, name in owners.items()})
+
+
+def owners_of(run: RunDir) -> dict[int, str] | None:
+    """Institution by node id; none in a run that serves its own machine only.
+
+    Raises:
+        UsageError: the run's origin is not there.
+        FederationError: the run has node authentication, and nobody said whose node is whose.
+    """
+    if not Origin.read(run).federation:
+        return None
+    try:
+        content = json.loads((run.path / OWNERS).read_text("utf-8"))
+        return {int(node): str(name) for node, name in content.items()}
+    except (OSError, ValueError, AttributeError):
+        raise FederationError(
+            "is missing or damaged",
+            place=str(run.path / OWNERS),
+            remedy="`fedner server --resume` writes it again",
+        ) from None
 
 
 def _register(flwr: Flwr, path: Path, name: str, connection: str) -> int:

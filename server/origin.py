@@ -1,6 +1,7 @@
 """What a run folder was begun with, and who may go on from it: `fedner server --resume`.
 
-    origin.json       version of fedner, hashes of study and roster, coordinator's key, address
+    origin.json       version of fedner, hashes of study and roster, coordinator's key, address,
+                      and the federation's folder
     server.lock       held by `fedner server`
     coordinator.lock  held by the process that carries the study out
 
@@ -8,7 +9,8 @@ Guarantees:
     * One `fedner server`, and one coordinator, at a time has a run folder.
     * A coordinator in a process of its own ends with its server, however that ended.
     * A run is gone on with only under the version, study, roster and coordinator's key with which
-      it began, and only if it is not finished.
+      it began, and only if it is not finished. One that began with TLS and node authentication
+      goes on with them: where they lie stands here, and nothing else can say otherwise.
 """
 
 import fcntl
@@ -48,6 +50,8 @@ class Origin:
     Attributes:
         coordinator: its public key, as the roster has it; empty without secure aggregation.
         roster: SHA-256; empty without.
+        federation: folder that `fedner provision` made, absolute; empty for a run that serves this
+            machine only.
     """
 
     version: str
@@ -55,9 +59,12 @@ class Origin:
     coordinator: str
     roster: str
     address: str
+    federation: str = ""
 
     @classmethod
-    def of(cls, study: Study, standing: Standing | None, address: str) -> "Origin":
+    def of(
+        cls, study: Study, standing: Standing | None, address: str, federation: str = ""
+    ) -> "Origin":
         """Of what is here now."""
         return cls(
             version=__version__,
@@ -65,6 +72,7 @@ class Origin:
             coordinator="" if standing is None else standing.roster.coordinator,
             roster="" if standing is None else standing.roster.sha256,
             address=address,
+            federation=federation,
         )
 
     @classmethod

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.errors import FederationError
-from common.io.addresses import parse_loopback
 from common.io.atomic import write_bytes
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, await_port, script_command, stopping
+from server.federation import Federation
+from server.nodes import keep_owners, register_nodes
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
 from server.run_dir import RunDir
+from server.superlink import CONNECTION, behind_gate, on_loopback
 
-CONNECTION: Final = "fedner"
 _START_LIMIT_S: Final = 60.0
 _FLWR_LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.5
@@ -25,41 +26,36 @@ _FLOWER_POLLS: Final = 20
 OnEvent = Callable[[Mapping[str, Any]], None]
 
 
-def serve_study(run: RunDir, address: str, on_event: OnEvent) -> None:
-    """Run the study of a run folder over a SuperLink on `address`, or go on with it.
+def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
+    """Run the study of a run folder over a SuperLink, or go on with it.
 
     A run that is gone on with gets a SuperLink and a Flower run of its own.
 
     Args:
-        address: `host:port`, on this machine.
+        at: `host:port` on this machine, without TLS; or the federation that is served, over TLS
+            and to its enrolled nodes only.
         on_event: told each new line of the metrics as it comes.
 
     Raises:
         ConfigError: an address beyond this machine.
         FederationError: the SuperLink or the run failed; says where to read why.
     """
-    host, port = parse_loopback(address, "--address")
+    link = on_loopback(at) if isinstance(at, str) else behind_gate(at)
     home = (run.path / "flower").absolute()
     home.mkdir(exist_ok=True)
     with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):  # its last word comes before ours
         run.set_status("starting")
     seen = len(run.events())
     environment = flower_environment(home)
-    write_bytes(home / "config.toml", _connections(address).encode())
-    link = Child(
-        "superlink",
-        script_command(
-            "flower-superlink", "--insecure", "--host", host, "--port", str(port),
-            "--disable-runtime-dependency-installation",
-        ),
-        environment,
-        run.path / "superlink.log",
-    )  # fmt: skip
-    with stopping(link):
-        link.start()
-        await_port(host, port, link, _START_LIMIT_S)
+    write_bytes(home / "config.toml", link.connection.encode())
+    child = Child("superlink", link.command, environment, run.path / "superlink.log")
+    with stopping(child):
+        child.start()
+        await_port(link.host, link.port, child, _START_LIMIT_S)
+        if link.federation is not None:
+            _admit(run, link.federation, environment)
         _submit(run, environment)
-        _watch(run, link, environment, on_event, seen)
+        _watch(run, child, environment, on_event, seen)
 
 
 def bundle_root() -> Path:
@@ -78,13 +74,6 @@ def bundle_root() -> Path:
     return root
 
 
-def _connections(address: str) -> str:
-    return (
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n'
-        f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
-    )
-
-
 def _flwr(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     try:
         return subprocess.run(
@@ -100,6 +89,15 @@ def _flwr(environment: Mapping[str, str], *arguments: str) -> "subprocess.Comple
             f"`flwr {arguments[0]}` took more than {_FLWR_LIMIT_S:.0f} s",
             remedy="is the machine overloaded? read superlink.log in the run folder",
         ) from None
+
+
+def _admit(run: RunDir, federation: Federation, environment: Mapping[str, str]) -> None:
+    """Register the enrolled nodes; nobody else's get in. The ServerApp is told whose is whose."""
+
+    def flwr(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return _flwr(environment, *arguments)
+
+    keep_owners(run, register_nodes(flwr, federation.root, CONNECTION))
 
 
 def _submit(run: RunDir, environment: Mapping[str, str]) -> None:

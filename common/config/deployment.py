@@ -1,9 +1,12 @@
 """FEDERATION.yaml: where a federation's server is found, and how long its certificates hold."""
 
 import ipaddress
+import json
 import re
+from dataclasses import asdict
 from typing import Any, Final, cast
 
+import yaml
 from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
@@ -73,9 +76,14 @@ class Server:
         return self
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names and addresses in the server's certificate."""
+        return (*self.names, *self.addresses)
+
+    @property
     def public(self) -> str:
         """`host:port` that institutions connect to: the first name, else the first address."""
-        host = (*self.names, *self.addresses)[0]
+        host = self.hosts[0]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
@@ -125,6 +133,12 @@ def parse_deployment(text: str, source: str) -> Deployment:
     """
     parse = cast(Any, load._parse)
     return cast(Deployment, parse(text, source, Deployment))
+
+
+def deployment_yaml(deployment: Deployment) -> str:
+    """YAML that `parse_deployment` reads back as the same."""
+    text: str = yaml.safe_dump(json.loads(json.dumps(asdict(deployment))), sort_keys=False)
+    return text
 
 
 def _is_address(text: str) -> bool:

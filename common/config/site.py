@@ -91,14 +91,16 @@ class Site:
         institution: its name on the study's roster.
         study: path of the site's own, approved copy of the study file.
         data: its documents.
-        coordinator: `host:port` of the coordinator. Without TLS only a loopback address is
-            accepted.
+        coordinator: `host:port` of the coordinator. Without `authority` and `node` only a
+            loopback address is accepted.
         state: folder for socket, logs and Flower's own state; made with mode 0700.
         device: `auto` takes CUDA when there is one.
         threads: CPU threads of the worker; all cores if absent.
         identity: folder of this institution's long-term key, as `fedner identity new` made it.
         passphrase_file: a file of mode 0600 with the key's passphrase; absent for a key without.
         roster: path of the roster; it counts if `policy.roster_sha256` is its hash.
+        authority: certificate of the authority that vouches for the server: TLS, and nothing else.
+        node: folder of the node key that the coordinator has registered. Both, or neither.
         policy: what it refuses.
     """
 
@@ -112,4 +114,17 @@ class Site:
     identity: str | None = Field(default=None, min_length=1)
     passphrase_file: str | None = Field(default=None, min_length=1)
     roster: str | None = Field(default=None, min_length=1)
+    authority: str | None = Field(default=None, min_length=1)
+    node: str | None = Field(default=None, min_length=1)
     policy: Policy = Field(default_factory=Policy)
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "Site":
+        if (self.authority is None) != (self.node is None):
+            missing = "authority" if self.authority is None else "node"
+            raise refusal(
+                f"TLS and node authentication go together, and `{missing}` is missing",
+                "give `authority: ca.crt` and `node: node`, or leave both out to stay on this "
+                "machine",
+            )
+        return self

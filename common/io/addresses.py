@@ -5,24 +5,35 @@ import ipaddress
 from common.errors import ConfigError
 
 
+def parse_address(address: str, place: str) -> tuple[str, int]:
+    """Host, without brackets, and port.
+
+    Raises:
+        ConfigError: not `host:port`.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"{address}: expected host:port", place=place)
+    return host.strip("[]"), int(port)
+
+
 def parse_loopback(address: str, place: str) -> tuple[str, int]:
     """Host and port of a loopback address.
 
     Raises:
-        ConfigError: not `host:port`, or a host beyond this machine: this version has no TLS.
+        ConfigError: not `host:port`, or a host beyond this machine: that needs TLS.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"{address}: expected host:port", place=place)
-    bare = host.strip("[]")
+    host, port = parse_address(address, place)
     try:
-        local = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         local = False
     if not local:
         raise ConfigError(
-            f"{address} is not on this machine, and this version has no TLS",
+            f"{address} is not on this machine, and there is no TLS here",
             place=place,
-            remedy="use 127.0.0.1:PORT; deployment across machines comes with provisioning",
+            remedy="use 127.0.0.1:PORT, or TLS: at the coordinator `fedner server --federation "
+            "FOLDER`, at an institution `authority` and `node` in the site file "
+            "(docs/provisioning.md)",
         )
-    return bare, int(port)
+    return host, port

@@ -155,6 +155,26 @@ def require_server(folder: Path, hosts: tuple[str, ...], now: datetime.datetime)
                 raise IdentityError(error.message, place=str(path), remedy=error.remedy) from None
 
 
+def require_authority(path: Path, now: datetime.datetime) -> None:
+    """What an institution checks before it connects: a certificate authority that holds now.
+
+    Raises:
+        IdentityError: unreadable, no authority's certificate, or not valid now.
+    """
+    certificate = read_certificate(path)
+    if not _is_authority(certificate):
+        raise IdentityError(
+            "is not the certificate of an authority",
+            place=str(path),
+            remedy="use the ca.crt that the coordinator sent, not a server's certificate",
+        )
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not start <= now <= end:
+        when = f"holds only from {start:%Y-%m-%d %H:%M} UTC to {end:%Y-%m-%d %H:%M} UTC"
+        remedy = "if this machine's clock is right, the coordinator has to provision anew"
+        raise IdentityError(when, place=str(path), remedy=remedy)
+
+
 def create_node_key(folder: Path) -> str:
     """Make a node's key in a folder that is not there yet; its public line.
 
@@ -221,6 +241,14 @@ def expiry_notices(folder: Path, now: datetime.datetime) -> tuple[str, ...]:
     found = ((path, read_certificate(path)) for path in sorted(folder.glob("*.crt")))
     notices = (expiry_notice(str(path), certificate, now) for path, certificate in found)
     return tuple(notice for notice in notices if notice is not None)
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return found.value.ca
 
 
 def _issue(

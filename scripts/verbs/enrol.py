@@ -85,12 +85,15 @@ def request(
     if own.name != site.institution:
         raise IdentityError(f"is the identity of {own.name}, the site is {site.institution}",
                             place=str(identity))  # fmt: skip
-    if not (base / NODE).exists():
-        create_node_key(base / NODE)
-        show_path("made, to keep", base / NODE)
-    made = make_request(federation, own, read_node_key(base / NODE))
+    node = base / (site.node or NODE)
+    if not node.exists():
+        create_node_key(node)
+        show_path("made, to keep", node)
+    made = make_request(federation, own, read_node_key(node))
     write_bytes(output, made.to_bytes())
     show_path("send", output)
+    if site.node is None:
+        _line(f"add to {site_path}: `authority: ca.crt`, as you were sent it, and `node: {NODE}`")
     _show(made)
 
 

@@ -1,16 +1,16 @@
 """`fedner provision`: a federation's certificates, and what each institution must be sent."""
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from common.config.canonical import study_yaml
-from common.config.deployment import Deployment, parse_deployment
+from common.config.deployment import Deployment, deployment_yaml, parse_deployment
 from common.config.study import Study
-from common.errors import UsageError
+from common.errors import IdentityError, UsageError
 from common.identity.enrolment import Register, make_request
 from common.identity.identity import MIN_PASSPHRASE
 from common.io.atomic import write_bytes
@@ -32,6 +32,7 @@ from common.io.identity_files import create, open_private, read_passphrase
 from common.io.register_file import read_register, write_register
 from scripts.console import err, out, show_path
 from scripts.verbs.enrol import DEMO, moment, show_roster_state, write_roster
+from server.federation import DEPLOYMENT
 
 NO_PASSPHRASE: Final = (
     "NO PASSPHRASE. The authority's key lies open in its file: whoever can read or restore it, a "
@@ -50,7 +51,7 @@ class Folder:
     @property
     def hosts(self) -> tuple[str, ...]:
         """Names and addresses in the server's certificate."""
-        return (*self.deployment.server.names, *self.deployment.server.addresses)
+        return self.deployment.server.hosts
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,6 +112,7 @@ def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime
     create_server(root / SERVER, authority, folder.hosts, now, validity.server_days)
     create(root / "coordinator", "coordinator", passphrase)
     write_bytes(root / "study.yaml", _study_text(folder, demo).encode())
+    _keep_deployment(folder, demo)
     write_register(root, Register(federation=deployment.federation, demo=demo))
     (root / "sites").mkdir()
     for institution in folder.names:
@@ -126,15 +128,29 @@ def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime
 
 def _renew(folder: Folder, passphrase: str | None) -> None:
     root, now = folder.root, _now()
-    read_register(root)
+    register = read_register(root)
+    if register.federation != folder.deployment.federation:
+        raise IdentityError(
+            f"is of the federation {register.federation}, not {folder.deployment.federation}",
+            place=str(root),
+            remedy="give the FEDERATION.yaml of this folder; its name never changes",
+        )
     authority = open_authority(root / "authority", passphrase)
     days = folder.deployment.validity.server_days
     renew_server(root / SERVER, authority, folder.hosts, now, days)
+    _keep_deployment(folder, register.demo)
     certificate = read_certificate(root / SERVER / "server.crt")
     _line(f"the server's certificate holds until {certificate.not_valid_after_utc:%Y-%m-%d}")
     _line("restart `fedner server` to use it; institutions need nothing new")
     for notice in expiry_notices(root / "authority", now):
         err.print(notice, style="bold red", soft_wrap=True)
+
+
+def _keep_deployment(folder: Folder, demo: bool) -> None:
+    """What `fedner server --federation` reads: FEDERATION.yaml, with the study beside it."""
+    text = deployment_yaml(replace(folder.deployment, study="study.yaml"))
+    heading = f"# {DEMO}\n" if demo else ""
+    write_bytes(folder.root / DEPLOYMENT, (heading + text).encode())
 
 
 def _kit(folder: Folder, name: str, demo: bool) -> None:
@@ -182,6 +198,8 @@ coordinator: "{folder.deployment.server.public}"
 state: state                    # socket, logs, Flower's state; made with mode 0700
 identity: identity              # made by `fedner enrol request`
 roster: roster.yaml             # sent once everybody is enrolled; then `fedner roster pin`
+authority: {AUTHORITY}               # TLS with this authority alone: compare `fedner enrol show {AUTHORITY}`
+node: node                      # made by `fedner enrol request`; with `authority`, or neither
 # passphrase_file: passphrase   # mode 0600, for an identity with a passphrase
 data:
   all: {{format: brat, path: notes, patients: patients.tsv}}   # yours: see docs and configs/
@@ -190,7 +208,7 @@ policy:
   accept_privacy_none: false
   accept_secure_aggregation_none: false
   accept_one_user: false
-"""
+"""  # noqa: E501
 
 
 def _site_readme(folder: Folder, name: str, demo: bool) -> str:
@@ -233,6 +251,7 @@ nobody else should have an account on it: Flower's own port is on loopback, with
 
 fedner enrol approve request.json --federation FOLDER    # after comparing by telephone
 fedner enrol list --federation FOLDER
+fedner server FOLDER/study.yaml --federation FOLDER
 fedner provision FEDERATION.yaml --out FOLDER --renew     # every {folder.deployment.validity.server_days} days at the latest
 """  # noqa: E501
 

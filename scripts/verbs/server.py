@@ -1,5 +1,6 @@
 """`fedner server`: the coordinator."""
 
+import datetime
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from common.io.encoders import resolve_encoder
 from common.io.models import save_model
 from common.model.ner import NerModel
 from scripts.console import (
+    err,
     out,
     progress_bars,
     quiet_libraries,
@@ -24,7 +26,9 @@ from scripts.console import (
     show_notices,
     show_path,
 )
+from scripts.verbs.enrol import DEMO
 from scripts.verbs.simulate import new_run_path
+from server.federation import Federation
 from server.origin import MODEL, SERVER_LIMIT_S, SERVER_LOCK, Origin, alone, is_finished
 from server.run_dir import LOG, METRICS, RunDir
 from server.standing import Whereabouts, standing_of
@@ -32,29 +36,42 @@ from server.supervisor import serve_study
 
 ADDRESS: Final = "127.0.0.1:9192"
 
+At = str | Federation
+"""Where to serve: an address on this machine, or a federation."""
+
 
 def command(
     path: Annotated[
         Path | None, typer.Argument(metavar="[STUDY]", help="Study file (YAML).")
     ] = None,
+    federation: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that `fedner provision` made: serve its enrolled institutions over TLS."
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
-            help="Where institutions connect; on this machine. By default "
-            f"{ADDRESS}, or, with --resume, as before."
+            help="Without --federation: where institutions connect, on this machine, without "
+            f"TLS. By default {ADDRESS}, or, with --resume, as before."
         ),
     ] = None,
     run_path: Annotated[
         Path | None, typer.Option("--out", help="Run folder to make; by default under runs/.")
     ] = None,
     identity: Annotated[
-        Path | None, typer.Option(help="Folder of the coordinator's identity.")
+        Path | None,
+        typer.Option(help="Folder of the coordinator's identity; by default --federation's."),
     ] = None,
     passphrase_file: Annotated[
         Path | None, typer.Option(help="With the identity's passphrase, of mode 0600.")
     ] = None,
     roster: Annotated[
-        Path | None, typer.Option(help="The roster that the institutions have pinned.")
+        Path | None,
+        typer.Option(
+            help="The roster that the institutions have pinned; by default --federation's."
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -63,25 +80,31 @@ def command(
 ) -> None:
     """Coordinate a study: waits for the institutions, runs the rounds, saves the shared model.
 
+    With --federation, over TLS and to enrolled institutions only: docs/provisioning.md. Without,
+    to this machine only.
+
     A study with secure aggregation needs --identity and --roster: docs/identity.md.
 
     After a crash, --resume goes on with the run where it stopped: docs/recovery.md.
 
-    Example: fedner server federation/study.yaml --identity federation/coordinator
-    --roster federation/roster.yaml
+    Example: fedner server federation/study.yaml --federation federation
     """
     quiet_libraries()
     if resume is None:
         if path is None:
             raise UsageError("expected STUDY, or --resume RUN", remedy="fedner server --help")
+        if federation and address:
+            raise UsageError("--federation says where to serve, too: leave --address out")
         study = load_study(path)
-        where = _whereabouts(study, identity, passphrase_file, roster)
+        at = _open(federation, study) if federation else address or ADDRESS
+        where = _whereabouts(study, at, identity, passphrase_file, roster)
         run_path = run_path or new_run_path(study)
-        _carry_out(study, lambda: _begin(study, where, run_path, address or ADDRESS))
+        _carry_out(study, lambda: _begin(study, where, run_path, at))
         return
-    if path or run_path or identity or passphrase_file or roster:
+    if path or federation or run_path or identity or passphrase_file or roster:
         raise UsageError(
-            "--resume goes on with the study, identity and roster of the run's beginning",
+            "--resume goes on with the study, federation, identity and roster of the run's "
+            "beginning",
             remedy="give --resume RUN alone, or with --address",
         )
     run = RunDir.open(resume)
@@ -90,33 +113,53 @@ def command(
     _carry_out(run.study(), lambda: _go_on(run, address))
 
 
-def _begin(study: Study, where: Whereabouts | None, path: Path, address: str) -> tuple[RunDir, str]:
+def _begin(study: Study, where: Whereabouts | None, path: Path, at: At) -> tuple[RunDir, At]:
     """A new run folder, and where to serve."""
-    parse_loopback(address, "--address")
+    if isinstance(at, str):
+        parse_loopback(at, "--address")
+        address, root = at, ""
+    else:
+        address, root = at.deployment.server.public, str(at.root)
     run = RunDir.create(path, study_yaml(study))
     if where is not None:
         where.save(run)
-    Origin.of(study, None if where is None else where.open(study), address).save(run)
-    return run, address
+    Origin.of(study, None if where is None else where.open(study), address, root).save(run)
+    return run, at
 
 
-def _go_on(run: RunDir, address: str | None) -> tuple[RunDir, str]:
+def _go_on(run: RunDir, address: str | None) -> tuple[RunDir, At]:
     """The run folder, if all is as it was when it was begun, and where to serve."""
-    origin = Origin.read(run)
-    origin.require_same(Origin.of(run.study(), standing_of(run), origin.address), run)
-    return run, address or origin.address
+    origin, study = Origin.read(run), run.study()
+    origin.require_same(Origin.of(study, standing_of(run), origin.address), run)
+    if not origin.federation:
+        return run, address or origin.address
+    if address:
+        raise UsageError(
+            "the run began with --federation, which says where to serve",
+            place=origin.federation,
+            remedy="leave --address out",
+        )
+    return run, _open(Path(origin.federation), study)
 
 
-def _carry_out(study: Study, begun: Callable[[], tuple[RunDir, str]]) -> None:
+def _open(root: Path, study: Study) -> Federation:
+    """A federation's folder, with its notices on the terminal."""
+    found = Federation.open(root, study, datetime.datetime.now(datetime.UTC))
+    for notice in (*((DEMO,) if found.demo else ()), *found.notices):
+        err.print(notice, style="bold red", soft_wrap=True)
+    return found
+
+
+def _carry_out(study: Study, begun: Callable[[], tuple[RunDir, At]]) -> None:
     """From the notices to the saved model."""
     show_notices(study)
     encoder_dir, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     model = NerModel(encoder_dir, study, "cpu")
-    run, address = begun()
+    run, at = begun()
     show_path("run", run.path)
     with alone(run, SERVER_LOCK, SERVER_LIMIT_S):
         if not is_finished(run):
-            _serve(study, run, address, _check_start(model, encoder.fingerprint))
+            _serve(study, run, at, _check_start(model, encoder.fingerprint))
         model.set_delta(run.load_delta()[0])
         _save(study, model, encoder_dir, run)
     _show(study, run)
@@ -146,7 +189,11 @@ def _show(study: Study, run: RunDir) -> None:
 
 
 def _whereabouts(
-    study: Study, identity: Path | None, passphrase_file: Path | None, roster: Path | None
+    study: Study,
+    at: At,
+    identity: Path | None,
+    passphrase_file: Path | None,
+    roster: Path | None,
 ) -> Whereabouts | None:
     """Where key and roster lie, if the study needs them; they are opened once to see that they fit.
 
@@ -160,6 +207,8 @@ def _whereabouts(
                 "--identity and --roster go with secure aggregation, the study has none"
             )
         return None
+    if not isinstance(at, str):
+        identity, roster = identity or at.coordinator, roster or _roster_of(at)
     if identity is None or roster is None:
         raise UsageError(
             "a study with secure aggregation needs --identity FOLDER and --roster FILE",
@@ -168,6 +217,17 @@ def _whereabouts(
     where = Whereabouts.of(identity, roster, passphrase_file)
     where.open(study)
     return where
+
+
+def _roster_of(federation: Federation) -> Path:
+    if not federation.roster.is_file():
+        raise UsageError(
+            "is not there: it is written once every institution of the study is enrolled, and "
+            "withdrawn when one leaves",
+            place=str(federation.roster),
+            remedy="`fedner enrol list` shows who is missing",
+        )
+    return federation.roster
 
 
 def _check_start(model: NerModel, encoder: str) -> Callable[[Mapping[str, Any]], None]:
@@ -186,8 +246,9 @@ def _check_start(model: NerModel, encoder: str) -> Callable[[Mapping[str, Any]],
 
 
 def _serve(
-    study: Study, run: RunDir, address: str, check_start: Callable[[Mapping[str, Any]], None]
+    study: Study, run: RunDir, at: At, check_start: Callable[[Mapping[str, Any]], None]
 ) -> None:
+    _say_where(at)
     with progress_bars() as bars:
         task = bars.add_task("waiting for institutions", total=study.training.rounds)
 
@@ -212,7 +273,19 @@ def _serve(
             if event["event"] == "evaluation":
                 bars.console.print(f"round {event['round']}: shared model's F1 {event['f1']:.4f}")
 
-        serve_study(run, address, on_event)
+        serve_study(run, at, on_event)
+
+
+def _say_where(at: At) -> None:
+    if isinstance(at, str):
+        err.print(f"NO TLS: serving this machine only, at {at}. --federation serves others.",
+                  highlight=False, soft_wrap=True)  # fmt: skip
+        return
+    err.print(
+        f"serving enrolled institutions over TLS at {at.deployment.server.public}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _said(event: Mapping[str, Any]) -> str:

@@ -189,3 +189,65 @@ def test_a_stranger_or_a_passing_refusal_does_not_end_it(
     monkeypatch.setattr(server_app, "_DISCOVER_PAUSE_S", 0.2)
     seconds, _ = _lasting(stranger, {"name": "south"})
     assert seconds > 4
+
+
+def _owned(grid: _Grid, *names: str) -> tuple[GridExchange, list[str]]:
+    """An exchange whose nodes have authenticated with the keys of these institutions."""
+    seen: list[str] = []
+    owners = dict(zip(LocalGrid.get_node_ids(grid), names, strict=False))
+    exchange = GridExchange(
+        grid, STUDY, 0.0, lambda name, state: seen.append(f"{name}: {state}"), owners
+    )
+    return exchange, seen
+
+
+def _greet(exchange: GridExchange) -> None:
+    """Once, whoever comes of it."""
+    exchange.discover(HELLO, lambda _: True)
+
+
+def test_a_registered_node_that_claims_anothers_name_is_refused_and_named() -> None:
+    with _federation({"name": "south"}, {"name": "south"}) as (grid, _, _):
+        exchange, seen = _owned(grid, "north", "south")
+        grid.online = (0,)
+        _greet(exchange)
+        assert seen == ["north: claims to be south"]
+        grid.online = (0, 1)
+        _greet(exchange)
+        assert _seats(exchange) == {"south": "1"}
+        assert seen == ["north: claims to be south", "south: joined"]
+
+
+def test_a_refusal_under_anothers_name_does_not_count_as_its_refusal() -> None:
+    """Or one institution could have another left out, or end the study."""
+    with _federation({"name": "south", "refusal": "policy"}, {"name": "south"}) as (grid, _, _):
+        exchange, seen = _owned(grid, "north", "south")
+        grid.online = (0,)
+        _greet(exchange)
+        assert seen == ["north: claims to be south"]
+        assert not exchange._hopeless()
+
+
+def test_a_node_that_nobody_registered_is_not_taken_in() -> None:
+    with _federation({"name": "north"}, {"name": "south"}) as (grid, _, _):
+        exchange, seen = _owned(grid, "north")
+        grid.online = (0, 1)
+        _greet(exchange)
+        assert _seats(exchange) == {"north": "0"}
+        assert f"node {LocalGrid.get_node_ids(grid)[1]}: claims to be south" in seen
+
+
+def test_a_node_that_was_refused_is_asked_anew_once_it_has_been_away() -> None:
+    """A registered node keeps its number: without this, a mended site could never come back."""
+    node = {"name": "north", "refusal": "policy"}
+    with _federation(node, {"name": "south"}) as (grid, _, _):
+        exchange, seen = _owned(grid, "north", "south")
+        grid.online = (0, 1)
+        _greet(exchange)
+        del grid._contexts[LocalGrid.get_node_ids(grid)[0]].node_config["refusal"]
+        assert _seats(exchange) == {"south": "1"}
+        grid.online = (1,)
+        assert _seats(exchange) == {"south": "1"}
+        grid.online = (0, 1)
+        assert _seats(exchange) == {"north": "0", "south": "1"}
+        assert sorted(seen) == ["north: joined", "north: policy", "south: joined"]
