@@ -6,7 +6,8 @@ from html import escape
 from typing import NamedTuple
 
 _WIDTH, _HEIGHT = 760, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 620, 60, 390
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 620, 60, 400
+_INSET = 26  # room for a number below the lowest point and left of the first
 _MASKS, _SHARES, _GREY = "#0072b2", "#d55e00", "#595959"
 
 
@@ -19,10 +20,12 @@ class Frame(NamedTuple):
 
     def x(self, n: float) -> float:
         span = max(math.log10(self.largest / self.smallest), 1e-9)
-        return _LEFT + (_RIGHT - _LEFT) * math.log10(n / self.smallest) / span
+        left = _LEFT + _INSET
+        return left + (_RIGHT - left) * math.log10(n / self.smallest) / span
 
     def y(self, number: float) -> float:
-        return _BOTTOM - (_BOTTOM - _TOP) * number / self.most
+        bottom = _BOTTOM - _INSET
+        return bottom - (bottom - _TOP) * number / self.most
 
     def curve(self, of: Callable[[float], float]) -> str:
         """A function's points, where they are inside."""
@@ -110,7 +113,7 @@ def _names(frame: Frame, points: Sequence[tuple[int, int]], c: float) -> list[st
     last, masks = points[-1]
     parts = [
         _text(_RIGHT + 12, frame.y(2 * masks) + 4, "shares dealt", colour=_SHARES, anchor="start"),
-        _text(_RIGHT + 12, frame.y(masks) + 12, "masks added", colour=_MASKS, anchor="start"),
+        _text(_RIGHT + 12, frame.y(masks) + 4, "masks added", colour=_MASKS, anchor="start"),
         _text(_RIGHT + 12, frame.y(c * math.log10(last)) - 4, f"{c:.1f} log\u2081\u2080 n",
               colour=_GREY, anchor="start"),
     ]  # fmt: skip
