@@ -10,8 +10,9 @@ no session is begun twice, and that a vector which bears no noise enters one ses
 Guarantees:
     - When `note` returns, what it was told is on disk; after a crash during it, all or nothing.
     - Of one purpose no session is begun twice, and (round, attempt) never goes down, but that round
-      r may still be tried again when the keys of round r + 1 were fetched ahead: of each of these
-      two the attempt never goes down, and an earlier round is never begun again.
+      r may still be tried again when no more than the keys of round r + 1 were fetched ahead: of
+      each of these two the attempt never goes down. From its first vector on, no round before it
+      is begun again.
     - Over whom a sum of a round may have been opened stays known for all its later attempts, and
       another set is never noted.
     - Every model that was named with a masked vector is remembered, of each purpose apart.
@@ -40,6 +41,8 @@ from common.secagg.transitions import Stage
 KEPT: Final = 2
 """Rounds of one purpose that are alive at once: this one, and the next one, for its keys."""
 _STAGES: Final = frozenset(Stage)
+_AHEAD: Final = frozenset({Stage.ADVERTISED.value, Stage.SHARED.value})
+"""What is said in a session whose keys travel ahead."""
 _MODELS: Final = "models"
 _SHA256: Final = "[0-9a-f]{64}"
 
@@ -63,6 +66,11 @@ class Begun:
     def order(self) -> Order:
         """What must increase."""
         return self.round, self.attempt
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether no more than keys were given in it."""
+        return self.stages.keys() <= _AHEAD
 
 
 Sessions = Mapping[Purpose, tuple[Begun, ...]]
@@ -126,7 +134,8 @@ class Freshness:
     def newest(self, purpose: Purpose, round_: int) -> dict[Purpose, Order]:
         """What a session of this round must be newer than: `Idle.newest` for its machine."""
         known = self._begun.get(purpose, ())
-        if known and round_ == known[-1].round - 1:
+        later = [b for b in known if b.round > round_]
+        if {b.round for b in later} == {round_ + 1} and all(b.is_ahead for b in later):
             known = tuple(b for b in known if b.round <= round_)
         return {purpose: known[-1].order} if known else {}
 

@@ -92,6 +92,22 @@ def test_a_round_is_tried_again_beside_the_next_rounds_keys():
     assert file.newest("train", 3) == {"train": (5, 1)}  # 3 is over
 
 
+@pytest.mark.parametrize("stage", COURSE[2:])
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_round_is_over_once_a_vector_of_the_next_one_was_sent(stage, attempts):
+    disk = fresh_disk()
+    file = freshness(disk)
+    file.note(said(4, "advertised"))
+    for reached in COURSE[: COURSE.index(stage) + 1]:
+        file.note(said(5, reached))
+    for attempt in range(2, attempts + 1):
+        file.note(said(5, "advertised", attempt=attempt))
+    assert freshness(disk).newest("train", 4) == {"train": (5, attempts)}
+    file = freshness(disk)
+    with pytest.raises(FederationError, match="after"):
+        file.note(said(4, "advertised", attempt=2))
+
+
 @pytest.mark.parametrize("order", [(1, 1), (1, 9), (2, 1), (3, 1)])
 def test_what_goes_back_behind_a_remembered_session_is_not_written(order):
     disk = fresh_disk()
