@@ -6,7 +6,10 @@ Guarantees, beside those of `common.secagg.institution`:
       for this session and for the very model that lies beside it.
     * Where another's box does not open, the coordinator is told whose, and no vector.
     * A vector that bears no noise of its own enters one session only, whatever is restarted, and
-      of one model only one such vector of a purpose is ever sent.
+      of one model only one such vector of a purpose is ever sent: it leaves when that is on disk,
+      at whichever request.
+    * Vectors that bear noise are in no two sums over different survivors.
+    * When the work fails, the secrets of its session are gone.
     * No session is begun that the study has not: beyond its rounds, or of counts that are not due.
     * At most `ALIVE` sessions are kept; what is left of an older one is forgotten.
     * Secrets are never written to disk.
@@ -40,6 +43,7 @@ from common.secagg.machine import Machine
 from common.secagg.messages import Instruction, Invitation, Message
 from common.secagg.session import Party, Purpose, Session
 from common.secagg.states import Step
+from common.secagg.transitions import Stage
 from common.secagg.vectors import Vector
 from common.sums import Sum, contexts_of, noised_purposes, sums_of
 
@@ -159,12 +163,17 @@ class Sums:
             raise WrongModelError("another model than the one signed for", peer="coordinator")
         name = name_of(model)
         self._require_unspent(session, name)
-        reply = self._instruct(self._known(session), message)
+        reply = self._instruct(self._known(session), message, self._spent_by(session, name))
         return Task(session=session, model=name, reply=join([reply]) if reply else b"")
 
-    def _instruct(self, machine: Machine, message: bytes) -> bytes:
+    def _instruct(self, machine: Machine, message: bytes, model: str) -> bytes:
+        """The vector again, if there was one: perhaps the disk failed when it was about to leave.
+
+        Args:
+            model: to be remembered with it.
+        """
         try:
-            return self._received(machine, message).reply
+            return self._noted(machine.receive(message), model).reply
         except SecaggError as error:
             complaint = machine.complaint(error)
             if not complaint:
@@ -183,12 +192,24 @@ class Sums:
             SecaggError: no instruction waits for one, or it was sent in the meantime.
             FederationError: the disk does not take what must be remembered.
         """
-        session, vector = task.session, compute()
+        session, vector = task.session, self._worked(task.session, compute)
         self._require_unspent(session, task.model)
         step = self._known(session).submit(vector, self._threads)
         del vector
-        remembered = "" if session.purpose in self._noised else task.model
-        return join([self._noted(step, remembered).reply])
+        return join([self._noted(step, self._spent_by(session, task.model)).reply])
+
+    def _worked(self, session: Session, compute: Callable[[], Vector]) -> Vector:
+        try:
+            return compute()
+        except BaseException:
+            machine = self._machines.get(session)
+            if machine is not None and machine.stage is Stage.INSTRUCTED:
+                machine.abort("its work failed")
+            raise
+
+    def _spent_by(self, session: Session, model: str) -> str:
+        """The model that a vector uses up: none, if it bears noise of its own."""
+        return "" if session.purpose in self._noised else model
 
     def _answer(self, message: bytes) -> bytes:
         asked = decode(message)
@@ -196,7 +217,7 @@ class Sums:
             raise OutOfOrderError("an instruction without its model", peer="coordinator")
         if isinstance(asked, Invitation) and asked.session not in self._machines:
             return self._begin(asked.session, message)
-        return self._received(self._known(asked.session), message).reply
+        return self._noted(self._known(asked.session).receive(message)).reply
 
     def _begin(self, session: Session, message: bytes) -> bytes:
         if (session.purpose, session.round) not in self._planned:
@@ -215,9 +236,6 @@ class Sums:
         while len(self._machines) > ALIVE:
             del self._machines[next(iter(self._machines))]
         return self._noted(step).reply
-
-    def _received(self, machine: Machine, message: bytes) -> Step:
-        return self._noted(machine.receive(message))
 
     def _noted(self, step: Step, model: str = "") -> Step:
         if step.aborted is not None:

@@ -733,9 +733,21 @@ CHECKS = (
     ),
     _client(
         "models are remembered",
-        'remembered = "" if session.purpose in self._noised else task.model',
-        'remembered = ""',
+        'return "" if session.purpose in self._noised else model',
+        'return ""',
         "test_one_models_counts_are_not_given_in_a_second_round",
+    ),
+    _client(
+        "models are remembered at a repeated request",
+        "self._noted(machine.receive(message), model).reply",
+        "self._noted(machine.receive(message)).reply",
+        "test_a_model_is_used_though_the_disk_failed_when_its_vector_was_about_to_leave",
+    ),
+    _client(
+        "secrets go with work that fails",
+        '                machine.abort("its work failed")\n',
+        "                pass\n",
+        "test_where_the_work_fails_the_secrets_of_its_session_are_gone",
     ),
     _client(
         "models by their values",
@@ -857,8 +869,20 @@ CHECKS = (
     ),
     _remembered(
         "a round beside the next one's keys",
-        "if known and round_ == known[-1].round - 1:",
-        "if False:",
+        "if {b.round for b in later} == {round_ + 1} and",
+        "if False and",
+        "test_a_round_is_tried_again_beside_the_next_rounds_keys",
+    ),
+    _remembered(
+        "a round that is over",
+        " and all(b.is_ahead for b in later):",
+        ":",
+        "test_a_round_is_over_once_a_vector_of_the_next_one_was_sent",
+    ),
+    _remembered(
+        "the round before, no other",
+        "if {b.round for b in later} == {round_ + 1} and",
+        "if later and",
         "test_a_round_is_tried_again_beside_the_next_rounds_keys",
     ),
     _remembered(

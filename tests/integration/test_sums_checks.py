@@ -1,5 +1,6 @@
 """What the drivers of the secure sums refuse at each end, one by one."""
 
+import errno
 import weakref
 from dataclasses import replace
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 import client.sums
+import common.io.freshness
+from client.sums import SpentError
 from common.errors import FederationError
 from common.io.freshness import Freshness
 from common.secagg.bundle import join, split
@@ -52,6 +55,65 @@ def test_nothing_is_computed_for_a_model_whose_vector_was_sent(five):
         five.sum("evaluate", 2, body=BODY)
     assert "mask" in [trip[2] for trip in five.trips if trip[1] == 2]
     assert computed == []
+
+
+def fail_the_disk_at_the_vector(federation, monkeypatch):
+    """As often as there are entries in the list that is given back, it takes no vector."""
+    real, faults = common.io.freshness.replace_file, []
+
+    def replace_file(disk, path, data):
+        if faults and b'"masked"' in data:
+            raise OSError(errno.ENOSPC, faults.pop())
+        return real(disk, path, data)
+
+    monkeypatch.setattr(common.io.freshness, "replace_file", replace_file)
+    return faults
+
+
+def test_a_model_is_used_though_the_disk_failed_when_its_vector_was_about_to_leave(
+    five, monkeypatch
+):
+    """The same instruction again gives the vector: that its model is used must be known by then."""
+    name, truly = five.names[0], five.answer
+    faults = fail_the_disk_at_the_vector(five, monkeypatch)
+
+    def answer(to, kind, round_, body, bundle):
+        if (to, kind, round_) != (name, "evaluate", 1):
+            return truly(to, kind, round_, body, bundle)
+        faults.extend(["full"] * 2)
+        replies = [truly(to, kind, round_, body, bundle) for _ in range(3)]
+        assert replies[:2] == [None, None]
+        return replies[2]
+
+    five.answer = answer
+    assert five.sum("evaluate", 1, body=BODY).survivors == five.names
+    assert faults == []
+    five.restart(name)
+    five.refused.clear()
+    with pytest.raises(FederationError):
+        five.sum("evaluate", 2, body=BODY)
+    assert {n for n, error in five.refused if isinstance(error, SpentError)} == set(five.names)
+
+
+@pytest.mark.parametrize("error", [FederationError("no budget is left"), KeyboardInterrupt()])
+def test_where_the_work_fails_the_secrets_of_its_session_are_gone(five, error):
+    name = five.names[0]
+
+    def vector(of, round_):
+        if of == name:
+            raise error
+        return Federation.vector(five, of, round_)
+
+    five.vector = vector
+    if isinstance(error, FederationError):
+        assert exact(five, five.sum("train", 1), five.names[1:])
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            five.sum("train", 1)
+    (machine,) = five.sites[name]._machines.values()
+    assert machine.stage is Stage.FAILED
+    assert not hasattr(machine._state, "secrets")
+    assert not hasattr(machine._state, "shares")
 
 
 def test_a_site_that_gives_up_says_why_and_answers_nothing(five):
