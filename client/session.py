@@ -11,7 +11,7 @@ from typing import Final
 
 from client.guard import Guard
 from client.rounding import Rounding
-from client.sums import Sums
+from client.sums import SpentError, Sums
 from client.work import Party, Report, Work
 from common import __version__
 from common.config.canonical import study_hash
@@ -124,7 +124,8 @@ class Session:
             return encode(self._answer(request))
         except SecaggError as error:
             log.warning("refused %s of round %d: %s", request.kind, request.round, error)
-            return encode(self._refusal(request.kind, request.round, Refusal.SUMS))
+            code = Refusal.SPENT if isinstance(error, SpentError) else Refusal.SUMS
+            return encode(self._refusal(request.kind, request.round, code))
         except ProtocolError as error:
             log.warning("refused %s of round %d: %s", request.kind, request.round, error)
             return encode(self._refusal(request.kind, request.round, Refusal.MALFORMED))
@@ -252,7 +253,7 @@ def worth_keeping(reply: bytes) -> bool:
     """
     if len(reply) > MAX_HEADER_BYTES:
         return True
-    passing = {Refusal.INTERNAL, Refusal.BUDGET, Refusal.SUMS}
+    passing = {Refusal.INTERNAL, Refusal.BUDGET, Refusal.SUMS, Refusal.SPENT}
     return decode_reply(reply).refusal not in passing
 
 

@@ -41,6 +41,7 @@ class Refusal(StrEnum):
     STALE = "stale-round"
     BUDGET = "privacy-budget"
     SUMS = "secure-sum"
+    SPENT = "spent"  # a vector without noise of its own, which another secure sum was given
     INTERNAL = "internal-error"
 
 

@@ -8,6 +8,8 @@ Guarantees:
       shares: the next sum's keys travel on the latter two. Whoever is there and not among those who
       sent keys ahead makes what was fetched ahead void: the next sum begins in full, with all.
     * Nothing is kept of an institution's vector but the running total.
+    * That vectors which may be given once only were given is said if institutions say so, or none
+      tells: `server.outcome`.
     * The number of an attempt is on disk before its invitation leaves, and that vectors are wanted
       before the instruction does: a restarted coordinator goes on with the next attempt.
 """
@@ -17,90 +19,32 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
-from common.errors import FederationError
 from common.identity.signing import Signer
 from common.secagg.bundle import join, split
 from common.secagg.codec import decode
 from common.secagg.coordinator import Coordinator, Requests
-from common.secagg.errors import Aborted, BelowCohortError, MalformedError, SecaggError
+from common.secagg.errors import (
+    Aborted,
+    BelowCohortError,
+    ComplaintError,
+    MalformedError,
+    SecaggError,
+)
 from common.secagg.session import Context, Purpose, Session
 from common.secagg.transitions import Phase
-from common.secagg.vectors import Vector
 from common.wire import Kind, Reply
 from server.attempts import Attempts
+from server.outcome import STAGES, Answers, Ask, Course, GivenError, Missed, Total
+
+__all__ = ["Answers", "Ask", "GivenError", "SecureSums", "Total"]
 
 log = logging.getLogger("fedner.server")
 
 ATTEMPTS: Final = 3
 MAX_THREADS: Final = 4
-STAGES: Final[dict[Phase, str]] = {
-    Phase.ADVERTS: "advertise",
-    Phase.BOXES: "share",
-    Phase.MASKED: "mask",
-    Phase.SIGNATURES: "sign",
-    Phase.OPENINGS: "open",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """What came of one trip: replies by institution, and bytes down to and up from all."""
-
-    replies: Mapping[str, Reply]
-    down: int
-    up: int
-
-
-class Ask(Protocol):
-    """One trip: bodies and bundles out, replies of those who did as they were asked back."""
-
-    def __call__(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
-        """Send `body` to each institution of `sums`, with its bundle."""
-
-
-class GivenError(FederationError):
-    """No sum came about, and vectors that may be given once only were asked for already."""
-
-
-@dataclass(slots=True)
-class Course:
-    """What a sum took; `seconds` by stage."""
-
-    attempts: int = 0
-    trips: int = 0
-    down: int = 0
-    up: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self, survivors: Collection[str], dropped: Collection[str]) -> dict[str, Any]:
-        """For the metrics."""
-        return {
-            "survivors": list(survivors),
-            "dropped": list(dropped),
-            "attempts": self.attempts,
-            "trips": self.trips,
-            "bytes_down": self.down,
-            "bytes_up": self.up,
-            "stage_seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Total:
-    """An opened sum.
-
-    Attributes:
-        values: uint32, modulo `2^k`.
-        survivors: whose vectors it holds, in roster order.
-        course: for the metrics.
-    """
-
-    values: Vector = field(repr=False)
-    survivors: tuple[str, ...]
-    course: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -169,12 +113,12 @@ class SecureSums:
 
         Raises:
             FederationError: none of `ATTEMPTS` attempts gave one.
-            GivenError: the same, and vectors without noise of their own were asked for before.
+            GivenError: the same, and vectors without noise of their own were given before.
         """
         course = Course()
         reasons: list[str] = []
         for _ in range(ATTEMPTS):
-            course.attempts += 1
+            course.begin()
             try:
                 return self._attempt(purpose, round_, body, following, course)
             except Aborted as error:
@@ -183,27 +127,18 @@ class SecureSums:
                 self._record(
                     "abort", round=round_, sum=purpose, rule=error.rule, reason=error.message
                 )
-        raise self._failed(purpose, round_, reasons[0])
+        raise self._missed(purpose, round_, reasons[0], course).as_error()
 
-    def _failed(self, purpose: Purpose, round_: int, reason: str) -> FederationError:
-        what = _WHAT[purpose]
-        message = (
-            f"round {round_}: no sum of {what} after {ATTEMPTS} attempts; the first "
-            f"ended since {reason}"
-        )
-        if purpose in self._noised or not self._attempts.asked(purpose, round_):
-            return FederationError(
-                message,
-                remedy="read the log for who refused, failed or was late, and the logs at these "
-                "institutions for why; then `fedner server --resume`",
-            )
-        return GivenError(
-            f"{message}. The {what} of this round had been asked for already, in an attempt that "
-            "was cut off before its sum was opened. In this study they bear no noise of their own, "
-            "so whoever gave one refuses to give it to a second sum: two sums over different "
-            "institutions would show one institution's",
-            remedy="this run can't go on: begin a new study, with another `study` name or seed, so "
-            "that it has another hash; with `privacy: {mechanism: local}` it could have gone on",
+    def _missed(self, purpose: Purpose, round_: int, reason: str, course: Course) -> Missed:
+        return Missed(
+            purpose=purpose,
+            round=round_,
+            reason=reason,
+            course=course,
+            institutions=self._names,
+            needed=max(self._quorum, self._contexts[purpose].parameters.min_cohort),
+            noised=purpose in self._noised,
+            asked=self._attempts.asked(purpose, round_),
         )
 
     def _attempt(
@@ -308,10 +243,7 @@ class SecureSums:
         answers = self._ask(kind, round_, body, bundles)
         for name, reply in answers.replies.items():
             self._take(name, reply, sessions, round_)
-        course.trips += 1
-        course.down += answers.down
-        course.up += answers.up
-        course.seconds[stage] = course.seconds.get(stage, 0.0) + time.monotonic() - started
+        course.take(stage, answers, time.monotonic() - started)
 
     def _take(self, name: str, reply: Reply, sessions: list[_Open], round_: int) -> None:
         by_session = {one.session: one.machine for one in sessions}
@@ -322,12 +254,16 @@ class SecureSums:
                 # each reply names its session; one of no session here is refused by the first
                 machine = by_session.get(decode(part).session, sessions[0].machine)
                 machine.receive(self._names.index(name), part)
+        except ComplaintError as error:  # it kept to the protocol: a box did not open
+            log.warning("round %d: %s", round_, error.message)
+            self._record_refusal(round_, name, error, accused=error.accused)
         except SecaggError as error:
             log.warning("round %d: %s broke the secure sum's protocol: %s", round_, name, error)
-            self._record("refusal", round=round_, institution=name, asked="sum", code=error.rule)
+            self._record_refusal(round_, name, error)
+
+    def _record_refusal(self, round_: int, name: str, error: SecaggError, **more: str) -> None:
+        figures = {"institution": name, "asked": "sum", "code": error.rule, **more}
+        self._record("refusal", round=round_, **figures)
 
     def _named(self, indices: Collection[int]) -> tuple[str, ...]:
         return tuple(self._names[i] for i in sorted(indices))
-
-
-_WHAT: Final[dict[Purpose, str]] = {"train": "updates", "evaluate": "evaluation counts"}

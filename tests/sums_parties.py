@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from client.sums import Sums, open_sums
+from client.sums import SpentError, Sums, open_sums
 from common.config.site import Policy
 from common.errors import FednerError
 from common.secagg.bundle import split
 from common.secagg.codec import decode
+from common.secagg.session import PURPOSES
 from common.sums import contexts_of
-from common.wire import Reply
+from common.wire import Refusal, Reply
 from scripts.simulation import Cast
 from server.sums import Answers, SecureSums
 from tests.unit.test_secagg_config import secure
@@ -61,7 +62,7 @@ class Federation:
         self.quorum = self.study.secure.min_cohort if quorum is None else quorum
         self.coordinator = self.make_coordinator()
 
-    def make_coordinator(self) -> SecureSums:
+    def make_coordinator(self, attempts=None) -> SecureSums:
         return SecureSums(
             contexts=contexts_of(self.study, self.cast.roster),
             signer=self.cast.coordinator.signer,
@@ -70,6 +71,8 @@ class Federation:
             ask=self.ask,
             present=lambda: [name for name in self.names if name not in self.away],
             record=lambda event, **figures: self.recorded.append((event, figures)),
+            attempts=attempts,
+            noised=frozenset(PURPOSES if self.noised else ()),
         )
 
     def fresh(self, name) -> Sums:
@@ -107,22 +110,29 @@ class Federation:
         return (total % (1 << self.bits)).astype(np.uint32)
 
     def ask(self, kind, round_, body, sums) -> Answers:
+        if not sums:  # nobody is there
+            return Answers(replies={}, down=0, up=0)
         first = decode(split(next(iter(sums.values())))[0])
         at = (first.session.purpose, first.session.round, _STAGE_OF_KIND[int(first.kind)])
         self.trips.append((*at, first.session.attempt, tuple(sums)))
         self.before(*at)
-        replies = {}
+        replies, refused = {}, {}
         for name, bundle in sums.items():
             if (*at, name) in self.deaf or name in self.away:
                 continue
             self.requests.append((name, kind, round_, body, bundle))
             reply = self.answer(name, kind, round_, body, bundle)
-            if reply is not None and (*at, name) not in self.lost:
+            if (*at, name) in self.lost:
+                continue
+            if reply is None:
+                refused |= {n: code_of(e) for n, e in self.refused[-1:] if n == name}
+            else:
                 self.sent.append(reply)
                 replies[name] = Reply(
                     kind=kind, study="", round=round_, institution=name, sums=reply
                 )
-        return Answers(replies=replies, down=sum(map(len, sums.values())), up=0)
+        down = sum(map(len, sums.values()))
+        return Answers(replies=replies, refused=refused, down=down, up=0)
 
     def answer(self, name, kind, round_, body, bundle):
         """What a worker's session does with a request's bundle."""
@@ -139,3 +149,8 @@ class Federation:
     def sum(self, purpose, round_, following=None, body=None):
         body = body_of(round_) if body is None else body
         return self.coordinator.sum(purpose, round_, body, following)
+
+
+def code_of(error) -> str:
+    """As a worker's session tells it."""
+    return (Refusal.SPENT if isinstance(error, SpentError) else Refusal.SUMS).value

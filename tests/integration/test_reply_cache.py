@@ -35,3 +35,4 @@ def test_a_refusal_is_worth_keeping_and_so_is_a_long_reply() -> None:
     assert worth_keeping(_reply(Refusal.POLICY.value))
     assert worth_keeping(_reply(body=bytes(1 << 17)))
     assert not worth_keeping(_reply(Refusal.INTERNAL.value))
+    assert not worth_keeping(_reply(Refusal.SPENT.value))

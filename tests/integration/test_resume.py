@@ -285,7 +285,10 @@ def test_without_noise_a_crash_with_vectors_under_way_ends_with_what_happened_an
     assert "begin a new study" in caught.value.remedy
     assert "asked for already" in run.run.status()["message"]
     assert set(run.rounded.values()) == {1}
-    assert {e["asked"] for e in run.run.events("refusal")} == {"sum"}
+    refusals = run.run.events("refusal")
+    assert {e["asked"] for e in refusals} == {"sum"}
+    gave = {e["institution"] for e in refusals if e["code"] == "spent"}
+    assert len(gave) == (nth if stage == "mask" else len(NAMES))
 
 
 @pytest.mark.parametrize("stage", ["sign", "open"])

@@ -192,7 +192,7 @@ def test_without_noise_a_second_attempt_gets_no_vector_of_who_sent_one(make, tmp
         run.carry_out()
     assert run.fits == len(NAMES)  # once each
     assert "bears no noise of its own" in caplog.text
-    assert {e["code"] for e in run.run.events("refusal")} == {"secure-sum"}
+    assert {e["code"] for e in run.run.events("refusal")} == {"spent"}
 
 
 def test_with_noise_a_second_attempt_masks_the_same_integers_and_is_charged_once(make, tmp_path):

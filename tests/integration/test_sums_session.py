@@ -56,13 +56,15 @@ class Run:
 
     def ask(self, kind, round_, body, sums):
         self.before(kind)
-        found = {}
+        found, refused = {}, {}
         for name, bundle in sums.items():
             reply = self.tell(name, kind, round_, body, bundle)
             self.requests.append((name, kind, bundle))
-            if not reply.refusal and (kind, name) not in self.lost:
+            if reply.refusal:
+                refused[name] = reply.refusal
+            elif (kind, name) not in self.lost:
                 found[name] = reply
-        return Answers(replies=found, down=0, up=0)
+        return Answers(replies=found, refused=refused, down=0, up=0)
 
     def tell(self, name, kind, round_, body, bundle):
         request = Request(kind=kind, study=self.hash, round=round_, body=body, sums=bundle)
