@@ -32,6 +32,7 @@ _TESTS = (
     "tests/integration/test_secagg_hostile.py",
     "tests/integration/test_secagg_signed.py",
     "tests/integration/test_secagg_complaints.py",
+    "tests/integration/test_secagg_views.py",
     "tests/integration/test_sums_drivers.py",
     "tests/integration/test_sums_checks.py",
     "tests/unit/test_freshness.py",
@@ -634,6 +635,20 @@ CHECKS = (
         "if (version := reader.number(1)) != VERSION:",
         "if (version := reader.number(1)) == 256:",
         "test_other_version_kind_or_magic_is_refused",
+    ),
+    Check(
+        "a view has its adverts",
+        "statements.py",
+        "session.to_bytes() + adverts + model",
+        "session.to_bytes() + model",
+        "test_two_adverts_of_a_colluder_to_two_groups_are_refused",
+    ),
+    Check(
+        "a view has its drop-outs",
+        "statements.py",
+        "return head + _indices(survivors) + _indices(dropped)",
+        "return head + _indices(survivors)",
+        "test_a_drop_out_that_only_one_group_hears_of_is_refused",
     ),
     _checks(
         "one sum of the same vectors",
