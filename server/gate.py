@@ -15,6 +15,8 @@ Guarantees:
       answer and ask again. At most `per_address` connections of one address and `connections` of
       all are open after their handshake.
     - It starts only with node authentication, and with Flower's own port on loopback.
+    - A reply counts only if the node that pushes it is its sender. Flower 1.41 checks that its
+      sender is who was asked, but not that the authenticated node is its sender.
     - The body is whole before Flower sees the request: a slow sender holds none of its threads.
 
 It relies on how Flower starts uvicorn, and on uvicorn's classes: the tests fail when either moves.
@@ -34,6 +36,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import uvicorn
+from fastapi import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from common.errors import FederationError, FednerError, UsageError
@@ -307,6 +310,18 @@ def serve(app: App, door: Door, **flowers: Any) -> None:
     GatedServer(private, public_config(app, door), door).run()
 
 
+def own_replies_only(push: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower's handler of pushed replies, for those whose sender pushes them."""
+
+    def checked(request: Any, **others: Any) -> Any:
+        senders = {message.metadata.src_node_id for message in request.messages_list}
+        if senders - {request.node.node_id}:
+            raise HTTPException(403, "a reply in another node's name")
+        return push(request=request, **others)
+
+    return checked
+
+
 def main(argv: list[str]) -> None:
     """`HOST PORT CERTIFICATE KEY`, then the arguments of `flower-superlink`.
 
@@ -326,6 +341,8 @@ def main(argv: list[str]) -> None:
     sys.argv = ["flower-superlink", *rest]
     import_module("flwr.superlink.cli")
     link: Any = sys.modules["flwr.superlink.cli.flower_superlink"]  # the package hides it
+    fleet: Any = import_module("flwr.superlink.servicer.fleet.fleet_handlers")
+    fleet.push_messages = own_replies_only(fleet.push_messages)
     link.uvicorn = SimpleNamespace(run=lambda **flowers: serve(door=door, **flowers))
     link.flower_superlink()
 

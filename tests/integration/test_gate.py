@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import uvicorn
+from fastapi import HTTPException
+from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.superlink.routers.fleet.router import router
 
 from common.errors import ConfigError, FederationError, UsageError
@@ -342,6 +344,21 @@ def test_a_public_socket_that_cannot_be_opened_is_said(certificates):
         open_door("127.0.0.1", taken.getsockname()[1], crt, key, Limits())
     with pytest.raises(FederationError, match="belong together"):
         open_door("127.0.0.1", free_port(), crt, str(certificates / "link.key"), Limits())
+
+
+def test_a_node_answers_in_its_own_name_only():
+    taken = []
+    push = gate.own_replies_only(lambda request, state: taken.append((request, state)))
+    own, mixed = PushMessagesRequest(), PushMessagesRequest()
+    for request, senders in ((own, (5,)), (mixed, (5, 6))):
+        request.node.node_id = 5
+        for sender in senders:
+            request.messages_list.add().metadata.src_node_id = sender
+    push(request=own, state="s")
+    with pytest.raises(HTTPException) as caught:
+        push(request=mixed, state="s")
+    assert caught.value.status_code == 403
+    assert taken == [(own, "s")]
 
 
 def test_a_websocket_that_got_past_the_parser_is_refused_too():

@@ -10,8 +10,14 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 
 import pytest
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.date import now
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
 
 from common.identity.enrolment import Register, make_request
@@ -103,12 +109,12 @@ class Federation:
             node.stop()
         return code, node.log.read_text()
 
-    def post(self, port, path):
-        """Status of a protobuf request as Flower's clients make it, without a node key."""
+    def post(self, port, path, data=b"", key=None):
+        """Status of a protobuf request as Flower's clients make it, signed if there is a key."""
+        headers = {"content-type": PROTOBUF_MEDIA_TYPE, **({} if key is None else signed(key))}
         request = urllib.request.Request(
-            f"https://127.0.0.1:{port}{path}", data=b"", method="POST",
-            headers={"content-type": PROTOBUF_MEDIA_TYPE},
-        )  # fmt: skip
+            f"https://127.0.0.1:{port}{path}", data=data, method="POST", headers=headers
+        )
         tls = ssl.create_default_context(cafile=self.ca)
         try:
             with urllib.request.urlopen(request, context=tls, timeout=20) as answer:
@@ -116,6 +122,16 @@ class Federation:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read()
+
+
+def signed(key):
+    """Headers with which a node authenticates."""
+    when = now().isoformat()
+    return {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode(),
+        TIMESTAMP_HEADER: when,
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(key, when.encode())).decode(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +221,31 @@ def test_only_a_registered_node_joins_and_a_revoked_one_does_not(federation):
     assert '"success": true' in gone.stdout, gone.stdout
     code, log = federation.ended("north", *own)
     assert code != 0, log
+
+
+@pytest.mark.slow
+def test_an_enrolled_node_cannot_answer_in_anothers_name(federation):
+    folder = federation.root / "two"
+    folder.mkdir()
+    register, keys = Register(federation="fed"), {}
+    for number, name in enumerate(("west", "south")):
+        create_node_key(folder / name)
+        keys[name] = read_node_key(folder / name)
+        asked = make_request("fed", Identity.of(name, bytes([number]) * 32), keys[name])
+        register = register.approve(asked, ("west", "south"), WHEN)
+    write_register(folder, register)
+    nodes = register_nodes(lambda *a: federation.flwr("own", *a), folder, "own")
+    ids = {name: node for node, name in nodes.items()}
+    path, said = "/v1/fleet/push-messages", {}
+    for sender in ("west", "south"):
+        request = PushMessagesRequest()
+        request.node.node_id = ids["west"]
+        request.messages_list.add().metadata.src_node_id = ids[sender]
+        data = request.SerializeToString()
+        said[sender] = federation.post(federation.public, path, data, keys["west"])
+    assert said["south"][0] == 403
+    assert b"another node's name" in said["south"][1]
+    assert b"another node's name" not in said["west"][1]
 
 
 SERVER_APP = """\
