@@ -174,7 +174,8 @@ def _keep_alive(children: list[Child], state: Path, tell: Callable[[str], None])
             if plan.due is None:
                 _check_final(child)
                 pause = plan.plan(now)
-                tell(f"{child.name} ended with {child.exit_code}; again in {pause:.0f} s")
+                where = f" ({child.log})" if child.log else ""
+                tell(f"{child.name} ended with {child.exit_code}; again in {pause:.0f} s{where}")
             elif now >= plan.due:
                 if child.name == "worker":
                     await_locks(state, tell)
