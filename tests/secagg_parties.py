@@ -95,6 +95,11 @@ class Parties:
         """The bytes of a request that the coordinator signs as it stands."""
         return statements.signed(self.coordinator, request)
 
+    def testified(self, reply, index: int | None = None) -> bytes:
+        """The bytes of a reply that its sender, or another institution, signs as it stands."""
+        signer = self.signers[reply.sender if index is None else index]
+        return statements.testified(signer, reply)
+
     def vector(self, index: int, length: int = LENGTH) -> np.ndarray:
         """An institution's quantised values, modulo `2^k`: the largest levels among them."""
         largest = (1 << (self.parameters.value_bits - 1)) - 1

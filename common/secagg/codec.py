@@ -41,6 +41,7 @@ from common.secagg.messages import (
     Opening,
     Request,
     Survivors,
+    Testimony,
     Unmask,
 )
 from common.secagg.packing import packed_size
@@ -56,16 +57,16 @@ def header(kind: Kind, session: Session) -> bytes:
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of a message whose fields have their sizes; of a request, if it is signed."""
+    """The bytes of a message whose fields have their sizes, its signature too if it ends so."""
     parts = [header(message.kind, message.session), *_body(message)]
-    if isinstance(message, Request):
+    if isinstance(message, Request | Testimony):
         parts.append(message.signature)
     return b"".join(parts)
 
 
-def signed_part(request: Request) -> bytes:
-    """What a request's signature is over: the message up to there."""
-    return encode(replace(request, signature=b""))
+def signed_part(message: Request | Testimony) -> bytes:
+    """What the signature at a message's end is over: the message up to there."""
+    return encode(replace(message, signature=b""))
 
 
 def encode_masked(
@@ -291,7 +292,9 @@ _READERS: Final[dict[Kind, Callable[[_Reader, Session], Message]]] = {
     Kind.INVITATION: lambda r, s: Invitation(session=s, signature=r.signature()),
     Kind.ADVERT: lambda r, s: _read_advert(r, r.index(), s),
     Kind.ADVERTS: _read_adverts,
-    Kind.BOXES: lambda r, s: Boxes(session=s, sender=r.index(), boxes=_read_boxes(r)),
+    Kind.BOXES: lambda r, s: Boxes(
+        session=s, sender=r.index(), boxes=_read_boxes(r), signature=r.signature()
+    ),
     Kind.INSTRUCTION: _read_instruction,
     Kind.MASKED: _read_masked,
     Kind.SURVIVORS: lambda r, s: Survivors(
@@ -300,7 +303,13 @@ _READERS: Final[dict[Kind, Callable[[_Reader, Session], Message]]] = {
     Kind.CONSISTENT: lambda r, s: Consistent(session=s, sender=r.index(), signature=r.signature()),
     Kind.UNMASK: _read_unmask,
     Kind.OPENING: lambda r, s: Opening(
-        session=s, sender=r.index(), seeds=_read_shares(r), keys=_read_shares(r)
+        session=s,
+        sender=r.index(),
+        seeds=_read_shares(r),
+        keys=_read_shares(r),
+        signature=r.signature(),
     ),
-    Kind.COMPLAINT: lambda r, s: Complaint(session=s, sender=r.index(), accused=r.index()),
+    Kind.COMPLAINT: lambda r, s: Complaint(
+        session=s, sender=r.index(), accused=r.index(), signature=r.signature()
+    ),
 }

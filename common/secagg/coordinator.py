@@ -12,8 +12,9 @@ Guarantees:
     * A reply that breaks a rule is refused and changes nothing; the same one again is ignored.
     * Culprits are named. A share that is not the one its dealer committed to is its holder's doing;
       shares that are, and do not give the seed or key announced, are the dealer's. Neither can
-      shift the blame: the dealer's commitment is bound into the box that the holder opened. Of a
-      box that its holder says does not open both are named, since either may be at fault.
+      shift the blame: the dealer's commitment is bound into the box that the holder opened. Nor can
+      who carries the messages: boxes, openings and complaints are signed. Of a box that its holder
+      says does not open both are named, since either may be at fault.
     * Below threshold or cohort the session fails with the numbers and the missing names, the total
       is dropped, and a failed session stays failed.
 """
@@ -142,7 +143,7 @@ class Coordinator:
             SecaggError: it breaks a rule; nothing has changed.
         """
         reply = decode(message)
-        self._replies.require_mine(sender, reply)
+        self._replies.require_mine(sender, reply, message)
         digest = hashlib.sha256(message).digest()
         known = self._seen.get((reply.kind, sender))
         if known == digest:

@@ -75,7 +75,7 @@ class FailedError(SecaggError):
 
 
 class UnsignedError(SecaggError):
-    """A request that the coordinator did not sign, as it stands."""
+    """A request, boxes, an opening or a complaint that its author did not sign, as it stands."""
 
     rule = "unsigned"
 

@@ -110,7 +110,7 @@ def abort(state: State, reason: str) -> Step:
 def complaint(state: State, error: SecaggError) -> bytes:
     """What to send for an error that `receive` raised; empty but for a box that does not open."""
     told = dealing.complaint(state, error)
-    return b"" if told is None else encode(told)
+    return b"" if told is None else statements.testified(state.party.signer, told)
 
 
 def submit(state: State, levels: Levels, threads: int = 1) -> Step:
@@ -190,7 +190,9 @@ def _share(state: Advertised, told: Adverts, request: bytes, random: bytes) -> S
     )
     dealt = dealing.deal_shares(state, neighbours, random)
     boxes = dealing.boxed(state, adverts, dealt)
-    reply = encode(Boxes(session=session, sender=party.index, boxes=boxes))
+    reply = statements.testified(
+        party.signer, Boxes(session=session, sender=party.index, boxes=boxes)
+    )
     following = Shared(
         party=party,
         session=session,
@@ -289,7 +291,7 @@ def _opened(state: Masked | Signed, told: Unmask, request: bytes) -> Step:
         seeds=tuple((i, shares[i].seed) for i in told.survivors if i in shares),
         keys=tuple((i, shares[i].key) for i in told.dropped if i in shares),
     )
-    reply = encode(opening)
+    reply = statements.testified(party.signer, opening)
     answered = _answered(session, Stage.OPENED, request, reply, told.survivors)
     return _step(Opened(party=party, session=session, answered=answered))
 

@@ -1,7 +1,7 @@
 """The messages of a secure sum: bytes, strict and canonical. All integers are big-endian.
 
     message = MAGIC (4) | version (1) | kind (1) | session (73) | body
-              | of a request: signature (64)
+              | of a request, boxes, an opening or a complaint: signature (64)
     list    = count (2) | entries, by strictly increasing index
 
 | kind | message     | body                                                                 |
@@ -19,7 +19,8 @@
 |   12 | complaint   | sender 2, accused 2                                                  |
 
 Odd kinds are requests of the coordinator, even ones come from institutions. A request ends with the
-coordinator's signature over all before it; it is empty in an object that is not signed yet.
+coordinator's signature over all before it, and boxes, openings and complaints with their sender's;
+it is empty in an object that is not signed yet.
 
     box = digest of the key share (32) | digest of the seed share (32) | sealed (84)
 
@@ -34,7 +35,7 @@ from common.secagg.session import HASH_BYTES, SESSION_BYTES, Session
 from common.secagg.shamir import SHARE_BYTES
 
 MAGIC: Final = b"FDSA"
-VERSION: Final = 2
+VERSION: Final = 3
 HEADER_BYTES: Final = len(MAGIC) + 2 + SESSION_BYTES
 INDEX_BYTES: Final = 2
 COUNT_BYTES: Final = 2
@@ -122,6 +123,7 @@ class Boxes:
     session: Session
     sender: int
     boxes: tuple[Box, ...]
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +191,7 @@ class Opening:
     sender: int
     seeds: tuple[tuple[int, bytes], ...] = field(repr=False)
     keys: tuple[tuple[int, bytes], ...] = field(repr=False)
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +202,10 @@ class Complaint:
     session: Session
     sender: int
     accused: int
+    signature: bytes = b""
 
 
 Request = Invitation | Adverts | Instruction | Survivors | Unmask
-Message = Request | Advert | Boxes | Masked | Consistent | Opening | Complaint
+Testimony = Boxes | Opening | Complaint
+"""Replies from which blame is drawn."""
+Message = Request | Testimony | Advert | Masked | Consistent

@@ -3,6 +3,8 @@
 Guarantees:
     * A reply that breaks a rule changes nothing.
     * One running total: a masked vector is added as it comes and not kept.
+    * Boxes, openings and complaints count as their sender signed them, and in no other form: who
+      carries them can put the blame for a bad one on nobody.
     * A complaint of a box is no reply: it names both parties, for either may be at fault.
 """
 
@@ -21,6 +23,7 @@ from common.secagg.errors import (
     SetsError,
     StatementError,
     UnknownInstitutionError,
+    UnsignedError,
     WrongRosterError,
     WrongSenderError,
     WrongSessionError,
@@ -36,6 +39,7 @@ from common.secagg.messages import (
     Consistent,
     Masked,
     Message,
+    Testimony,
 )
 from common.secagg.packing import add_packed_
 from common.secagg.session import Context, Session
@@ -83,12 +87,15 @@ class Replies:
         dealers = sorted(self.graph.neighbours(receiver) & self.boxes.keys())
         return tuple(replace(self.boxes[dealer][receiver], peer=dealer) for dealer in dealers)
 
-    def require_mine(self, sender: int, reply: Message) -> None:
+    def require_mine(self, sender: int, reply: Message, message: bytes) -> None:
         """Refuse what is no reply of this sender in this session.
 
+        Args:
+            message: as it came; `reply` was decoded from it.
+
         Raises:
-            WrongStudyError, WrongRosterError, WrongSessionError, OutOfOrderError, WrongSenderError:
-                in this order.
+            WrongStudyError, WrongRosterError, WrongSessionError, OutOfOrderError, WrongSenderError,
+                UnsignedError: in this order.
         """
         name, session = self._context.name(sender), reply.session
         if session.study != self._session.study:
@@ -103,6 +110,12 @@ class Replies:
         if claimed != sender:
             raise WrongSenderError(
                 f"a reply in the name of {self._context.name(claimed)}", peer=name
+            )
+        public = self._context.public_keys[sender]
+        bound = isinstance(reply, Testimony)
+        if bound and not statements.is_signed(public, message, statements.REPLY):
+            raise UnsignedError(
+                "not signed as it stands; who carried it may be at fault", peer=name
             )
 
     def take_advert(self, advert: Advert) -> None:

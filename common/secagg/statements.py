@@ -3,22 +3,25 @@
 | label   | signer      | text                                                                  |
 |---------|-------------|-----------------------------------------------------------------------|
 | request | coordinator | all before the signature: magic, version, kind, session, body         |
+| reply   | institution | the same, of boxes, an opening or a complaint                         |
 | advert  | institution | version, session, its index, two keys, commitment                     |
 | view    | institution | version, session, hash of all adverts, model hash, lists of survivors |
 |         |             | and drop-outs                                                         |
 
 Study and roster hash are part of the session (`Session.to_bytes`). A request for all is one message
 and signed once; an instruction, which brings each institution its own boxes, is signed for each.
+Replies from which blame is drawn are signed, so that who carries them can put none on anybody.
 """
 
 from typing import Final
 
 from common.identity.signing import Signer, verify
 from common.secagg.codec import signed_part
-from common.secagg.messages import SIGNATURE_BYTES, VERSION, Advert, Request
+from common.secagg.messages import SIGNATURE_BYTES, VERSION, Advert, Request, Testimony
 from common.secagg.session import Session
 
 REQUEST: Final = b"fedner secagg request v1"
+REPLY: Final = b"fedner secagg reply v1"
 ADVERT: Final = b"fedner secagg advert v1"
 VIEW: Final = b"fedner secagg view v1"
 
@@ -39,14 +42,16 @@ def signed(coordinator: Signer, request: Request) -> bytes:
     return text + sign(coordinator, REQUEST, text)
 
 
-def is_signed(coordinator: str, request: bytes) -> bool:
-    """Whether a message, as it came, ends with the coordinator's signature over all before it.
+def testified(institution: Signer, reply: Testimony) -> bytes:
+    """The bytes of a reply under the institution's signature, whatever it bore before."""
+    text = signed_part(reply)
+    return text + sign(institution, REPLY, text)
 
-    Args:
-        coordinator: the public key.
-    """
-    text, signature = request[:-SIGNATURE_BYTES], request[-SIGNATURE_BYTES:]
-    return verified(coordinator, REQUEST, text, signature)
+
+def is_signed(public_key: str, message: bytes, label: bytes = REQUEST) -> bool:
+    """Whether a message, as it came, ends with the key's signature over all before it."""
+    text, signature = message[:-SIGNATURE_BYTES], message[-SIGNATURE_BYTES:]
+    return verified(public_key, label, text, signature)
 
 
 def advert_text(advert: Advert) -> bytes:

@@ -35,7 +35,9 @@ _TESTS = (
     "tests/integration/test_secagg_views.py",
     "tests/integration/test_sums_drivers.py",
     "tests/integration/test_sums_checks.py",
+    "tests/integration/test_sums_given.py",
     "tests/unit/test_freshness.py",
+    "tests/unit/test_run_folder.py",
     "tests/unit/test_secagg_params.py",
     "tests/unit/test_secagg_keys.py",
     "tests/unit/test_secagg_messages.py",
@@ -77,6 +79,14 @@ def _remembered(name: str, text: str, without: str, test: str) -> Check:
 
 def _server(name: str, text: str, without: str, test: str) -> Check:
     return Check(name, "server/sums.py", text, without, test)
+
+
+def _tried(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/attempts.py", text, without, test)
+
+
+def _outcome(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/outcome.py", text, without, test)
 
 
 def _covered(name: str, part: str, test: str) -> Check:
@@ -151,6 +161,27 @@ CHECKS = (
         "    after(state.stage, asked.kind, state.party.context.parameters.adversary)\n"
         "    require_request(state, asked.session, message)\n",
         "test_signature_is_checked_before_stage_and_content",
+    ),
+    Check(
+        "complaints are signed",
+        "replies.py",
+        "bound = isinstance(reply, Testimony)",
+        "bound = isinstance(reply, Testimony) and not isinstance(reply, Complaint)",
+        "test_complaints_that_who_carries_the_messages_made_up_are_refused",
+    ),
+    Check(
+        "boxes are signed",
+        "replies.py",
+        "bound = isinstance(reply, Testimony)",
+        "bound = isinstance(reply, Testimony) and not isinstance(reply, Boxes)",
+        "test_boxes_that_who_carries_the_messages_changed_are_refused",
+    ),
+    Check(
+        "openings are signed",
+        "replies.py",
+        "bound = isinstance(reply, Testimony)",
+        "bound = isinstance(reply, Boxes | Complaint)",
+        "test_shares_that_who_carries_the_messages_changed_name_no_holder",
     ),
     Check(
         "complaints of a box's dealer only",
@@ -1003,6 +1034,96 @@ CHECKS = (
         "            except ZeroDivisionError as error:\n"
         '                log.info("keys fetched ahead are void: %s", error)\n',
         "test_keys_ahead_of_too_few_are_void_and_this_sum_goes_on",
+    ),
+    _server(
+        "a complaint is no breach",
+        "        except ComplaintError as error:",
+        "        except ZeroDivisionError as error:",
+        "test_who_gets_a_box_that_does_not_open_says_whose_and_is_left_behind",
+    ),
+    _server(
+        "asked for is on disk before the instruction leaves",
+        "        self._attempts.ask(purpose, round_)\n"
+        "        current.requests = current.machine.instruct(hashlib.sha256(body).digest())\n"
+        "        self._trip(purpose, round_, body, [current], course)\n",
+        "        current.requests = current.machine.instruct(hashlib.sha256(body).digest())\n"
+        "        self._trip(purpose, round_, body, [current], course)\n"
+        "        self._attempts.ask(purpose, round_)\n",
+        "test_what_is_tried_is_on_disk_before_a_request_leaves",
+    ),
+    _server(
+        "a quorum above the cohort, of vectors left",
+        "needed=max(self._quorum, self._contexts[purpose].parameters.min_cohort),",
+        "needed=self._contexts[purpose].parameters.min_cohort,",
+        "test_a_quorum_above_the_cohort_counts",
+    ),
+    _outcome(
+        "given for want of others only",
+        "left < self.needed:",
+        "self.course.spent:",
+        "test_where_the_others_could_be_enough_the_run_can_go_on",
+    ),
+    _outcome(
+        "noised vectors are not said to be given",
+        "if not self.noised and left",
+        "if left",
+        "test_vectors_with_noise_of_their_own_are_never_said_to_be_given",
+    ),
+    _outcome(
+        "spent of this sum",
+        "if stage in _OF_THIS_SUM:",
+        "if True:",
+        "test_what_is_said_where_the_next_sums_keys_travel_along_is_not_of_this_sum",
+    ),
+    _outcome(
+        "inferred where nobody tells",
+        "if not self.noised and self.asked and not self.course.answered:",
+        "if False:",
+        "test_where_none_answers_it_is_inferred_from_what_was_asked_and_said_to_be",
+    ),
+    _tried(
+        "attempts begun are kept",
+        "        self._keep((purpose, round_), replace(tried, attempts=tried.attempts + 1))\n",
+        "        self._tried[purpose, round_] = replace(tried, attempts=tried.attempts + 1)\n",
+        "test_attempts_rise_by_one_over_restarts_of_each_sum_apart",
+    ),
+    _tried(
+        "attempts asked are kept",
+        "            self._keep((purpose, round_), replace(tried, asked=True))\n",
+        "            self._tried[purpose, round_] = replace(tried, asked=True)\n",
+        "test_that_vectors_were_asked_for_outlives_a_restart",
+    ),
+    _tried(
+        "attempts outlive a crash",
+        "        replace_file(DISK, path, data)\n",
+        '        disk = __import__("common.io.disk", fromlist=[""])\n'
+        "        disk.write_at(DISK, path, data, 0, create=True)\n",
+        "test_what_was_tried_outlives_any_crash_after_it",
+    ),
+    _tried(
+        "attempts that the disk does not take are not begun",
+        "        following = {**self._tried, which: tried}\n",
+        "        following = self._tried = {**self._tried, which: tried}\n",
+        "test_attempts_that_the_disk_does_not_take_are_not_begun",
+    ),
+    _tried(
+        "a damaged file of attempts is not begun anew",
+        "        except (ValueError, TypeError, AttributeError):\n",
+        "        except (ValueError, TypeError, AttributeError):\n"
+        "            self._tried = {}\n            return\n",
+        "test_a_damaged_file_of_attempts_is_refused",
+    ),
+    _tried(
+        "attempts are numbers",
+        "if type(self.attempts) is not int or self.attempts < 0 or type(self.asked) is not bool:",
+        "if False:",
+        "test_a_damaged_file_of_attempts_is_refused",
+    ),
+    _tried(
+        "attempts of known purposes",
+        "    if not content.keys() <= set(PURPOSES):\n",
+        "    if False:\n",
+        "test_a_damaged_file_of_attempts_is_refused",
     ),
 )
 

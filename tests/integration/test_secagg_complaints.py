@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.secagg import errors, institution
+from common.secagg import errors, institution, statements
 from common.secagg.codec import decode, encode
 from common.secagg.machine import Machine
 from common.secagg.messages import Complaint
@@ -22,7 +22,7 @@ def broken_box(federation):
     first, *others = reply.boxes
     assert first.peer == HOLDER
     bad = replace(first, box=bytes(len(first.box)))
-    return encode(replace(reply, boxes=(bad, *others)))
+    return PARTIES.testified(replace(reply, boxes=(bad, *others)))
 
 
 def session_with_a_broken_box():
@@ -53,7 +53,55 @@ def test_coordinator_is_told_whose_box_does_not_open_and_blames_neither():
 def test_complaint_says_names_and_nothing_else():
     federation = session_with_a_broken_box()
     told = decode(complaint_of(federation))
-    assert told == Complaint(session=PARTIES.session(), sender=HOLDER, accused=DEALER)
+    said = Complaint(session=PARTIES.session(), sender=HOLDER, accused=DEALER)
+    assert replace(told, signature=b"") == said
+    assert encode(told) == PARTIES.testified(said)
+
+
+def unsigned(federation, sender, message):
+    """The coordinator refuses, blames nobody, and waits as it did."""
+    done = federation.machine.survivors
+    with pytest.raises(errors.UnsignedError, match="who carried it may be at fault"):
+        federation.machine.receive(sender, message)
+    assert federation.machine.survivors == done
+    return True
+
+
+def test_complaints_that_who_carries_the_messages_made_up_are_refused():
+    """Else three of them, of one accused, would show it "beside more than `collusion` others"."""
+    federation = Federation(PARTIES).reach("mask")
+    for holder in (0, 1, 3):
+        made_up = Complaint(session=PARTIES.session(), sender=holder, accused=DEALER)
+        assert unsigned(federation, holder, encode(replace(made_up, signature=bytes(64))))
+        for other in (4, DEALER):
+            assert unsigned(federation, holder, PARTIES.testified(made_up, other))
+    of_another = decode(complaint_of(session_with_a_broken_box()))
+    assert unsigned(federation, HOLDER, encode(replace(of_another, accused=1)))
+    as_request = statements.signed(PARTIES.signers[HOLDER], of_another)
+    assert unsigned(federation, HOLDER, as_request)
+
+
+def test_boxes_that_who_carries_the_messages_changed_are_refused():
+    """Else honest holders would complain of an honest dealer, or its shares would seem wrong."""
+    federation = Federation(PARTIES).reach("share")
+    reply = decode(federation.answer("share", DEALER, federation.requests[DEALER]))
+    first, *others = reply.boxes
+    for field in ("box", "key_digest", "seed_digest"):
+        bad = replace(first, **{field: bytes(len(getattr(first, field)))})
+        assert unsigned(federation, DEALER, encode(replace(reply, boxes=(bad, *others))))
+    federation.machine.receive(DEALER, encode(reply))
+
+
+@pytest.mark.parametrize("kind", ["seeds", "keys"])
+def test_shares_that_who_carries_the_messages_changed_name_no_holder(kind):
+    federation = Federation(PARTIES, stays={4: 2}).reach("open")
+    reply = decode(federation.answer("open", HOLDER, federation.requests[HOLDER]))
+    *others, (owner, share) = getattr(reply, kind)
+    changed = (owner, share[:-1] + bytes([share[-1] ^ 1]))
+    forged = encode(replace(reply, **{kind: (*others, changed)}))
+    assert unsigned(federation, HOLDER, forged)
+    with pytest.raises(errors.ShareError):  # of one's own making, it does
+        federation.machine.receive(HOLDER, PARTIES.testified(decode(forged)))
 
 
 def test_sum_goes_on_without_who_complained():
@@ -90,7 +138,7 @@ def test_complaint_at_another_stage_is_out_of_order(stage):
     federation = Federation(PARTIES).reach(stage)
     told = Complaint(session=PARTIES.session(), sender=HOLDER, accused=DEALER)
     with pytest.raises(errors.OutOfOrderError):
-        federation.machine.receive(HOLDER, encode(told))
+        federation.machine.receive(HOLDER, PARTIES.testified(told))
 
 
 @pytest.mark.parametrize("accused", [HOLDER, 4, 5, 65535])
@@ -98,7 +146,7 @@ def test_complaint_of_one_whose_box_was_not_sent_is_refused(accused):
     federation = Federation(PARTIES, stays={4: 1}).reach("mask")
     told = Complaint(session=PARTIES.session(), sender=HOLDER, accused=accused)
     with pytest.raises(errors.UnknownInstitutionError):
-        federation.machine.receive(HOLDER, encode(told))
+        federation.machine.receive(HOLDER, PARTIES.testified(told))
     assert federation.machine.phase is Phase.MASKED
 
 
@@ -106,10 +154,10 @@ def test_complaint_in_the_name_of_another_or_of_another_session_is_refused():
     federation = Federation(PARTIES).reach("mask")
     told = Complaint(session=PARTIES.session(), sender=1, accused=DEALER)
     with pytest.raises(errors.WrongSenderError):
-        federation.machine.receive(HOLDER, encode(told))
+        federation.machine.receive(HOLDER, PARTIES.testified(told))
     later = replace(told, session=PARTIES.session(2))
     with pytest.raises(errors.WrongSessionError):
-        federation.machine.receive(1, encode(later))
+        federation.machine.receive(1, PARTIES.testified(later))
 
 
 def test_no_other_refusal_makes_a_complaint():
@@ -142,4 +190,4 @@ def test_complaint_is_a_request_to_nobody():
     federation = Federation(PARTIES).reach("mask")
     told = Complaint(session=PARTIES.session(), sender=1, accused=DEALER)
     with pytest.raises(errors.UnsignedError):
-        advance(federation.states[HOLDER], encode(told), HOLDER)
+        advance(federation.states[HOLDER], PARTIES.testified(told), HOLDER)

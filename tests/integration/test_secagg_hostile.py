@@ -13,7 +13,7 @@ import pytest
 from common.errors import ConfigError
 from common.secagg import errors, institution, keys, statements
 from common.secagg.codec import decode, encode
-from common.secagg.messages import Box, Survivors
+from common.secagg.messages import Box, Survivors, Testimony
 from common.secagg.shamir import PRIME, SHARE_BYTES
 from common.secagg.states import Durable, Idle
 from common.secagg.transitions import Stage
@@ -126,7 +126,10 @@ def test_same_request_gets_the_same_bytes_and_no_second_answer(stage):
     assert again.state is state
     assert again.reply == reply
     assert again.durable == Durable(
-        session=PARTIES.session(), stage=state.stage, reply_sha256=hashlib.sha256(reply).hexdigest()
+        session=PARTIES.session(),
+        stage=state.stage,
+        reply_sha256=hashlib.sha256(reply).hexdigest(),
+        survivors=(0, 1, 2, 3, 4) if stage == "open" else (),
     )
 
 
@@ -607,11 +610,16 @@ def replies(stage, **changes):
     return federation, {i: federation.answer(stage, i, asked[i]) for i in asked}
 
 
+def said(message):
+    """The bytes of a reply; where one bears its sender's signature at the end, it is good."""
+    return PARTIES.testified(message) if isinstance(message, Testimony) else encode(message)
+
+
 def rejected(machine, sender, message, error):
     """The coordinator refuses, and takes the true reply afterwards."""
     phase, waiting = machine.phase, machine.waiting()
     with pytest.raises(error) as caught:
-        machine.receive(sender, encode(message))
+        machine.receive(sender, said(message))
     assert type(caught.value) is error
     assert (machine.phase, machine.waiting()) == (phase, waiting)
     return caught.value
@@ -751,7 +759,7 @@ def test_wrong_share_of_ones_own_seed_is_done_without_where_others_are_enough():
     message = decode(answers[2])
     wrong = replace(message, seeds=other_share(message.seeds, 2))
     for i, answer in answers.items():
-        federation.machine.receive(i, encode(wrong) if i == 2 else answer)
+        federation.machine.receive(i, said(wrong) if i == 2 else answer)
     federation.machine.close()
     assert np.array_equal(federation.machine.total, PARTIES.plain_sum(range(5)))
 
@@ -761,7 +769,7 @@ def test_wrong_share_of_ones_own_seed_is_named_where_others_are_too_few():
     message = decode(answers[2])
     wrong = replace(message, seeds=other_share(message.seeds, 2))
     for i in range(4):
-        federation.machine.receive(i, encode(wrong) if i == 2 else answers[i])
+        federation.machine.receive(i, said(wrong) if i == 2 else answers[i])
     with pytest.raises(errors.BrokenSeedError) as caught:
         federation.machine.close()
     assert caught.value.peer == "site-002"

@@ -10,7 +10,7 @@ from client.sums import SpentError, UnplannedError, WrongModelError, name_of
 from common.errors import FederationError
 from common.io.freshness import Freshness
 from common.secagg.bundle import join, split
-from common.secagg.codec import decode, encode
+from common.secagg.codec import decode
 from common.secagg.errors import (
     MalformedError,
     OpenedError,
@@ -20,6 +20,7 @@ from common.secagg.errors import (
     WrongSessionError,
 )
 from common.secagg.messages import Boxes, Kind
+from common.secagg.statements import testified
 from tests.sums_parties import BODY, ROUNDS, STAGES, Federation, body_of
 
 
@@ -493,7 +494,8 @@ def break_the_box(federation, dealer, holder):
             return reply
         at = federation.names.index(holder)
         boxes = [replace(b, box=bytes(len(b.box))) if b.peer == at else b for b in told.boxes]
-        return join([encode(replace(told, boxes=tuple(boxes)))])
+        signer = federation.cast.identities[name].signer
+        return join([testified(signer, replace(told, boxes=tuple(boxes)))])
 
     federation.answer = answer
 

@@ -16,7 +16,7 @@ from tests.secagg_parties import STAGES, Federation, Parties, bytes_of, paramete
 
 PARTIES = Parties(parameters(5))
 RUN = Federation(PARTIES, stays={4: 2}).run()
-COMPLAINT = encode(Complaint(session=PARTIES.session(), sender=1, accused=2))
+COMPLAINT = PARTIES.testified(Complaint(session=PARTIES.session(), sender=1, accused=2))
 SAMPLES = sorted({decode(data).kind: data for data in (*RUN.heard.values(), COMPLAINT)}.items())
 
 

@@ -8,13 +8,13 @@ from common.errors import ConfigError
 from common.secagg import bundle, messages
 from common.secagg.codec import decode, encode, signed_part
 from common.secagg.errors import MalformedError
-from common.secagg.messages import Complaint, Kind, Request, Survivors
+from common.secagg.messages import Complaint, Kind, Request, Survivors, Testimony
 from common.secagg.session import SESSION_BYTES, Session
 from tests.secagg_parties import Federation, Parties, parameters
 
 PARTIES = Parties(parameters(5))
 RUN = Federation(PARTIES, stays={4: 2}).run()
-COMPLAINT = encode(Complaint(session=PARTIES.session(), sender=1, accused=2))
+COMPLAINT = PARTIES.testified(Complaint(session=PARTIES.session(), sender=1, accused=2))
 SAMPLES = {decode(data).kind: data for data in (*RUN.heard.values(), COMPLAINT)}
 
 
@@ -33,10 +33,10 @@ def test_message_has_one_form(kind):
 @pytest.mark.parametrize(
     ("kind", "size"),
     [(Kind.INVITATION, 64), (Kind.ADVERT, 162), (Kind.ADVERTS, 2 + 5 * 162 + 64),
-     (Kind.BOXES, 2 + 2 + 4 * 150), (Kind.INSTRUCTION, 32 + 2 + 2 + 4 * 150 + 64),
+     (Kind.BOXES, 2 + 2 + 4 * 150 + 64), (Kind.INSTRUCTION, 32 + 2 + 2 + 4 * 150 + 64),
      (Kind.MASKED, 2 + 4 + 15), (Kind.SURVIVORS, 2 + 4 * 2 + 2 + 2 + 64), (Kind.CONSISTENT, 66),
      (Kind.UNMASK, 2 + 4 * 2 + 2 + 2 + 2 + 4 * 66 + 64),
-     (Kind.OPENING, 2 + 2 + 4 * 35 + 2 + 35), (Kind.COMPLAINT, 4)],
+     (Kind.OPENING, 2 + 2 + 4 * 35 + 2 + 35 + 64), (Kind.COMPLAINT, 4 + 64)],
 )  # fmt: skip
 def test_sizes_are_those_of_the_table(kind, size):
     assert messages.HEADER_BYTES == 79
@@ -60,18 +60,20 @@ def test_byte_too_many_is_refused(kind):
         decode(SAMPLES[kind] + b"\0")
 
 
-def test_requests_are_the_odd_kinds_and_end_with_their_signature():
+def test_requests_are_the_odd_kinds_and_end_with_their_signature_as_testimonies_do():
+    testimonies = {Kind.BOXES, Kind.OPENING, Kind.COMPLAINT}
     for kind, data in SAMPLES.items():
         message = decode(data)
         assert isinstance(message, Request) == (kind % 2 == 1)
-        if kind % 2:
+        assert isinstance(message, Testimony) == (kind in testimonies)
+        if kind % 2 or kind in testimonies:
             assert data[-64:] == message.signature
             assert signed_part(message) == data[:-64]
 
 
 def test_other_version_kind_or_magic_is_refused():
     data = SAMPLES[Kind.SURVIVORS]
-    for at, value, words in ((0, 0, "not a message"), (4, 1, "version 1"), (4, 3, "version 3"),
+    for at, value, words in ((0, 0, "not a message"), (4, 1, "version 1"), (4, 2, "version 2"),
                              (5, 0, "kind 0"), (5, 11, "kind 11"), (70, 0, "purpose 0"),
                              (70, 3, "purpose 3")):  # fmt: skip
         broken = bytearray(data)
