@@ -27,6 +27,7 @@ from common.sums import (
 from common.wire import Kind, Reply, counts_from_bytes, vector_from_bytes
 from server.attempts import Attempts
 from server.optimizer import Vector, weighted_mean
+from server.patience import Patience
 from server.sums import Ask, SecureSums, Total
 
 log = logging.getLogger("fedner.server")
@@ -136,6 +137,7 @@ class SecureCollector:
             record=record,
             attempts=attempts,
             noised=noised_purposes(study),
+            patience=Patience(limit_s=study.federation.deadline_s),
         )
 
     def updates(self, round_: int, body: bytes) -> Collected[Vector]:

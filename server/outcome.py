@@ -153,9 +153,10 @@ class Missed:
 
     @property
     def _message(self) -> str:
+        attempts = f"{self.course.attempts} attempt{'s' * (self.course.attempts != 1)}"
         return (
-            f"round {self.round}: no sum of {_WHAT[self.purpose]} after {self.course.attempts} "
-            f"attempts; the first ended since {self.reason}"
+            f"round {self.round}: no sum of {_WHAT[self.purpose]} after {attempts}; the first "
+            f"ended since {self.reason}"
         )
 
     def _given(self) -> GivenError:

@@ -2,8 +2,9 @@
 
 Guarantees:
     * A sum is opened over at least threshold, cohort and quorum, or not at all.
+    * No attempt begins while fewer than these can be reached; after `patience` there is no sum.
     * Who misses a stage is left behind; where too few remain, the attempt ends with the reason, and
-      another begins with fresh keys, up to `ATTEMPTS`.
+      another begins after a pause with fresh keys, up to `ATTEMPTS`.
     * In steady state a sum takes a trip for the vectors, one for the signatures and one for the
       shares: the next sum's keys travel on the latter two. Whoever is there and not among those who
       sent keys ahead makes what was fetched ahead void: the next sum begins in full, with all.
@@ -38,6 +39,7 @@ from common.secagg.transitions import Phase
 from common.wire import Kind, Reply
 from server.attempts import Attempts
 from server.outcome import STAGES, Answers, Ask, Course, GivenError, Missed, Total
+from server.patience import AbsentError, Patience
 
 __all__ = ["Answers", "Ask", "GivenError", "SecureSums", "Total"]
 
@@ -76,6 +78,7 @@ class SecureSums:
         record: told events for the metrics.
         attempts: kept over a restart, if they have a file.
         noised: purposes whose vectors bear noise of their own and are given again under fresh keys.
+        patience: how long to wait for institutions; for nobody if absent.
     """
 
     def __init__(
@@ -90,12 +93,14 @@ class SecureSums:
         record: Callable[..., None],
         attempts: Attempts | None = None,
         noised: frozenset[Purpose] = frozenset(),
+        patience: Patience | None = None,
     ):
         self._contexts, self._signer, self._lengths = contexts, signer, lengths
         self._quorum, self._ask, self._present, self._record = quorum, ask, present, record
         self._names = contexts["train"].parameters.institutions
         self._threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
         self._attempts, self._noised = attempts or Attempts(), noised
+        self._patience = patience or Patience()
         self._ahead: _Open | None = None
 
     def sum(
@@ -112,14 +117,18 @@ class SecureSums:
             following: the sum after this one, whose keys may travel ahead.
 
         Raises:
-            FederationError: none of `ATTEMPTS` attempts gave one.
+            FederationError: none of `ATTEMPTS` attempts gave one, or too few institutions came
+                back to begin another.
             GivenError: the same, and vectors without noise of their own were given before.
         """
         course = Course()
         reasons: list[str] = []
-        for _ in range(ATTEMPTS):
+        for number in range(ATTEMPTS):
+            if number:
+                self._patience.pause()
             course.begin()
             try:
+                self._await_enough(purpose, round_)
                 return self._attempt(purpose, round_, body, following, course)
             except Aborted as error:
                 reasons.append(error.message)
@@ -127,6 +136,8 @@ class SecureSums:
                 self._record(
                     "abort", round=round_, sum=purpose, rule=error.rule, reason=error.message
                 )
+                if isinstance(error, AbsentError):
+                    break
         raise self._missed(purpose, round_, reasons[0], course).as_error()
 
     def _missed(self, purpose: Purpose, round_: int, reason: str, course: Course) -> Missed:
@@ -136,10 +147,18 @@ class SecureSums:
             reason=reason,
             course=course,
             institutions=self._names,
-            needed=max(self._quorum, self._contexts[purpose].parameters.min_cohort),
+            needed=self._needed(purpose),
             noised=purpose in self._noised,
             asked=self._attempts.asked(purpose, round_),
         )
+
+    def _needed(self, purpose: Purpose) -> int:
+        """Fewest institutions in a sum; the cohort is never below the threshold."""
+        return max(self._quorum, self._contexts[purpose].parameters.min_cohort)
+
+    def _await_enough(self, purpose: Purpose, round_: int) -> None:
+        what = f"{purpose} of round {round_}"
+        self._patience.await_enough(what, self._names, self._needed(purpose), self._present)
 
     def _attempt(
         self,
@@ -246,18 +265,31 @@ class SecureSums:
         course.take(stage, answers, time.monotonic() - started)
 
     def _take(self, name: str, reply: Reply, sessions: list[_Open], round_: int) -> None:
-        by_session = {one.session: one.machine for one in sessions}
+        """Hand each part of a reply to its session; what is refused leaves the other parts be."""
         try:
             if reply.body:
                 raise MalformedError("a body, where only the secure sum's messages go", peer=name)
-            for part in split(reply.sums):
-                # each reply names its session; one of no session here is refused by the first
-                machine = by_session.get(decode(part).session, sessions[0].machine)
-                machine.receive(self._names.index(name), part)
-        except ComplaintError as error:  # it kept to the protocol: a box did not open
+            parts = split(reply.sums)
+        except SecaggError as error:
+            self._refused(name, error, round_)
+            return
+        for part in parts:
+            self._take_part(name, part, sessions, round_)
+
+    def _take_part(self, name: str, part: bytes, sessions: list[_Open], round_: int) -> None:
+        by_session = {one.session: one.machine for one in sessions}
+        try:
+            # each part names its session; one of no session here is refused by the first
+            machine = by_session.get(decode(part).session, sessions[0].machine)
+            machine.receive(self._names.index(name), part)
+        except SecaggError as error:
+            self._refused(name, error, round_)
+
+    def _refused(self, name: str, error: SecaggError, round_: int) -> None:
+        if isinstance(error, ComplaintError):  # it kept to the protocol: a box did not open
             log.warning("round %d: %s", round_, error.message)
             self._record_refusal(round_, name, error, accused=error.accused)
-        except SecaggError as error:
+        else:
             log.warning("round %d: %s broke the secure sum's protocol: %s", round_, name, error)
             self._record_refusal(round_, name, error)
 
