@@ -1,5 +1,7 @@
 """When the coordinator says that a sum can't come about any more: on the word of institutions."""
 
+import json
+
 import pytest
 
 from common.errors import FederationError
@@ -42,6 +44,19 @@ def cut_off(federation, names):
 
 class CutError(Exception):
     """The coordinator is gone."""
+
+
+def test_what_is_tried_is_on_disk_before_a_request_leaves(five, tmp_path):
+    path, seen = tmp_path / "attempts.json", {}
+    five.coordinator = five.make_coordinator(Attempts(path))
+
+    def before(purpose, round_, stage):
+        seen[stage] = json.loads(path.read_text())[purpose][str(round_)]
+
+    five.before = before
+    five.sum("train", 1)
+    assert seen["advertise"] == seen["share"] == {"attempts": 1, "asked": False}
+    assert seen["mask"] == {"attempts": 1, "asked": True}
 
 
 def test_where_too_few_have_a_vector_left_institutions_say_so_and_are_named(five):

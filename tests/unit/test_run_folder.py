@@ -14,6 +14,7 @@ from server import journal
 from server.attempts import Attempts
 from server.origin import MODEL, SERVER_LOCK, Origin, alone, is_finished
 from server.run_dir import RunDir
+from tests.disks import MemoryDisk
 from tests.unit.test_coordinator import study_of
 
 LINES = [{"event": "a", "n": 1}, {"event": "b", "n": 2}]
@@ -73,6 +74,22 @@ def test_that_vectors_were_asked_for_outlives_a_restart(tmp_path: Path) -> None:
     assert not Attempts(path).asked("evaluate", 1)
     assert Attempts(path).begin("train", 1) == 2
     assert Attempts(path).asked("train", 1)
+
+
+def test_what_was_tried_outlives_any_crash_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("/run/attempts.json")
+    disk = MemoryDisk(folders=(path.parent,))
+    monkeypatch.setattr("server.attempts.DISK", disk)
+    attempts, expected = Attempts(path), []
+    for step, asked in ((attempts.begin, False), (attempts.ask, True), (attempts.begin, True)):
+        step("train", 1)
+        expected.append((1 if len(expected) < 2 else 2, asked))
+        for left in disk.crashes():
+            monkeypatch.setattr("server.attempts.DISK", MemoryDisk(left, folders=(path.parent,)))
+            again = Attempts(path)
+            assert again.asked("train", 1) == asked
+            assert again.begin("train", 1) == expected[-1][0] + 1
+        monkeypatch.setattr("server.attempts.DISK", disk)
 
 
 @pytest.mark.parametrize(
