@@ -6,6 +6,9 @@ subspace that holds more of the gradient gives more signal for the same noise. P
 resembles the private data shows such a subspace (Zhou, Wu and Banerjee 2021, arXiv 2007.03813);
 here it is spanned by the leading right singular vectors of the weights' change in public training.
 The left ones do the same for the layer's output (`common.model.core`).
+
+With a power above 0 the later directions are shorter: what is trained moves the weights less along
+them, and so does its noise, so that more directions cost less noise in the weights.
 """
 
 from pathlib import Path
@@ -19,8 +22,8 @@ from common.errors import EncoderError
 
 DIRECTIONS: Final = "directions.safetensors"
 Directions = dict[str, torch.Tensor]
-"""By name of a linear layer within the encoder: float32 `[rank, inputs]`, orthonormal rows; by its
-`left_name`: float32 `[outputs, rank]`, orthonormal columns."""
+"""By name of a linear layer within the encoder: float32 `[rank, inputs]`, orthogonal rows; by its
+`left_name`: float32 `[outputs, rank]`, orthogonal columns."""
 
 
 def left_name(layer: str) -> str:
@@ -28,12 +31,14 @@ def left_name(layer: str) -> str:
     return f"{layer}.left"
 
 
-def principal_directions(trained: Path, base: Path, rank: int) -> Directions:
+def principal_directions(trained: Path, base: Path, rank: int, power: float = 0.0) -> Directions:
     """Leading singular vectors of `trained - base`, layer by layer, of both sides.
 
     Args:
         trained: weights file of a model that was trained from `base` on public data.
         base: weights file of the encoder that it was trained from.
+        power: a direction's length is its singular value over the layer's largest, to this power;
+            with 0 all have length 1.
 
     Raises:
         EncoderError: unreadable, other shapes, or no layer that has changed.
@@ -43,10 +48,11 @@ def principal_directions(trained: Path, base: Path, rank: int) -> Directions:
     for name in sorted(after.keys() & before.keys()):
         change = after[name].float() - _same_shape(name, before[name], after[name]).float()
         if name.endswith(".weight") and change.ndim == 2 and change.any() and ".layer." in name:
-            left, _, right = torch.linalg.svd(change, full_matrices=False)
+            left, values, right = torch.linalg.svd(change, full_matrices=False)
+            lengths = ((values / values[0]) ** power)[:rank]
             layer = name.removesuffix(".weight")
-            directions[layer] = right[:rank].contiguous()
-            directions[left_name(layer)] = left[:, :rank].contiguous()
+            directions[layer] = (lengths[:, None] * right[:rank]).contiguous()
+            directions[left_name(layer)] = (left[:, :rank] * lengths).contiguous()
     if not directions:
         raise EncoderError(
             "no layer has changed",

@@ -48,8 +48,9 @@ from scripts.simulation import Bench
 OPEN: Final = Path("configs/ncbi-4.yaml")
 MACCROBAT: Final = Path("configs/maccrobat-4.yaml")
 RECIPE: Final = "recipe.json"
-RANK: Final = 48
-"""Of the directions."""
+RANK: Final = 64
+POWER: Final = 0.5
+"""Of the directions: how many, and how much shorter the later ones are."""
 
 _ABSTRACTS: Final = 24_000
 _PROSE: Final = 3_000
@@ -108,6 +109,7 @@ class Ingredients:
             "encoder": self.encoder_fingerprint,
             "order": _ORDER,
             "rank": str(RANK),
+            "power": str(POWER),
             "documents": _digest(self.documents),
             **self.made_with,
         }
@@ -210,7 +212,8 @@ def _make(folder: Path, ingredients: Ingredients) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
         staged = Path(scratch) / folder.name
         _train(staged, ingredients)
-        found = principal_directions(staged / WEIGHTS, ingredients.origin / WEIGHTS, RANK)
+        origin = ingredients.origin / WEIGHTS
+        found = principal_directions(staged / WEIGHTS, origin, RANK, POWER)
         save_file(found, staged / DIRECTIONS)
         record = {"recipe": ingredients.recipe, "files": _hashes(staged)}
         write_json(staged / RECIPE, record)

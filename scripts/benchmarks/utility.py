@@ -49,10 +49,10 @@ CELLS: Final = (
     *(f"federated/record/{e}" for e in ("8", "1", "3", "none")),
 )
 PRIVATE: Final = Path("configs/ncbi-4-private.yaml")
-SCALE: Final = 4.0
-"""Alpha over rank: with 4 the head takes less of the clip, and the cores more."""
+SCALE: Final = 6.0
+"""Alpha over rank: with more than 1 the head takes less of the clip, and the cores more."""
 ROUNDS: Final = 300
-LEARNING_RATE: Final = 2.0e-3
+LEARNING_RATE: Final = 2.5e-3
 SAMPLING_RATE: Final = 0.06
 
 

@@ -46,6 +46,9 @@ def directions(
     trained: Annotated[Path, typer.Argument(help="Model folder, trained on PUBLIC data.")],
     base: Annotated[Path, typer.Option(help="Folder of the encoder it was trained from.")],
     rank: Annotated[int, typer.Option(min=1, help="Largest LoRA rank to serve.")] = 16,
+    power: Annotated[
+        float, typer.Option(min=0, max=1, help="Above 0, later directions are shorter.")
+    ] = 0.0,
 ) -> None:
     """Write what public training changed, as directions for adapters, into the model's folder.
 
@@ -55,7 +58,7 @@ def directions(
 
     from common.model.directions import DIRECTIONS, principal_directions
 
-    found = principal_directions(trained / WEIGHTS, base / WEIGHTS, rank)
+    found = principal_directions(trained / WEIGHTS, base / WEIGHTS, rank, power)
     path = trained / DIRECTIONS
     save_file(found, path)
     show_path("written", path)

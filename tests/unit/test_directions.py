@@ -34,6 +34,19 @@ def changed(tiny_encoder, tmp_path):
     return folder, self_pushed
 
 
+def test_with_a_power_later_directions_are_shorter_and_else_the_same(changed, tiny_encoder):
+    weights, base = changed[0] / "model.safetensors", tiny_encoder / "model.safetensors"
+    flat = principal_directions(weights, base, 4)
+    short = principal_directions(weights, base, 4, power=0.5)
+    assert flat.keys() == short.keys()
+    for name, value in flat.items():
+        axis = 0 if name.endswith(".left") else 1
+        lengths = short[name].norm(dim=axis)
+        assert float(lengths[0]) == pytest.approx(1.0, abs=1e-5)
+        assert (lengths[1:] < 0.9).all()
+        assert torch.allclose(short[name] / lengths.unsqueeze(axis), value, atol=1e-4)
+
+
 def built(folder, lora):
     return build_model(folder, tiny.study(folder, model=f"{{train: lora, lora: {lora}}}"))
 
