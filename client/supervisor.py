@@ -102,7 +102,7 @@ def _children(paths: SitePaths, site_path: Path, uplink: Uplink, name: str) -> l
         Child(
             "supernode",
             module_command(
-                _INTERNALS, "supernode", *uplink.arguments,
+                "client.supernode", *uplink.arguments,
                 "--isolation", "process", "--host", "127.0.0.1", "--port", runtime.split(":")[1],
                 "--node-config", node_config,
             ),

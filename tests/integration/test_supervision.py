@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 _PARENT = """
 import sys, time
@@ -39,3 +40,25 @@ def test_an_impatient_second_signal_leaves_no_child_behind(tmp_path: Path) -> No
         assert parent.wait(30) == 130
     assert len(pids) == 2
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+_NODE = """
+import sys, threading, time
+from client.supernode import run
+def role():
+    threading.Thread(target=time.sleep, args=(100,)).start()
+    {ends}
+run(role)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [("raise KeyboardInterrupt", 1), ("sys.exit(5)", 5), ("sys.exit('no')", 1), ("pass", 0)],
+)
+def test_a_supernode_whose_main_thread_is_over_ends(ends: str, code: int) -> None:
+    """Whatever else still runs in it: only then is it started again."""
+    command = [sys.executable, "-c", _NODE.format(ends=ends)]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert ("KeyboardInterrupt" in done.stderr) == (ends == "raise KeyboardInterrupt")
