@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ArrayRecord, Context
+from flwr.app import Context
 
 from client.app import make_app
 from common.config.canonical import study_yaml
@@ -26,6 +26,7 @@ from common.wire import decode_request
 from scripts.simulation import Bench, Cast
 from server.app import run_study
 from server.run_dir import RunDir
+from tests.needles import content_of
 
 NAMES = ("north", "east", "south", "west")
 STAGES = {
@@ -218,21 +219,9 @@ class Run:
     def coordinators_view(self):
         """All that a coordinator has: (where, bytes), its messages, folders and log."""
         for number, message in enumerate(self.grid.received):
-            yield f"message {number}", _content(message)
+            yield f"message {number}", content_of(message)
         for folder in (self.run.path, self.folder / "coordinator"):
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
                     yield str(path.relative_to(self.folder)), path.read_bytes()
         yield "log", "\n".join(self.logs).encode()
-
-
-def _content(message):
-    """A message's metadata, error and payload."""
-    said = repr(message.metadata).encode()
-    if message.has_error():
-        return said + repr(message.error).encode()
-    parts = [said]
-    for record in message.content.values():
-        arrays = isinstance(record, ArrayRecord)
-        parts += [a.data for a in record.values()] if arrays else [repr(dict(record)).encode()]
-    return b"\n".join(parts)

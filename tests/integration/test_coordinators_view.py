@@ -1,151 +1,93 @@
 """All that a coordinator ever has, searched for what one institution alone knows.
 
 Searched are the messages that reach it, the run's folder, its own folder and its log; for an
-institution's update, its levels, its counts, its loss and its F1, as numbers of several widths, as
-packed levels, in decimal and in base64. With `secure_aggregation: none` the same search finds them;
-with masks that are zeros it finds the packed levels.
+institution's update, its levels, its counts, its loss and its F1, in the forms of `tests.needles`.
+With `secure_aggregation: none` the same search finds update and counts; with masks that are zeros
+the packed levels; where sites report to the coordinator, loss and F1. `test_coordinators_disk` does
+the same with real processes.
 """
 
 import base64
+import json
+import logging
 
 import numpy as np
 import pytest
 
-from common.metrics.evaluation import Evaluation
+from common.secagg.bundle import split
+from common.secagg.codec import decode
+from common.secagg.messages import Masked
 from common.secagg.packing import pack
-from tests.secure_runs import Run, bench_of
+from common.wire import decode_reply
+from tests.needles import F1, LOSS, SHORTEST, Known, Needle, PlantedEvaluation, found_in, needles
+from tests.secure_runs import NAMES, Run, bench_of
 
 PLANTED = "east"
-LOSS = 0.7305918263541
-WINDOW = 8
-"""Values in a row: 16 bytes and more, which chance does not make."""
-WINDOWS = 24
 
 
-class Known:
-    """What the planted institution alone knows."""
+class PlantedRun(Run):
+    """A run in which one institution's counts, loss and F1 are distinctive.
 
-    def __init__(self):
-        self.update, self.levels, self.counts, self.f1 = None, None, None, 0.0
+    Attributes:
+        known: what that institution alone knows.
+        tells: what the coordinator is told of each institution's own figures: nothing, if honest.
+    """
 
+    def __init__(self, bench, folder, tells=None):
+        super().__init__(bench, folder)
+        self.known, self.tells = Known(), tells
 
-def forms(numbers, kinds):
-    """A row of numbers in binary, little and big endian, and as base64 of it at any offset."""
-    for kind in kinds:
-        for order in "<>":
-            raw = np.asarray(numbers).astype(np.dtype(kind).newbyteorder(order)).tobytes()
-            yield f"{kind}{order}", raw
-            yield from ((f"base64 {kind}{order}", text) for text in in_base64(raw))
-
-
-def in_base64(raw):
-    """The middle of what base64 makes of it, at each of three offsets."""
-    for offset in range(3):
-        text = base64.b64encode(bytes(offset) + raw)
-        yield text[4 : len(text) // 4 * 4 - 4]
-
-
-def decimals(numbers):
-    """A row of numbers as Python, JSON and numpy write it."""
-    row = list(numbers)
-    for write in (repr, "{:.6g}".format, "{:.6f}".format):
-        for gap in (", ", ",", " "):
-            yield "decimal", gap.join(write(n) for n in row).encode()
-
-
-def windows(vector):
-    """Starts of rows without a repeated value, spread over the vector; multiples of eight."""
-    starts = [
-        start
-        for start in range(0, len(vector) - WINDOW, 8)
-        if len(set(vector[start : start + WINDOW].tolist()) - {0}) == WINDOW
-    ]
-    return starts[:: max(1, len(starts) // WINDOWS)][:WINDOWS]
-
-
-def needles(known, bits):
-    """(what, form, bytes) of all that must not be found."""
-    for start in windows(known.update):
-        row = known.update[start : start + WINDOW]
-        for form, raw in forms(row, ("f4", "f8", "f2")):
-            yield "update", form, raw
-        for form, raw in decimals(row.tolist()):
-            yield "update", form, raw
-    for start in windows(known.levels) if known.levels is not None else ():
-        row = known.levels[start : start + WINDOW]
-        for form, raw in (*forms(row, ("u4", "i4", "i8")), *decimals(row.tolist())):
-            yield "levels", form, raw
-        packed = pack(row, bits)
-        yield "levels", "packed", packed
-        yield from (("levels", "base64 packed", text) for text in in_base64(packed))
-    some = known.counts[-4:]
-    for form, raw in (*forms(some, ("u4", "i8", "f4", "f8")), *decimals(some.tolist())):
-        yield "counts", form, raw
-    for count in known.counts:
-        yield "counts", "decimal", str(count).encode()
-    for what, value in (("loss", LOSS), ("f1", known.f1)):
-        yield what, "decimal", f"{value:.6f}".encode()
-        yield from ((what, f"f8{order}", np.array(value, f"{order}f8").tobytes()) for order in "<>")
-
-
-def found_in(view, things):
-    """What is found of `needles`: {what: {form: where}}."""
-    found = {}
-    assert all(len(raw) >= 7 for _, _, raw in things)
-    for where, data in view:
-        for what, form, raw in things:
-            if raw in data:
-                found.setdefault(what, {}).setdefault(form, where)
-    return found
-
-
-def planted_counts(size):
-    """Seven-digit primes and the like: no two alike, and no institution has as many words."""
-    return np.arange(size, dtype=np.int64) ** 2 * 7_919 + 1_234_577
-
-
-def run_with_plants(bench, folder):
-    """A run in which one institution's counts and loss are distinctive; and what it knows."""
-    known, run = Known(), Run(bench, folder)
-    started = run.start
-
-    def start(name):
-        started(name)
+    def start(self, name):
+        super().start(name)
+        work = self.sessions[name]._work
         if name == PLANTED:
-            plant(run, known)
+            work._model = self.sessions[name]._model = PlantedModel(self)
+        if self.tells:
+            work._report = lambda kind, figures: self.tells(self.run, figures)
 
-    run.start = start
-    run.carry_out()
-    if run.packed:
-        known.update, known.levels = run.updates[PLANTED, 1], run.levels(PLANTED, 1)
-    return run, known
+    def carry_out(self):
+        super().carry_out()
+        if self.packed:
+            self.known.update = self.updates[PLANTED, 1]
+            self.known.levels = self.levels(PLANTED, 1)
+            self.known.bits = self.study.secure.bits
+        return self
+
+    def masked_vectors(self):
+        """As they left."""
+        for _, reply in self.replies:
+            bundle = decode_reply(reply).sums
+            for message in map(decode, split(bundle) if bundle else ()):
+                if isinstance(message, Masked):
+                    yield bytes(message.packed)
+
+    def found(self):
+        """What the search finds in all that the coordinator has."""
+        random = list(self.masked_vectors()) if self.packed else ()
+        return found_in(self.coordinators_view(), list(needles(self.known)), random)
 
 
-def plant(run, known):
-    session, work = run.sessions[PLANTED], run.sessions[PLANTED]._work
-    model = work._model
-    counts = planted_counts(Evaluation.size(run.study.task.labels))
-    planted = Evaluation(run.study.task.labels, counts)
-    known.counts, known.f1 = counts, planted.f1
+class PlantedModel:
+    """The run's model with a loss and counts of its own."""
 
-    class Planted:
-        """The model with a loss and counts of its own."""
+    def __init__(self, run):
+        self._model, self._run = run.model, run
 
-        def __getattr__(self, name):
-            return getattr(model, name)
+    def __getattr__(self, name):
+        return getattr(self._model, name)
 
-        def fit(self, *args, **kwargs):
-            model.fit(*args, **kwargs)
-            return LOSS
+    def fit(self, *args, **kwargs):
+        self._model.fit(*args, **kwargs)
+        return LOSS
 
-        def delta(self):
-            known.update = model.delta()
-            return known.update
+    def delta(self):
+        self._run.known.update = self._model.delta()
+        return self._run.known.update
 
-        def evaluate(self, *args, **kwargs):
-            return planted
-
-    work._model = session._model = Planted()
+    def evaluate(self, *args, **kwargs):
+        planted = PlantedEvaluation.for_labels(self._run.study.task.labels)
+        self._run.known.counts = planted.counts
+        return planted
 
 
 ONE_ROUND = "{rounds: 1, local_epochs: 1, batch_size: 4, learning_rate: 5e-3, precision: float32}"
@@ -161,37 +103,122 @@ def benches(tiny_study, tmp_path_factory):
     }
 
 
-def things_of(run, known):
-    """All that is searched for."""
-    section = run.study.secure
-    return list(needles(known, 32 if section is None else section.bits))
-
-
 @pytest.fixture(scope="module")
 def secure(benches, tmp_path_factory):
-    return run_with_plants(benches["secure"], tmp_path_factory.mktemp("secure"))
+    return PlantedRun(benches["secure"], tmp_path_factory.mktemp("secure")).carry_out()
 
 
 def test_nothing_of_one_institution_is_anywhere_at_the_coordinator(secure):
-    run, known = secure
-    view = list(run.coordinators_view())
+    view = list(secure.coordinators_view())
     assert {where.split()[0] for where, _ in view} >= {"message", "log", "run/metrics.jsonl"}
-    assert sum(len(data) for _, data in view) > 3 * 2 * run.model.layout.size
-    assert found_in(view, things_of(run, known)) == {}
+    assert sum(len(data) for _, data in view) > 3 * 2 * secure.model.layout.size
+    assert secure.found() == {}
+
+
+def test_only_masked_vectors_are_cut_out_before_the_shortest_needles_are_looked_for(secure):
+    masked = list(secure.masked_vectors())
+    assert len(masked) == 2 * len(NAMES)  # updates and counts
+    short = [needle for needle in needles(secure.known) if len(needle.raw) < SHORTEST]
+    assert {(needle.what, needle.form[:3]) for needle in short} == {
+        ("loss", "f4<"), ("loss", "f4>"), ("f1", "f4<"), ("f1", "f4>"),
+        ("counts", "cbo"), ("counts", "msg"),
+    }  # fmt: skip
+    loss = np.float32(LOSS).tobytes()
+    vector = masked[0] + loss + masked[0]
+    assert found_in([("message", b"head" + vector + b"tail")], short, [vector]) == {}
+    assert found_in([("message", vector + loss)], short, [vector]) == {"loss": {"f4<": "message"}}
 
 
 def test_the_search_finds_each_form_of_each_thing_if_it_is_there(secure):
-    run, known = secure
-    things = things_of(run, known)
-    assert {what for what, _, _ in things} == {"update", "levels", "counts", "loss", "f1"}
-    for what, form, raw in things:
-        hay = [("planted", b"x" * 5 + raw + b"y" * 5)]
-        assert found_in(hay, [(what, form, raw)]) == {what: {form: "planted"}}
+    things = list(needles(secure.known))
+    assert {thing.what for thing in things} == {"update", "levels", "counts", "loss", "f1"}
+    for thing in things:
+        hay = [("planted", b"x" * 5 + thing.raw + b"y" * 5)]
+        assert found_in(hay, [thing]) == {thing.what: {thing.form: "planted"}}
+
+
+def in_base64(raw, before):
+    """As a longer text of other bytes around it has it."""
+    return base64.b64encode(bytes(before) + raw + b"abcde")
+
+
+WRITTEN = {
+    "json": lambda x: json.dumps({"loss": x, "round": 1}).encode(),
+    "python": lambda x: f"loss {x!r}, next".encode(),
+    "numpy": lambda x: repr(np.float64(x)).encode(),
+    "numpy float32": lambda x: str(np.float32(x)).encode(),
+    "four digits": lambda x: f"own train: loss {x:.4g}\n".encode(),
+    "four places": lambda x: f"loss={x:.4f};".encode(),
+    "six places": lambda x: f"loss={x:f};".encode(),
+    "exponent": lambda x: f"{x:e}".encode(),
+    "percent": lambda x: f"{x:.4%}".encode(),
+    "float32": lambda x: np.float32(x).tobytes(),
+    "float32, big endian": lambda x: np.array(x, ">f4").tobytes(),
+    "float64": lambda x: np.float64(x).tobytes(),
+    "float64, big endian": lambda x: np.array(x, ">f8").tobytes(),
+    "hexadecimal": lambda x: np.float64(x).tobytes().hex().encode(),
+    "base64, float32": lambda x: base64.b64encode(np.float32(x).tobytes()),
+    **{
+        f"base64, {n} before": lambda x, n=n: in_base64(np.float64(x).tobytes(), n)
+        for n in range(4)
+    },
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize(("what", "value"), [("loss", LOSS), ("f1", F1)])
+def test_a_scalar_is_found_however_it_is_written(secure, form, what, value):
+    hay = [("planted", b"\x00 " + WRITTEN[form](value))]
+    assert set(found_in(hay, list(needles(secure.known)))) == {what}
+
+
+ROWS = {
+    "array": lambda v: v.tobytes(),
+    "array, big endian": lambda v: v.astype(v.dtype.newbyteorder(">")).tobytes(),
+    "array in base64": lambda v: base64.b64encode(b"a" + v.tobytes()),
+    "list in JSON": lambda v: json.dumps(v.tolist()).encode(),
+    "lines": lambda v: "\n".join(map(str, v.tolist())).encode(),
+    "as float64": lambda v: v.astype(np.float64).tobytes(),
+    "as int64, or float16": lambda v: v.astype("i8" if v.dtype.kind in "ui" else "f2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("form", ROWS)
+@pytest.mark.parametrize("what", ["update", "levels", "counts"])
+def test_a_vector_is_found_however_it_is_written(secure, form, what):
+    vector = getattr(secure.known, what)[:1024]
+    assert what in found_in([("planted", ROWS[form](vector))], list(needles(secure.known)))
+
+
+def test_packed_levels_and_packed_counts_are_found(secure):
+    known, things = secure.known, list(needles(secure.known))
+    packed = pack(known.levels, known.bits)
+    assert "packed" in found_in([("planted", packed)], things)["levels"]
+    text = base64.b64encode(b"ab" + packed)
+    assert "base64 packed" in found_in([("planted", text)], things)["levels"]
+    assert "u4<" in found_in([("planted", pack(known.counts.astype("u4"), 32))], things)["counts"]
+
+
+def test_one_count_by_itself_is_found(secure):
+    things = list(needles(secure.known))
+    for count in secure.known.counts.tolist()[::20]:
+        for hay in (f'{{"support": {count}}}'.encode(), count.to_bytes(8, "little")):
+            assert set(found_in([("planted", hay)], things)) == {"counts"}
+
+
+def test_a_number_that_stands_in_a_longer_one_is_none():
+    rounded = Needle("f1", "decimal", b"0.4183")
+    assert rounded.lies_in(b"f1 0.4183,")
+    assert rounded.lies_in(b"10.4183 0.4183")
+    assert not rounded.lies_in(b"10.4183")
+    assert not rounded.lies_in(b"0.41832")
+    start = Needle("f1", "decimal", b"0.418263", starts=True)
+    assert start.lies_in(b"0.41826373")
+    assert not start.lies_in(b"1764055340.41826373")
 
 
 def test_without_secure_aggregation_the_same_search_finds_update_and_counts(benches, tmp_path):
-    run, known = run_with_plants(benches["none"], tmp_path)
-    found = found_in(run.coordinators_view(), things_of(run, known))
+    found = PlantedRun(benches["none"], tmp_path).carry_out().found()
     assert "f4<" in found["update"]
     assert "i8<" in found["counts"]
     assert set(found) == {"update", "counts"}  # loss and F1 leave in neither case
@@ -203,17 +230,32 @@ def test_with_masks_of_zeros_the_same_search_finds_the_packed_levels(
     """What keeps the levels out of the coordinator's view is the masks, and nothing else."""
     monkeypatch.setattr("common.secagg.pipeline.add_piece_", lambda *_: None)
     monkeypatch.setattr("common.secagg.coordinator.add_masks_", lambda *_: None)
-    run, known = run_with_plants(benches["secure"], tmp_path)
-    found = found_in(run.coordinators_view(), things_of(run, known))
+    found = PlantedRun(benches["secure"], tmp_path).carry_out().found()
     assert "packed" in found["levels"]
     assert "u4<" in found["counts"]
 
 
-def test_no_reply_of_a_study_with_secure_aggregation_has_a_body(secure):
-    from common.wire import decode_reply
+def test_where_sites_tell_the_coordinator_their_own_figures_the_same_search_finds_them(
+    benches, tmp_path
+):
+    """What a site reports to itself, in the coordinator's metrics, in its log and in a file."""
 
-    run, _ = secure
-    replies = [decode_reply(reply) for _, reply in run.replies]
+    def told(run, figures):
+        run.record("told", run.study(), **figures)
+        logging.getLogger("fedner.server").info("told: %s", list(figures.values()))
+        values = np.array([figures.get("loss", figures.get("f1", 0.0))], np.float32)
+        with (run.path / "told.f4").open("ab") as file:
+            file.write(values.tobytes())
+
+    found = PlantedRun(benches["secure"], tmp_path, told).carry_out().found()
+    assert set(found) == {"loss", "f1"}
+    for what in ("loss", "f1"):
+        assert found[what]["decimal"] == "run/metrics.jsonl"
+        assert found[what]["f4<"] == "run/told.f4"
+
+
+def test_no_reply_of_a_study_with_secure_aggregation_has_a_body(secure):
+    replies = [decode_reply(reply) for _, reply in secure.replies]
     assert {reply.kind for reply in replies} == {"hello", "sum", "train", "evaluate"}
     assert all(reply.body == b"" for reply in replies)
     assert all(reply.facts == {} for reply in replies if reply.kind != "hello")
