@@ -114,6 +114,11 @@ class Parties:
         return np.array([sum(column) % (1 << self.parameters.bits) for column in columns])
 
 
+def answered(machine: Coordinator) -> dict[Phase, frozenset[int]]:
+    """Whose replies the coordinator holds, by phase."""
+    return {phase: frozenset(who) for phase, who in machine._done.items()}
+
+
 Rewrite = Callable[[int, bytes], bytes]
 
 

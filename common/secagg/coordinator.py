@@ -3,8 +3,8 @@
     invite() -> receive()* -> close() -> receive()* -> close() -> instruct(model)
              -> receive()* -> close() -> receive()* -> close() -> receive()* -> close() -> total
 
-Each call but `receive` gives the requests to send, by roster index. `waiting()` are those who have
-not answered; when the driver calls `close`, they are left behind.
+Each call but `receive` gives the requests to send, by roster index. Who has not answered when the
+driver calls `close` is left behind.
 
 Guarantees:
     * The total is the sum of the survivors' vectors modulo `2^k`, to the bit, or there is none.
@@ -120,12 +120,6 @@ class Coordinator:
     def dropped(self) -> tuple[int, ...]:
         """Of those who shared keys and are not in the sum so far."""
         return tuple(sorted(self._done[Phase.BOXES] - self._done[Phase.MASKED]))
-
-    def waiting(self) -> frozenset[int]:
-        """Who was asked in this phase and has not answered."""
-        if self._phase not in COLLECTS:
-            return frozenset()
-        return self._asked() - frozenset(self._done[self._phase])
 
     def invite(self) -> Requests:
         """The first requests, to the whole roster."""

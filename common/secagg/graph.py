@@ -21,6 +21,12 @@ institution's neighbours collude, and let
   other side. But its seed was opened by `t'` shares: `c` at most of colluders, one its own, and so
   `k / 2 + 1` or more of such neighbours. This holds for drop-outs chosen when the order is known.
 
+The second takes it that all survivors signed the view: who signs had the boxes of all its
+neighbours in it, so that both bear the mask of each pair. One who was given other boxes refuses to
+sign. If its seed is opened all the same, `t' - c` honest neighbours did it, and `t' - 1 - c` honest
+ones at least are in its masks. Of its honest neighbours `c + 3` or more are then both, so that no
+sum holds it alone. That a sum which holds it holds the whole view is not shown.
+
 There is chance only in `c`: colluders among `k` neighbours drawn from a cohort are hypergeometric.
 The cohort is taken as the threshold, the smallest that goes on, with all `h` colluders in it; a
 union bound covers its members, and `GRINDING_BITS` the attempts.

@@ -10,7 +10,7 @@ from common.secagg.codec import decode, encode
 from common.secagg.machine import Machine
 from common.secagg.messages import Complaint
 from common.secagg.transitions import Phase
-from tests.secagg_parties import Federation, Parties, advance, bytes_of, parameters
+from tests.secagg_parties import Federation, Parties, advance, answered, bytes_of, parameters
 
 PARTIES = Parties(parameters(5))
 HOLDER, DEALER = 0, 2
@@ -59,11 +59,11 @@ def test_complaint_says_names_and_nothing_else():
 
 
 def unsigned(federation, sender, message):
-    """The coordinator refuses, blames nobody, and waits as it did."""
-    done = federation.machine.survivors
+    """The coordinator refuses, blames nobody, and is as it was."""
+    before = answered(federation.machine)
     with pytest.raises(errors.UnsignedError, match="who carried it may be at fault"):
         federation.machine.receive(sender, message)
-    assert federation.machine.survivors == done
+    assert answered(federation.machine) == before
     return True
 
 
@@ -112,7 +112,7 @@ def test_sum_goes_on_without_who_complained():
             machine.receive(i, federation.answer("mask", i, request))
     with pytest.raises(errors.ComplaintError):
         machine.receive(HOLDER, complaint)
-    assert machine.waiting() == {HOLDER}
+    assert answered(machine)[Phase.MASKED] == {1, 2, 3, 4}
     federation.requests = machine.close()
     for stage in ("sign", "open"):
         federation.stage(stage, federation.requests)

@@ -17,7 +17,7 @@ from common.secagg.messages import Box, Survivors, Testimony
 from common.secagg.shamir import PRIME, SHARE_BYTES
 from common.secagg.states import Durable, Idle
 from common.secagg.transitions import Stage
-from tests.secagg_parties import MODEL, Federation, Parties, advance, parameters, seed
+from tests.secagg_parties import MODEL, Federation, Parties, advance, answered, parameters, seed
 
 PARTIES = Parties(parameters(5))
 REMEMBERED: dict = {}
@@ -617,11 +617,11 @@ def said(message):
 
 def rejected(machine, sender, message, error):
     """The coordinator refuses, and takes the true reply afterwards."""
-    phase, waiting = machine.phase, machine.waiting()
+    phase, before = machine.phase, answered(machine)
     with pytest.raises(error) as caught:
         machine.receive(sender, said(message))
     assert type(caught.value) is error
-    assert (machine.phase, machine.waiting()) == (phase, waiting)
+    assert (machine.phase, answered(machine)) == (phase, before)
     return caught.value
 
 
@@ -637,9 +637,9 @@ def test_same_reply_twice_is_ignored_and_another_rejected(stage):
     federation, answers = replies(stage)
     machine = federation.machine
     machine.receive(0, answers[0])
-    before = machine.waiting()
+    before = answered(machine)
     machine.receive(0, answers[0])
-    assert machine.waiting() == before
+    assert answered(machine) == before
     message = decode(answers[0])
     fields = {"advertise": "signature", "share": "boxes", "mask": "packed", "sign": "signature"}
     value = {"boxes": (), "packed": bytes(len(getattr(message, "packed", b"")))}

@@ -26,15 +26,6 @@ def test_phases_follow_one_another():
     assert federation.run().machine.phase is Phase.DONE
 
 
-def test_waiting_names_who_was_asked_and_has_not_answered():
-    federation = reach("share", stays={4: 0})
-    machine = federation.machine
-    assert machine.waiting() == {0, 1, 2, 3}
-    machine.receive(2, federation.answer("share", 2, federation.requests[2]))
-    assert machine.waiting() == {0, 1, 3}
-    assert Federation(PARTIES, remembered=REMEMBERED).run().machine.waiting() == frozenset()
-
-
 def test_sum_is_there_when_all_is_done_and_not_before():
     for stage in ("mask", "sign", "open"):
         with pytest.raises(OutOfOrderError, match="not opened"):
