@@ -129,7 +129,8 @@ def _watch(
             raise FederationError(state["message"], place=str(run.path))
         polls += 1
         dead = polls % _FLOWER_POLLS == 0 and _flower_gave_up(environment)
-        if link.exit_code is not None or dead:
+        gone = link.exit_code is not None or dead
+        if gone and run.status()["state"] == state["state"]:  # or it came to its end meanwhile
             raise FederationError(
                 "Flower ended the run",
                 place=str(run.path / "superlink.log"),
