@@ -22,9 +22,8 @@ from client.work import Report
 from common.config.study import Study
 from common.model.build import Vector
 from common.privacy.keystream import SEED_BYTES, Keystream
-from common.secagg.packing import pack, unpack
+from common.secagg.packing import pack
 from common.secagg.quantise import quantise
-from common.secagg.vectors import Vector as Levels
 from common.sums import grid_of, shares_of
 
 USE: Final = "rounding"
@@ -61,10 +60,6 @@ class Rounding:
         figures["of"] = len(weighted)
         self._report(USE, figures)
         return pack(levels.values, self._bits)
-
-    def levels(self, packed: bytes, length: int) -> Levels:
-        """The packed levels as a vector of their own, to be masked in place."""
-        return unpack(packed, length, self._bits)
 
 
 def _zero_where_not_finite(values: Vector) -> int:

@@ -22,7 +22,7 @@ from common.model.ner import NerModel
 from common.policy import decide
 from common.privacy.plan import evaluation_due
 from common.secagg.errors import OutOfOrderError, SecaggError
-from common.secagg.vectors import Vector as Levels
+from common.secagg.pipeline import Levels, Packed
 from common.sums import counts_to_sum
 from common.wire import (
     MAX_HEADER_BYTES,
@@ -172,7 +172,7 @@ class Session:
         return task.reply or sums.masked(task, lambda: self._levels(request))
 
     def _levels(self, request: Request) -> Levels:
-        """The vector that goes under the masks."""
+        """What goes under the masks."""
         if request.kind == "evaluate":
             size = Evaluation.size(self._study.task.labels)
             counts = counts_from_bytes(self._work.evaluate(request), size, noised=True)
@@ -186,7 +186,7 @@ class Session:
         packed = self._work.train(
             request, lambda update, keys: rounding.round(request.round, update, keys)
         )
-        return rounding.levels(packed, self._model.layout.size)
+        return Packed(stream=packed, length=self._model.layout.size)
 
     def _check(self, request: Request) -> Refusal | None:
         if request.study != self._hash:

@@ -41,10 +41,10 @@ from common.secagg.errors import (
 )
 from common.secagg.machine import Machine
 from common.secagg.messages import Instruction, Invitation, Message
+from common.secagg.pipeline import Levels
 from common.secagg.session import Party, Purpose, Session
 from common.secagg.states import Step
 from common.secagg.transitions import Stage
-from common.secagg.vectors import Vector
 from common.sums import Sum, contexts_of, noised_purposes, sums_of
 
 log = logging.getLogger("fedner.worker")
@@ -181,12 +181,12 @@ class Sums:
             log.warning("secure sum: the coordinator is told: %s", error)
             return complaint
 
-    def masked(self, task: Task, compute: Callable[[], Vector]) -> bytes:
+    def masked(self, task: Task, compute: Callable[[], Levels]) -> bytes:
         """The reply to an instruction: a vector under its masks.
 
         Args:
-            compute: makes the vector, which nobody else has: it is overwritten, and let go before
-                its message is copied into a reply.
+            compute: makes the vector, which nobody else has: it is let go before its message is
+                copied into a reply.
 
         Raises:
             SecaggError: no instruction waits for one, or it was sent in the meantime.
@@ -198,7 +198,7 @@ class Sums:
         del vector
         return join([self._noted(step, self._spent_by(session, task.model)).reply])
 
-    def _worked(self, session: Session, compute: Callable[[], Vector]) -> Vector:
+    def _worked(self, session: Session, compute: Callable[[], Levels]) -> Levels:
         try:
             return compute()
         except BaseException:

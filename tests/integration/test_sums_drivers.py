@@ -9,6 +9,7 @@ import pytest
 from client.sums import SpentError, UnplannedError, WrongModelError, name_of
 from common.errors import FederationError
 from common.io.freshness import Freshness
+from common.secagg import statements
 from common.secagg.bundle import join, split
 from common.secagg.codec import decode
 from common.secagg.errors import (
@@ -20,7 +21,6 @@ from common.secagg.errors import (
     WrongSessionError,
 )
 from common.secagg.messages import Boxes, Kind
-from common.secagg.statements import testified
 from tests.sums_parties import BODY, ROUNDS, STAGES, Federation, body_of
 
 
@@ -495,7 +495,7 @@ def break_the_box(federation, dealer, holder):
         at = federation.names.index(holder)
         boxes = [replace(b, box=bytes(len(b.box))) if b.peer == at else b for b in told.boxes]
         signer = federation.cast.identities[name].signer
-        return join([testified(signer, replace(told, boxes=tuple(boxes)))])
+        return join([statements.testified(signer, replace(told, boxes=tuple(boxes)))])
 
     federation.answer = answer
 

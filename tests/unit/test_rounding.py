@@ -156,11 +156,3 @@ def test_the_update_itself_is_left_as_it_was(study):
     before = update.copy()
     rounding(study).round(1, update, None)
     assert np.array_equal(update, before)
-
-
-def test_levels_are_a_vector_of_their_own_that_masks_may_overwrite(study):
-    made = rounding(study)
-    packed = made.round(1, updates(), None)
-    levels = made.levels(packed, N)
-    levels += 1
-    assert not np.array_equal(levels, made.levels(packed, N))
