@@ -226,10 +226,11 @@ class Coordinator:
         return self._ask(kind, round_, body, dict.fromkeys(names, b"")).replies
 
     def _ask(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
-        """A request to each institution of `sums`; replies of those who did as they were asked."""
+        """A request to each institution of `sums`; who did as asked, and the others' codes."""
         requests = self._requests(kind, round_, body, sums)
         answers = self._exchange.ask(kind, round_, requests)
         replies: dict[str, Reply] = {}
+        refused: dict[str, str] = {}
         for name, data in answers.items():
             try:
                 reply = decode_reply(data)
@@ -242,6 +243,8 @@ class Coordinator:
                 replies[name] = reply
                 self._refused.pop(name, None)
             else:
+                if said[:-1] == expected[:-1]:  # in answer to this very request
+                    refused[name] = reply.refusal
                 self._refused[name] = reply.refusal or "unasked"
                 log.warning("round %d: %s refused: %s", round_, name, reply.refusal or "unasked")
                 self._record(
@@ -249,7 +252,7 @@ class Coordinator:
                 )
         self._countersign(replies)
         down, up = (sum(len(m) for m in some.values()) for some in (requests, answers))
-        return Answers(replies=replies, down=down, up=up)
+        return Answers(replies=replies, refused=refused, down=down, up=up)
 
     def _requests(
         self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]

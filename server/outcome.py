@@ -62,7 +62,7 @@ class Course:
 
     Attributes:
         seconds: by stage.
-        answered: whether anyone's refusal was told in the newest attempt.
+        answered: whether anyone answered in the newest attempt, be it a refusal.
         spent: who said, in any attempt, that its vector was given to another.
     """
 
@@ -85,7 +85,7 @@ class Course:
         self.down += answers.down
         self.up += answers.up
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self.answered |= bool(answers.refused)
+        self.answered |= bool(answers.replies or answers.refused)
         if stage in _OF_THIS_SUM:
             self.spent |= {n for n, code in answers.refused.items() if code == Refusal.SPENT}
 

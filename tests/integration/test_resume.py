@@ -281,6 +281,7 @@ def test_without_noise_a_crash_with_vectors_under_way_ends_with_what_happened_an
         with pytest.raises(GivenError) as caught:
             run.coordinate()
     assert "asked for already" in caught.value.message
+    assert "say that theirs were given" in caught.value.message
     assert "bear no noise of their own" in caught.value.message
     assert "begin a new study" in caught.value.remedy
     assert "asked for already" in run.run.status()["message"]
@@ -299,7 +300,7 @@ def test_exact_counts_lost_in_a_crash_are_recorded_as_missing_and_the_study_goes
     run = Interrupted(exact.bench, tmp_path, fault).crash_and_resume()
     (missing,) = run.run.events("evaluation_missing")
     assert missing["round"] == 1
-    assert "asked for already" in missing["reason"]
+    assert "say that theirs were given" in missing["reason"]
     assert [e["round"] for e in run.run.events("evaluation")] == [2]
     assert [e["round"] for e in run.run.events("round")] == [1, 2]
     assert run.run.status()["state"] == "finished"

@@ -98,6 +98,16 @@ def test_a_quorum_above_the_cohort_counts(tmp_path):
         federation.sum("train", 1)
 
 
+def test_that_vectors_were_asked_for_is_no_word_of_who_answers_and_gave_none(five):
+    five.deaf = {("train", 1, "mask", name) for name in five.names}
+    with pytest.raises(FederationError) as caught:
+        five.sum("train", 1)
+    assert five.coordinator._attempts.asked("train", 1)
+    assert not isinstance(caught.value, GivenError)
+    five.deaf = set()
+    assert five.sum("train", 1).survivors == five.names
+
+
 def test_where_none_answers_it_is_inferred_from_what_was_asked_and_said_to_be(five, tmp_path):
     path = tmp_path / "attempts.json"
     begin_again(five, path)
