@@ -1,6 +1,8 @@
 """A federation as provisioned, run by real processes through the gate: TLS and node keys."""
 
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -114,3 +116,35 @@ def test_a_provisioned_federation_runs_through_the_gate_to_the_simulations_model
     other = _simulated(text, tmp_path).load_delta()[0]
     assert np.abs(one).max() > 1e-3
     assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_server_goes_on_over_tls_with_nodes_registered_anew(tiny_study, tmp_path):
+    text = private_study(tiny_study, THREE)
+    made = Provisioned(tmp_path / "real", text)
+    first = made.serve()
+    commands = [first, *(made.client(site) for site in made.sites)]
+    try:
+        deadline = time.monotonic() + LIMIT_S
+        while not made.run.events("round"):
+            assert time.monotonic() < deadline, first.text
+            first.look()
+            time.sleep(0.1)
+        before = (made.run.path / "nodes.json").read_text()
+        os.kill(first.process.pid, signal.SIGKILL)
+        first.process.wait()
+        resumed = Command(tmp_path / "again.log", "server", "--resume", str(made.run.path))
+        commands.append(resumed)
+        assert finish(resumed, commands[1:4]) == 0, resumed.text
+        said = "".join(command.text for command in commands)
+    finally:
+        for command in commands:
+            command.destroy()
+    assert "over TLS at localhost:" in resumed.text
+    assert "NO TLS" not in said
+    assert "Traceback" not in said
+    assert first.left() == []
+    assert (made.run.path / "nodes.json").read_text() != before
+    other = _simulated(text, tmp_path).load_delta()[0]
+    assert made.run.load_delta()[0].tobytes() == other.tobytes()
