@@ -105,7 +105,8 @@ def test_the_verbs_are_those_documented():
         "data inspect", "data synth", "data deal", "encoder add", "encoder verify",
         "encoder list", "encoder directions", "budget show", "budget verify", "budget export",
         "budget recover", "identity new", "identity show", "roster make", "roster verify",
-        "roster pin",
+        "roster pin", "provision", "enrol request", "enrol approve", "enrol list", "enrol revoke",
+        "enrol leave", "enrol show",
     }  # fmt: skip
 
 

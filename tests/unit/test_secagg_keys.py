@@ -36,7 +36,7 @@ def test_box_key_is_hkdf_of_the_x25519_vector_of_rfc_7748():
     private = bytes.fromhex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4")
     public = bytes.fromhex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c")
     secret = bytes.fromhex("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552")
-    info = b"fedner secagg box v1\n\x02" + SESSION.to_bytes() + b"\x00\x01\x00\x02"
+    info = b"fedner secagg box v1\n\x03" + SESSION.to_bytes() + b"\x00\x01\x00\x02"
     info += keys.public_key(private) + public
     assert keys.box_key(private, public, SESSION, 1, 2, 1) == hkdf_sha256(secret, info)
 
@@ -56,7 +56,7 @@ def test_box_keys_differ_by_direction_session_and_use():
 
 def test_keys_are_hkdf_of_secret_label_session_parties_and_public_keys():
     seed_key = keys.self_mask(ONE, SESSION, 3).key
-    info = b"fedner secagg self mask v1\n\x02" + SESSION.to_bytes() + b"\x00\x03\x00\x03"
+    info = b"fedner secagg self mask v1\n\x03" + SESSION.to_bytes() + b"\x00\x03\x00\x03"
     assert seed_key == hkdf_sha256(ONE, info)
 
 
