@@ -42,7 +42,10 @@ def register_nodes(flwr: Flwr, folder: Path, connection: str) -> dict[int, str]:
     found = {}
     for name, request in read_register(folder).approved.items():
         path = folder / NODES / f"{name}.pub"
-        if not path.is_file() or path.read_text("ascii").strip() != f"{request.node_key} {name}":
+        if (
+            not path.is_file()
+            or path.read_text("ascii", errors="replace").strip() != f"{request.node_key} {name}"
+        ):
             raise FederationError(
                 "is not the node key in the register",
                 place=str(path),

@@ -3,6 +3,7 @@
 Guarantee: Flower's own port, which serves its unauthenticated paths, is on loopback in both.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,7 +72,9 @@ def behind_gate(federation: Federation) -> SuperLink:
         command=tuple(command),
         host=_LOOPBACK,
         port=port,
-        connection=_connection(f"{_LOOPBACK}:{port}", f'root-certificates = "{authority}"'),
+        connection=_connection(
+            f"{_LOOPBACK}:{port}", f"root-certificates = {json.dumps(authority)}"
+        ),
         federation=federation,
     )
 
