@@ -18,7 +18,8 @@ Guarantees, beside those of `common.secagg.institution`:
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -192,15 +193,19 @@ class Sums:
             SecaggError: no instruction waits for one, or it was sent in the meantime.
             FederationError: the disk does not take what must be remembered.
         """
-        session, vector = task.session, self._worked(task.session, compute)
-        self._require_unspent(session, task.model)
-        step = self._known(session).submit(vector, self._threads)
+        session = task.session
+        with self._forgotten_if_it_fails(session):
+            vector = compute()
+            self._require_unspent(session, task.model)
+            step = self._known(session).submit(vector, self._threads)
         del vector
         return join([self._noted(step, self._spent_by(session, task.model)).reply])
 
-    def _worked(self, session: Session, compute: Callable[[], Levels]) -> Levels:
+    @contextmanager
+    def _forgotten_if_it_fails(self, session: Session) -> Iterator[None]:
+        """The secrets of a session whose vector does not come about are gone."""
         try:
-            return compute()
+            yield
         except BaseException:
             machine = self._machines.get(session)
             if machine is not None and machine.stage is Stage.INSTRUCTED:

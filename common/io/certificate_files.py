@@ -17,8 +17,7 @@ import datetime
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +42,7 @@ from common.identity.authority import (
 from common.identity.enrolment import node_line
 from common.identity.fingerprint import fingerprint
 from common.io.disk import DISK, replace_file
-from common.io.identity_files import MAX_BYTES, read_guarded
+from common.io.identity_files import MAX_BYTES, os_errors, read_guarded
 
 AUTHORITY_KEY: Final = "authority.key"
 AUTHORITY: Final = "ca.crt"
@@ -131,7 +130,7 @@ def renew_server(
     for name, its_hosts in ((SERVER, hosts), (LINK, LINK_HOSTS)):
         key = _read_key(folder / f"{name}.key")
         renewed[f"{name}.crt"] = _issue(authority, key.public_key(), its_hosts, now, days)
-    with _os_errors(folder):
+    with os_errors(folder):
         for file, data in renewed.items():
             replace_file(DISK, folder / file, data)
 
@@ -214,7 +213,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     Raises:
         IdentityError: unreadable, or no certificate.
     """
-    with _os_errors(path), path.open("rb") as file:
+    with os_errors(path), path.open("rb") as file:
         data = file.read(MAX_BYTES)
     try:
         return x509.load_pem_x509_certificate(data)
@@ -284,7 +283,7 @@ def _make_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             place=str(folder),
             remedy="name a folder that is not there yet, or use `--renew`",
         )
-    with _os_errors(folder):
+    with os_errors(folder):
         beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             for name, data in files.items():
@@ -294,12 +293,3 @@ def _make_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             shutil.rmtree(beside, ignore_errors=True)
             raise
         DISK.fsync_folder(folder.parent)
-
-
-@contextmanager
-def _os_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        said = error.strerror or type(error).__name__
-        raise IdentityError(f"can't be used: {said}", place=str(path)) from None

@@ -44,7 +44,7 @@ def create(
     if os.path.lexists(folder):
         raise _exists(folder)
     identity, private = new_identity(name, passphrase, random(RANDOM_BYTES))
-    with _os_errors(folder):
+    with os_errors(folder):
         beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             replace_file(DISK, beside / PRIVATE, private)
@@ -64,7 +64,7 @@ def read_public(path: Path) -> PublicIdentity:
         IdentityError: unreadable, malformed, or not signed by its own key.
     """
     file = path / PUBLIC if path.is_dir() else path
-    with _os_errors(file), file.open("rb") as stream:
+    with os_errors(file), file.open("rb") as stream:
         data = stream.read(MAX_BYTES)
     with _at(file):
         return PublicIdentity.from_bytes(data)
@@ -124,7 +124,7 @@ def read_guarded(path: Path, *, own_folder: bool = True) -> bytes:
     Raises:
         IdentityError: whatever is not that.
     """
-    with _os_errors(path):
+    with os_errors(path):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if own_folder:
@@ -185,7 +185,8 @@ def _require_same(folder: Path, public: PublicIdentity, claimed: tuple[str, str]
 
 
 @contextmanager
-def _os_errors(path: Path) -> Iterator[None]:
+def os_errors(path: Path) -> Iterator[None]:
+    """Errors of the disk as `IdentityError`, with the file's name."""
     try:
         yield
     except OSError as error:

@@ -117,6 +117,20 @@ def test_where_the_work_fails_the_secrets_of_its_session_are_gone(five, error):
     assert not hasattr(machine._state, "shares")
 
 
+def test_where_a_vector_cannot_be_masked_the_secrets_of_its_session_are_gone(five):
+    name = five.names[0]
+
+    def vector(of, round_):
+        made = Federation.vector(five, of, round_)
+        return made.astype("float64") if of == name else made
+
+    five.vector = vector
+    assert exact(five, five.sum("train", 1), five.names[1:])
+    (machine,) = five.sites[name]._machines.values()
+    assert machine.stage is Stage.FAILED
+    assert not hasattr(machine._state, "secrets")
+
+
 def test_a_site_that_gives_up_says_why_and_answers_nothing(five):
     strict, away = five.names[0], five.names[4]
     parties = five.sites[strict]._parties
