@@ -33,6 +33,7 @@ from common.config.study import Lora, Study
 from common.errors import DataError, UsageError
 from common.io.atomic import append_json
 from common.io.configs import load_study
+from common.io.models import save_model
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel, set_threads
 from common.privacy.plan import plan_of
@@ -62,6 +63,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cells", nargs="+", default=list(CELLS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--keep", type=Path, help="save each cell's model under this folder")
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument(
         "--study", metavar="CELL", help="print a federated cell's study, to lie in configs/"
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> int:
         if options.study:
             print(printed_study(options.study, options.seeds[0], start), end="")
             return 0
-        run_cells(options.cells, options.seeds, start, options.out)
+        run_cells(options.cells, options.seeds, start, options.out, options.keep)
     print(table(finished(options.out), options.cells))
     return 0
 
@@ -177,8 +179,18 @@ def printed_study(cell: str, seed: int, start: Start) -> str:
 # --- runs
 
 
-def run_cells(cells: Sequence[str], seeds: Sequence[int], start: Start, out: Path) -> None:
-    """Run what is not in the file yet, all seeds of a cell together."""
+def run_cells(
+    cells: Sequence[str],
+    seeds: Sequence[int],
+    start: Start,
+    out: Path,
+    keep: Path | None = None,
+) -> None:
+    """Run what is not in the file yet, all seeds of a cell together.
+
+    Args:
+        keep: folder for the models, each in one named by its cell and seed; absent: none is kept.
+    """
     for cell in cells:
         parts_of(cell)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -188,19 +200,24 @@ def run_cells(cells: Sequence[str], seeds: Sequence[int], start: Start, out: Pat
             study = study_of(cell, seed, start)
             key = study_hash(study)
             if not any((r["cell"], r["key"]) == (cell, key) for r in finished(out)):
-                line = _run(cell, study, start)
+                line, model = _run(cell, study, start)
                 append_json(out, {"cell": cell, "key": key, "seed": seed, **line})
                 print(f"{cell} seed {seed}: F1 {line['f1']:.4f} in {line['seconds']} s", flush=True)
+                if keep is not None:
+                    facts = {"cell": cell, "f1": line["f1"]}
+                    save_model(
+                        model, start.folder, keep / f"{cell.replace('/', '-')}-{seed}", facts
+                    )
 
 
-def _run(cell: str, study: Study, start: Start) -> dict[str, Any]:
+def _run(cell: str, study: Study, start: Start) -> tuple[dict[str, Any], NerModel]:
     here = replace(study, encoder=replace(study.encoder, name=str(start.folder)))
     bench = Bench.of(here, PRIVATE.parent)
     if parts_of(cell)[0] == POOLED:
         bench = of_one(bench, POOLED)
     started, model = time.monotonic(), bench.model()
     micro = _trained(bench, model).entity_report()["micro"]
-    return {
+    line = {
         "f1": micro.f1,
         "precision": micro.precision,
         "recall": micro.recall,
@@ -210,6 +227,7 @@ def _run(cell: str, study: Study, start: Start) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "commit": commit(),
     }
+    return line, model
 
 
 def setting_of(study: Study) -> str:

@@ -10,6 +10,7 @@ from common.config.load import parse_study
 from common.config.study import Encoder
 from common.errors import DataError, UsageError
 from common.io.configs import load_study
+from common.io.models import load_model
 from common.privacy.plan import plan_of
 from scripts.benchmarks import utility
 from scripts.benchmarks.public_start import Start
@@ -23,6 +24,7 @@ from scripts.benchmarks.utility import (
     study_of,
     table,
 )
+from scripts.simulation import Bench
 from tests import tiny
 
 ELSEWHERE = Start(
@@ -175,6 +177,18 @@ def test_a_cell_is_run_once_for_each_seed_and_then_no_more(small, start, capsys)
         ("pooled/record/8", 2),
     ]
     assert capsys.readouterr().out.count("F1") == 2
+
+
+def test_a_model_that_is_kept_predicts_as_the_one_that_was_scored(small, start, tmp_path):
+    run_cells(["pooled/record/8"], [1], start, small, keep=tmp_path / "models")
+    (row,) = finished(small)
+    folder = tmp_path / "models" / "pooled-record-8-1"
+    model = load_model(folder)
+    where = replace(start.encoder, name=str(start.folder))
+    study = replace(study_of("pooled/record/8", 1, start), encoder=where)
+    data = Bench.of(study, tmp_path).all_test
+    report = model.evaluate(model.prepare(data)).entity_report()
+    assert report["micro"].f1 == row["f1"]
 
 
 def test_the_same_start_in_another_place_is_the_same_start(small, start, tmp_path):
