@@ -18,10 +18,17 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Task:
-    """What is predicted. `labels` are entity types; tags are their IOB2 expansion."""
+    """What is predicted. `labels` are entity types; tags are their IOB2 expansion.
+
+    Attributes:
+        abbreviations: as the model finds them, each by its own sentence; or `as_defined`: wherever
+            they stand in a document, as the name that it defines them for (see
+            `common.data.abbreviations`).
+    """
 
     kind: Literal["ner"] = "ner"
     labels: tuple[str, ...] = ("Disease", "Symptom", "Medication")
+    abbreviations: Literal["as_found", "as_defined"] = "as_found"
 
     @field_validator("labels")
     @classmethod
@@ -326,6 +333,14 @@ class Study:
                 "a study with privacy takes steps on random batches, it has no epochs",
                 "leave local_epochs out, and set privacy.steps_per_round",
                 at=("training", "local_epochs"),
+            )
+        linked = self.task.abbreviations == "as_defined" and self.text.context == "sentence"
+        if linked and privacy.unit == "record" and privacy.evaluation != "exact":
+            raise refusal(
+                "a record's own counts then depend on the other records of its document, and their "
+                "noise is for one record",
+                "write `abbreviations: as_found`, or `privacy.evaluation: exact`, or another unit",
+                at=("task", "abbreviations"),
             )
         if privacy.physical_tokens < self.text.max_tokens:
             raise refusal(

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from common.config.study import Study
+from common.data.abbreviations import tag_abbreviations
 from common.data.encode import (
     TagReport,
     Window,
@@ -156,7 +157,7 @@ class NerModel:
 
     def tags(self, prepared: Prepared, progress: Progress | None = None) -> list[list[int]]:
         """Predicted tag index per word, per document."""
-        return predict_tags(
+        found = predict_tags(
             self.module,
             prepared.documents,
             prepared.windows,
@@ -165,6 +166,10 @@ class NerModel:
             self.device,
             progress,
         )
+        if self.study.task.abbreviations == "as_found":
+            return found
+        pairs = zip(prepared.documents, found, strict=True)
+        return [tag_abbreviations(document, tags) for document, tags in pairs]
 
     def predict(
         self, prepared: Prepared, progress: Progress | None = None

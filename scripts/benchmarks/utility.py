@@ -127,8 +127,11 @@ def study_of(cell: str, seed: int, start: Start) -> Study:
     )
     if study.local_privacy is not None and epsilon is not None:
         study = _private(study, study.local_privacy, epsilon, start)
-    last = replace(study.federation, evaluate_every=study.training.rounds)
-    return replace(study, federation=last)
+    return replace(
+        study,
+        task=replace(study.task, abbreviations="as_defined"),
+        federation=replace(study.federation, evaluate_every=study.training.rounds),
+    )
 
 
 def _private(study: Study, privacy: LocalPrivacy, epsilon: float, start: Start) -> Study:

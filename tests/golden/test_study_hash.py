@@ -25,13 +25,13 @@ CANONICAL = (
     b'"federation":{"deadline_s":3600.0,"evaluate_every":1,"institutions":["south","north"]'
     b',"quorum":null},'
     b'"model":{"dropout":null,"lora":null,"train":"frozen_embeddings"},'
-    b'"privacy":"none","secure_aggregation":"none","study":"golden","task":{"kind":"ner","l'
-    b'abels":["Disease","M\\u00e9dication"]},'
+    b'"privacy":"none","secure_aggregation":"none","study":"golden","task":{"abbreviations":"as_found","kind":"ner",'
+    b'"labels":["Disease","M\\u00e9dication"]},'
     b'"text":{"context":"sentence","max_tokens":128,"overlap_tokens":32},'
     b'"training":{"batch_size":16,"learning_rate":5e-05,"local_epochs":1,"max_gradient_norm'
     b'":1.0,"precision":"auto","rounds":3,"seed":1,"warmup":0.05,"weight_decay":0.01}}'
 )
-HASH = "645bac6d2e23588f644d220a39b4fff1b468c2415ab9ad53eb84823e31e83d94"
+HASH = "cac6a041944cdc7105bba19539fd6675dddf68084bb449369917a8dcc95eec33"
 
 PRIVATE_STUDY = f"""\
 study: golden-private
@@ -67,12 +67,12 @@ PRIVATE_CANONICAL = (
     b'oise_multiplier":null,"optimizer":"adam","physical_tokens":4096,"sampling_rate":0.25,"'
     b'schedule":"linear","search":null,"settings_from":"synthetic","steps_per_round":5,"unit":"patient","weight_'
     b'decay":0.0},"secure_aggregation":"none","study":"golden-private",'
-    b'"task":{"kind":"ner","labels":["Disease","Symptom","Medication"]},'
+    b'"task":{"abbreviations":"as_found","kind":"ner","labels":["Disease","Symptom","Medication"]},'
     b'"text":{"context":"sentence","max_tokens":128,"overlap_tokens":32},'
     b'"training":{"batch_size":16,"learning_rate":0.005,"local_epochs":1,"max_gradient_norm"'
     b':1.0,"precision":"auto","rounds":3,"seed":1,"warmup":0.05,"weight_decay":0.01}}'
 )
-PRIVATE_HASH = "ae6f17667cfd6721f27ba53f9154e468c43ab8de25d7731e115ed90196455886"
+PRIVATE_HASH = "09b4e477ee9b2ebfa5675232e7ea1a08893fbd86458fa3a3b285564b6af6daf5"
 
 
 def test_the_canonical_bytes_of_a_fixed_study_are_these() -> None:
@@ -110,7 +110,7 @@ SECURE_SECTION = (
     b'e":"complete","min_cohort":4,"neighbour_threshold":null,"roster_sha256":null,"threshold":4,"'
     b'value_bits":16},"study":"golden-secure"'
 )
-SECURE_HASH = "0388407a8b3282b335ac8348cd430d022976f943efc6ffd567a4e2d88ebcbcf0"
+SECURE_HASH = "3e03052eb76ea1f02fee4c2777a4a0e956c8fcafb4b5330eca0312c7ada23645"
 
 
 def test_the_canonical_bytes_of_secure_aggregation_by_default_are_these() -> None:

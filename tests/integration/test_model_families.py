@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -203,6 +204,19 @@ def test_training_learns_a_small_task_by_heart(build, family, mode):
     last = model.fit(prepared, ONE_STEP, epochs=25)
     assert last < first / 3
     assert model.evaluate(prepared).f1 > 0.8
+
+
+def test_abbreviations_are_tagged_as_the_study_says(build):
+    model = build("bert", batch_size=2)
+    text = "He has severe asthma (SA).\nSA was treated."
+    one = Document(doc_id="d", text=text, entities=(span(7, 20, "Disease"),))
+    prepared = model.prepare([one] * 4)
+    model.fit(prepared, ONE_STEP, epochs=25)
+    assert [text[e.start : e.end] for e in model.predict(prepared)[0]] == ["severe asthma"]
+    model.study = replace(model.study, task=replace(model.study.task, abbreviations="as_defined"))
+    found = [text[e.start : e.end] for e in model.predict(prepared)[0]]
+    assert found == ["severe asthma", "SA", "SA"]
+    assert model.evaluate(prepared).entity_report()["micro"].precision == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

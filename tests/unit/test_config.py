@@ -269,6 +269,16 @@ WRONG_PRIVACY = [
 ]
 
 
+def test_noised_counts_of_records_do_not_go_with_abbreviations_that_link_them() -> None:
+    linked = replaced("\n  labels:", "\n  abbreviations: as_defined\n  labels:", PRIVATE)
+    assert parse_study(linked, "f.yaml").task.abbreviations == "as_defined"
+    error = refused(replaced("unit: document", "unit: record", linked))
+    assert error.message.startswith("task.abbreviations: ")
+    assert "or another unit" in (error.remedy or "")
+    exact = replaced("{epsilon: 0.5, clip: 4}", "exact", linked)
+    assert parse_study(replaced("unit: document", "unit: record", exact), "f.yaml")
+
+
 @pytest.mark.parametrize(("old", "new", "path", "said"), WRONG_PRIVACY)
 def test_a_wrong_privacy_section_is_refused_at_the_key_that_is_wrong(
     old: str, new: str, path: str, said: str

@@ -48,6 +48,13 @@ def test_the_cells_are_both_arrangements_at_every_epsilon_with_the_goal_first():
     }
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_decodes_alike_and_tests_its_last_model_alone(cell):
+    study = study_of(cell, 1, ELSEWHERE)
+    assert study.task.abbreviations == "as_defined"
+    assert study.federation.evaluate_every == study.training.rounds
+
+
 @pytest.mark.parametrize(
     "cell", ["", "pooled", "pooled/record", "alone/record/8", "pooled/record/8/1"]
     + [f"pooled/record/{e}" for e in ("", "0", "-1", "inf", "nan", "many")],
