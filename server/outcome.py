@@ -1,7 +1,7 @@
 """What comes of a secure sum: the answers of a trip, the course, a total, or why there is none.
 
-Guarantee: that a sum can't come about any more is never said before so many institutions told that
-they gave their vectors that the others are too few, or none of them told anything.
+Guarantee: that a sum can't come about any more (`GivenError`) is never said before so many
+institutions told that they gave their vectors that the others are too few.
 """
 
 from collections.abc import Collection, Mapping
@@ -53,7 +53,7 @@ class Ask(Protocol):
 
 
 class GivenError(FederationError):
-    """No sum came about, and vectors that may be given once only were given already."""
+    """No sum comes about any more: too many say that they gave the vector that they give once."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Course:
 
     Attributes:
         seconds: by stage.
-        answered: whether anyone answered in the newest attempt, be it a refusal.
+        answered: whether anyone answered in any attempt, be it with a refusal.
         spent: who said, in any attempt, that its vector was given to another.
     """
 
@@ -77,7 +77,6 @@ class Course:
     def begin(self) -> None:
         """Another attempt."""
         self.attempts += 1
-        self.answered = False
 
     def take(self, stage: str, answers: Answers, seconds: float) -> None:
         """One trip more."""
@@ -122,21 +121,23 @@ class Missed:
     """A sum of which no attempt came to an end.
 
     Attributes:
-        reason: why the first attempt ended.
+        reasons: why each attempt ended.
         institutions: of the study.
         needed: fewest in a sum.
         noised: whether vectors bear noise of their own: they are given again.
         asked: whether vectors were ever asked for, in whatever life of the coordinator.
+        over: noised, and may have been opened: over these, so that no other set will do.
     """
 
     purpose: Purpose
     round: int
-    reason: str
+    reasons: tuple[str, ...]
     course: Course
     institutions: tuple[str, ...]
     needed: int
     noised: bool
     asked: bool
+    over: tuple[str, ...] = ()
 
     def as_error(self) -> FederationError:
         """What to raise."""
@@ -145,6 +146,8 @@ class Missed:
             return self._given()
         if not self.noised and self.asked and not self.course.answered:
             return self._unheard()
+        if self.over:
+            return self._bound()
         return FederationError(
             self._message,
             remedy="read the log for who refused, failed or was late, and the logs at these "
@@ -156,7 +159,7 @@ class Missed:
         attempts = f"{self.course.attempts} attempt{'s' * (self.course.attempts != 1)}"
         return (
             f"round {self.round}: no sum of {_WHAT[self.purpose]} after {attempts}; the first "
-            f"ended since {self.reason}"
+            f"ended since {self.reasons[0]}"
         )
 
     def _given(self) -> GivenError:
@@ -171,13 +174,26 @@ class Missed:
             remedy=f"this run can't go on: {_NEW_STUDY}",
         )
 
-    def _unheard(self) -> GivenError:
-        """Nobody says anything: it is inferred from what was asked."""
-        return GivenError(
+    def _unheard(self) -> FederationError:
+        """Nobody says anything: it is not known whether vectors were given."""
+        return FederationError(
             f"{self._message}. The {_WHAT[self.purpose]} of this round had been asked for already, "
             "in an attempt that was cut off before its sum was opened, and no institution has told "
-            "since whether it gave one, so it has to be taken that they were given. In this study "
-            "they bear no noise of their own, and are not given twice",
+            "since whether it gave one. In this study they bear no noise of their own, and are not "
+            "given twice",
             remedy="see that the institutions are there, then `fedner server --resume`: they tell "
             f"whether they gave theirs. If so, {_NEW_STUDY}",
+        )
+
+    def _bound(self) -> FederationError:
+        """Whoever gave shares for it takes part over the same set only."""
+        last = f"; the last since {self.reasons[-1]}" if len(self.reasons) > 1 else ""
+        return FederationError(
+            f"{self._message}{last}. An earlier attempt had come so far that this sum may have "
+            f"been opened over {', '.join(self.over)}: who gave shares for that takes part again "
+            "over exactly these only, as two sums over different institutions would show one "
+            "institution's vector",
+            remedy="see that each of these is there and that its log shows no failure, then "
+            "`fedner server --resume`. If one never comes back: begin a new study, with another "
+            "`study` name or seed, which is charged anew",
         )

@@ -1,8 +1,12 @@
 """The coordinator's driver of the secure sums: sessions, attempts, deadlines, keys fetched ahead.
 
 Guarantees:
-    * A sum is opened over at least threshold, cohort and quorum, or not at all.
+    * A sum is opened over at least threshold, cohort and quorum, or not at all; where fewer than
+      the quorum sent keys, no vector is asked for.
     * No attempt begins while fewer than these can be reached; after `patience` there is no sum.
+    * A noised sum that may have been opened is tried again over exactly the same institutions: they
+      are waited for, nobody else is invited, and both hold for keys fetched ahead. Only if that
+      fails, and where it does no harm, is it tried once over whoever is there: `server.again`.
     * Who misses a stage is left behind; where too few remain, the attempt ends with the reason, and
       another begins after a pause with fresh keys, up to `ATTEMPTS`.
     * In steady state a sum takes a trip for the vectors, one for the signatures and one for the
@@ -18,28 +22,20 @@ Guarantees:
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from common.identity.signing import Signer
-from common.secagg.bundle import join, split
-from common.secagg.codec import decode
-from common.secagg.coordinator import Coordinator, Requests
-from common.secagg.errors import (
-    Aborted,
-    BelowCohortError,
-    ComplaintError,
-    MalformedError,
-    SecaggError,
-)
+from common.secagg.coordinator import Coordinator
+from common.secagg.errors import Aborted, BelowCohortError
 from common.secagg.session import Context, Purpose, Session
 from common.secagg.transitions import Phase
-from common.wire import Kind, Reply
+from server.again import Again
 from server.attempts import Attempts
-from server.outcome import STAGES, Answers, Ask, Course, GivenError, Missed, Total
+from server.outcome import Answers, Ask, Course, GivenError, Missed, Total
 from server.patience import AbsentError, Patience
+from server.trips import Open, Trips
 
 __all__ = ["Answers", "Ask", "GivenError", "SecureSums", "Total"]
 
@@ -49,20 +45,23 @@ ATTEMPTS: Final = 3
 MAX_THREADS: Final = 4
 
 
-@dataclass(slots=True)
-class _Open:
-    """A session and what it has to say next, by roster index."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A sum, and how far it has come.
 
-    session: Session
-    machine: Coordinator
-    requests: Requests
+    Attributes:
+        body: the model.
+        following: the sum after this one.
+        course: of all attempts.
+        ended: why each attempt did.
+    """
 
-    @property
-    def members(self) -> frozenset[int]:
-        """Who has done all that was asked so far."""
-        if self.machine.phase is Phase.MODEL:
-            return frozenset(self.machine.dropped)
-        return frozenset(self.requests)
+    purpose: Purpose
+    round: int
+    body: bytes
+    following: tuple[Purpose, int] | None
+    course: Course = field(default_factory=Course)
+    ended: list[Aborted] = field(default_factory=list)
 
 
 class SecureSums:
@@ -96,12 +95,14 @@ class SecureSums:
         patience: Patience | None = None,
     ):
         self._contexts, self._signer, self._lengths = contexts, signer, lengths
-        self._quorum, self._ask, self._present, self._record = quorum, ask, present, record
+        self._quorum, self._present, self._record = quorum, present, record
         self._names = contexts["train"].parameters.institutions
+        self._trips = Trips(self._names, ask, present, record)
         self._threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
         self._attempts, self._noised = attempts or Attempts(), noised
+        self._again = Again(self._attempts, contexts, noised)
         self._patience = patience or Patience()
-        self._ahead: _Open | None = None
+        self._ahead: Open | None = None
 
     def sum(
         self,
@@ -117,83 +118,107 @@ class SecureSums:
             following: the sum after this one, whose keys may travel ahead.
 
         Raises:
-            FederationError: none of `ATTEMPTS` attempts gave one, or too few institutions came
-                back to begin another.
-            GivenError: the same, and vectors without noise of their own were given before.
+            FederationError: none of `ATTEMPTS` attempts gave one, or too few institutions, or not
+                those needed, came back to begin another.
+            GivenError: so many say that they gave a vector without noise of its own that there will
+                be none.
         """
-        course = Course()
-        reasons: list[str] = []
+        wanted = _Wanted(purpose=purpose, round=round_, body=body, following=following)
         for number in range(ATTEMPTS):
             if number:
                 self._patience.pause()
-            course.begin()
-            try:
-                self._await_enough(purpose, round_)
-                return self._attempt(purpose, round_, body, following, course)
-            except Aborted as error:
-                reasons.append(error.message)
-                log.warning("%s of round %d: attempt ended: %s", purpose, round_, error)
-                self._record(
-                    "abort", round=round_, sum=purpose, rule=error.rule, reason=error.message
-                )
-                if isinstance(error, AbsentError):
-                    break
-        raise self._missed(purpose, round_, reasons[0], course).as_error()
+            if (total := self._tried(wanted, self._again.over(purpose, round_))) is not None:
+                return total
+            if isinstance(wanted.ended[-1], AbsentError):
+                break
+        if self._others_may(purpose, round_) and (total := self._tried(wanted, ())) is not None:
+            return total
+        raise self._missed(wanted).as_error()
 
-    def _missed(self, purpose: Purpose, round_: int, reason: str, course: Course) -> Missed:
+    def _tried(self, wanted: _Wanted, over: tuple[str, ...]) -> Total | None:
+        """One attempt, over these alone if there are any; if it ends, the reason is recorded."""
+        wanted.course.begin()
+        try:
+            return self._attempt(wanted, over)
+        except Aborted as error:
+            wanted.ended.append(error)
+            what, reason = {"round": wanted.round, "sum": wanted.purpose}, error.message
+            log.warning("%s of round %d: attempt ended: %s", wanted.purpose, wanted.round, error)
+            self._record("abort", **what, rule=error.rule, reason=reason)
+            return None
+
+    def _others_may(self, purpose: Purpose, round_: int) -> bool:
+        """Whether a noised sum is tried over whoever is there, as those needed did not come."""
+        if not self._again.others_may(purpose, round_):
+            return False
+        here = len(self._present())
+        if here >= self._needed(purpose):
+            log.warning("%s of round %d: asked of whoever is there, %d", purpose, round_, here)
+        return here >= self._needed(purpose)
+
+    def _missed(self, wanted: _Wanted) -> Missed:
+        purpose, round_ = wanted.purpose, wanted.round
         return Missed(
             purpose=purpose,
             round=round_,
-            reason=reason,
-            course=course,
+            reasons=tuple(error.message for error in wanted.ended),
+            course=wanted.course,
             institutions=self._names,
             needed=self._needed(purpose),
             noised=purpose in self._noised,
             asked=self._attempts.asked(purpose, round_),
+            over=self._again.over(purpose, round_),
         )
 
     def _needed(self, purpose: Purpose) -> int:
         """Fewest institutions in a sum; the cohort is never below the threshold."""
         return max(self._quorum, self._contexts[purpose].parameters.min_cohort)
 
-    def _await_enough(self, purpose: Purpose, round_: int) -> None:
-        what = f"{purpose} of round {round_}"
-        self._patience.await_enough(what, self._names, self._needed(purpose), self._present)
+    def _await(self, wanted: _Wanted, over: tuple[str, ...]) -> None:
+        """Until all of `over` are there, or enough where it is empty."""
+        what = f"{wanted.purpose} of round {wanted.round}"
+        if over:
+            again = f"{what}, over the same institutions again"
+            self._patience.await_enough(again, over, len(over), self._present)
+        else:
+            needed = self._needed(wanted.purpose)
+            self._patience.await_enough(what, self._names, needed, self._present)
 
-    def _attempt(
-        self,
-        purpose: Purpose,
-        round_: int,
-        body: bytes,
-        following: tuple[Purpose, int] | None,
-        course: Course,
-    ) -> Total:
+    def _attempt(self, wanted: _Wanted, over: tuple[str, ...]) -> Total:
+        purpose, round_, course = wanted.purpose, wanted.round, wanted.course
+        self._await(wanted, over)
         # 1. keys and shares: fetched ahead, or now
-        current = self._fetched(purpose, round_) or self._begin(purpose, round_)
-        while current.machine.phase is not Phase.MODEL:
-            self._trip("sum", round_, b"", [current], course)
-            current.requests = current.machine.close()
+        current = self._with_keys(wanted, over)
         # 2. the model out, masked vectors back
         self._attempts.ask(purpose, round_)
-        current.requests = current.machine.instruct(hashlib.sha256(body).digest())
-        self._trip(purpose, round_, body, [current], course)
-        self._require_quorum(current.machine)
+        current.requests = current.machine.instruct(hashlib.sha256(wanted.body).digest())
+        self._trips.go(purpose, round_, wanted.body, [current], course)
+        self._require_kept(current, current.machine.survivors, "sent a vector")
         current.requests = current.machine.close()
         # 3. signatures and shares, with the next sum's keys on top
-        self._ahead = None if following is None else self._begin(*following)
-        if self._ahead is not None:
-            self._ahead.requests = {i: self._ahead.requests[i] for i in current.requests}
+        self._ahead = self._begin_ahead(wanted.following, current.requests)
+        survivors = self._named(current.machine.survivors)
         while current.machine.phase is not Phase.DONE:
-            self._trip("sum", round_, b"", [current, *self._advancing()], course)
+            self._again.note(purpose, round_, current.machine.phase, survivors)
+            self._trips.go("sum", round_, b"", [current, *self._advancing()], course)
             current.requests = current.machine.close()
             self._advance()
-        machine = current.machine
-        survivors, dropped = self._named(machine.survivors), self._named(machine.dropped)
-        figures = course.as_dict(survivors, dropped)
-        return Total(values=machine.total, survivors=survivors, course=figures)
+        figures = course.as_dict(survivors, self._named(current.machine.dropped))
+        return Total(values=current.machine.total, survivors=survivors, course=figures)
 
-    def _begin(self, purpose: Purpose, round_: int) -> _Open:
-        """A new session for all who can be reached."""
+    def _with_keys(self, wanted: _Wanted, over: tuple[str, ...]) -> Open:
+        """A session in which enough have shared keys."""
+        purpose, round_ = wanted.purpose, wanted.round
+        current = self._fetched(purpose, round_, over) or self._begin(purpose, round_, over)
+        self._require_kept(current, current.members, "sent keys")
+        while current.machine.phase is not Phase.MODEL:
+            self._trips.go("sum", round_, b"", [current], wanted.course)
+            current.requests = current.machine.close()
+            self._require_kept(current, current.members, "sent keys")
+        return current
+
+    def _begin(self, purpose: Purpose, round_: int, over: tuple[str, ...] = ()) -> Open:
+        """A new session for all who can be reached, or for these alone."""
         context = self._contexts[purpose]
         session = Session(
             study=context.study,
@@ -210,20 +235,36 @@ class SecureSums:
             length=length,
             threads=self._threads,
         )
-        return _Open(session, machine, machine.invite())
+        only = frozenset(self._names.index(name) for name in over)
+        invited = {i: r for i, r in machine.invite().items() if not only or i in only}
+        return Open(session, machine, invited, only)
 
-    def _fetched(self, purpose: Purpose, round_: int) -> _Open | None:
-        """The session whose keys were fetched ahead, if all who can be reached are in it."""
+    def _begin_ahead(
+        self, following: tuple[Purpose, int] | None, there: Collection[int]
+    ) -> Open | None:
+        """A session for the sum after this one, for those who are in this one."""
+        if following is None:
+            return None
+        ahead = self._begin(*following, self._again.over(*following))
+        ahead.requests = {i: r for i, r in ahead.requests.items() if i in there}
+        return ahead
+
+    def _fetched(self, purpose: Purpose, round_: int, over: tuple[str, ...]) -> Open | None:
+        """The session whose keys were fetched ahead, if all who can be reached are in it.
+
+        Args:
+            over: if given, these must be in it, and nobody else.
+        """
         ahead, self._ahead = self._ahead, None
         if ahead is None or (ahead.session.purpose, ahead.session.round) != (purpose, round_):
             return None
-        here = {self._names.index(name) for name in self._present()}
-        if here <= ahead.members:
+        here = {self._names.index(name) for name in over or self._present()}
+        if here == ahead.members if over else here <= ahead.members:
             return ahead
         log.info("%s of round %d: begun in full, others are there", purpose, round_)
         return None
 
-    def _advancing(self) -> Iterator[_Open]:
+    def _advancing(self) -> Iterator[Open]:
         if self._ahead is not None and self._ahead.machine.phase is not Phase.MODEL:
             yield self._ahead
 
@@ -236,66 +277,19 @@ class SecureSums:
                 log.info("keys fetched ahead are void: %s", error)
                 self._ahead = None
 
-    def _require_quorum(self, machine: Coordinator) -> None:
-        survivors = machine.survivors
-        if len(survivors) < self._quorum:
-            machine.abort()
-            missing = [name for i, name in enumerate(self._names) if i not in survivors]
-            raise BelowCohortError(
-                f"{len(survivors)} of {len(self._names)} institutions sent a vector, the study's "
-                f"quorum is {self._quorum}; missing: {', '.join(missing)}"
-            )
-
-    def _trip(
-        self, kind: Kind, round_: int, body: bytes, sessions: list[_Open], course: Course
-    ) -> None:
-        """Ask what the sessions have to ask, and hand them what comes back."""
-        stage, started = STAGES[sessions[0].machine.phase], time.monotonic()
-        parts: dict[int, list[bytes]] = {}
-        for one in sessions:
-            for index, request in one.requests.items():
-                parts.setdefault(index, []).append(request)
-        if stage == STAGES[Phase.ADVERTS]:  # later everyone asked was there a moment ago
-            here = set(self._present())
-            parts = {i: some for i, some in parts.items() if self._names[i] in here}
-        bundles = {self._names[i]: join(some) for i, some in parts.items()}
-        answers = self._ask(kind, round_, body, bundles)
-        for name, reply in answers.replies.items():
-            self._take(name, reply, sessions, round_)
-        course.take(stage, answers, time.monotonic() - started)
-
-    def _take(self, name: str, reply: Reply, sessions: list[_Open], round_: int) -> None:
-        """Hand each part of a reply to its session; what is refused leaves the other parts be."""
-        try:
-            if reply.body:
-                raise MalformedError("a body, where only the secure sum's messages go", peer=name)
-            parts = split(reply.sums)
-        except SecaggError as error:
-            self._refused(name, error, round_)
-            return
-        for part in parts:
-            self._take_part(name, part, sessions, round_)
-
-    def _take_part(self, name: str, part: bytes, sessions: list[_Open], round_: int) -> None:
-        by_session = {one.session: one.machine for one in sessions}
-        try:
-            # each part names its session; one of no session here is refused by the first
-            machine = by_session.get(decode(part).session, sessions[0].machine)
-            machine.receive(self._names.index(name), part)
-        except SecaggError as error:
-            self._refused(name, error, round_)
-
-    def _refused(self, name: str, error: SecaggError, round_: int) -> None:
-        if isinstance(error, ComplaintError):  # it kept to the protocol: a box did not open
-            log.warning("round %d: %s", round_, error.message)
-            self._record_refusal(round_, name, error, accused=error.accused)
+    def _require_kept(self, current: Open, there: Collection[int], did: str) -> None:
+        """Give a session up in which too few are left, or not all of the set that it is over."""
+        if current.over and not current.over <= set(there):
+            needed = f"{len(current.over)} over whom its sum may have been opened already"
+            missing = self._named(current.over - set(there))
+        elif len(there) < self._quorum:
+            needed = f"{len(self._names)} institutions"
+            did = f"{did}, the study's quorum is {self._quorum}"
+            missing = self._named(set(range(len(self._names))) - set(there))
         else:
-            log.warning("round %d: %s broke the secure sum's protocol: %s", round_, name, error)
-            self._record_refusal(round_, name, error)
-
-    def _record_refusal(self, round_: int, name: str, error: SecaggError, **more: str) -> None:
-        figures = {"institution": name, "asked": "sum", "code": error.rule, **more}
-        self._record("refusal", round=round_, **figures)
+            return
+        current.machine.abort()
+        raise BelowCohortError(f"{len(there)} of {needed} {did}; missing: {', '.join(missing)}")
 
     def _named(self, indices: Collection[int]) -> tuple[str, ...]:
         return tuple(self._names[i] for i in sorted(indices))

@@ -215,7 +215,7 @@ def test_keys_ahead_of_another_sum_are_not_used(five):
 
 
 def test_a_reply_with_a_body_is_refused_and_recorded(five):
-    name, asked = five.names[1], five.coordinator._ask
+    name, asked = five.names[1], five.coordinator._trips._ask
 
     def ask(kind, *more):
         answers = asked(kind, *more)
@@ -224,7 +224,7 @@ def test_a_reply_with_a_body_is_refused_and_recorded(five):
         talkative = replace(answers.replies[name], body=b"in clear")
         return replace(answers, replies={**answers.replies, name: talkative})
 
-    five.coordinator._ask = ask
+    five.coordinator._trips._ask = ask
     assert exact(five, five.sum("train", 1), set(five.names) - {name})
     refusals = [figures for event, figures in five.recorded if event == "refusal"]
     assert refusals == [{"round": 1, "institution": name, "asked": "sum", "code": "malformed"}]

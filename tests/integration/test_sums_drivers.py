@@ -229,7 +229,8 @@ MODES = ("malicious", "semi_honest")
 
 
 def ask_again(federation, restart, lost=True):
-    """A coordinator that has the sum asks for it once more, and calls one site a drop-out."""
+    """A coordinator that has the sum asks for it again, over others: what it noted is forgotten."""
+    federation.forget()
     if restart:
         for name in federation.names:
             federation.restart(name)

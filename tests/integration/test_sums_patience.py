@@ -139,7 +139,7 @@ def test_a_study_waits_as_long_as_its_deadline(four):
 
 def test_a_refused_part_leaves_the_part_for_the_session_ahead(four):
     """A damaged signature costs its sum a survivor; the next sum has its keys all the same."""
-    victim, ask = four.names[0], four.coordinator._ask
+    victim, ask = four.names[0], four.coordinator._trips._ask
 
     def damaged(kind, round_, body, sums):
         answers = ask(kind, round_, body, sums)
@@ -149,7 +149,7 @@ def test_a_refused_part_leaves_the_part_for_the_session_ahead(four):
             object.__setattr__(reply, "sums", join([parts[0][:-1], parts[1]]))
         return answers
 
-    four.coordinator._ask = damaged
+    four.coordinator._trips._ask = damaged
     four.sum("train", 1, ("train", 2))
     assert [figures["institution"] for event, figures in four.recorded if event == "refusal"] == [
         victim
