@@ -1,14 +1,28 @@
 """The site: one institution's own file. It never leaves the institution."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from common.config.data import STRICT, Data
+from common.config.hours import Window
 from common.config.privacy import refusal
 from common.config.study import NAME_PATTERN
 from common.privacy.events import Unit
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _number(value: object) -> str:
+    """Tag of a key that is one hash or a list of them: each has its own errors."""
+    return "many" if isinstance(value, list | tuple) else "one"
+
+
+Sha256s = Annotated[
+    Annotated[Sha256, Tag("one")] | Annotated[tuple[Sha256, ...], Field(min_length=1), Tag("many")],
+    Discriminator(_number),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -39,12 +53,33 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Policy:
-    """What this institution refuses, whatever a study asks.
+class Signatory:
+    """Somebody whose sign-off a study needs here.
 
     Attributes:
-        study_sha256: the one study hash this site takes part in; the hash of its own study file
-            if absent.
+        role: as whom they sign: `ethics committee`.
+        public_key: their Ed25519 key, in hexadecimal, learnt from themselves.
+    """
+
+    role: str = Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")
+    public_key: Sha256
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Policy:
+    """What this institution refuses, whatever a study asks: `docs/policy.md`.
+
+    Attributes:
+        study_sha256: the study hashes this site takes part in, one or a list; that of its own
+            study file if absent.
+        sign_offs: who must have signed for a study, all of them.
+        code_sha256: hash of the installed code of the worker, as it was reviewed; any if absent.
+        tasks, labels: all that a study may predict; `labels` absent: whatever it names.
+        max_rounds: most rounds of a study.
+        min_noise_multiplier: least standard deviation of the noise on whatever leaves, in `clip`s.
+        hours: when this site trains and evaluates; always if absent.
+        accept_unknown_exclusions: whether the list of the withdrawn may name ids that no document
+            here has.
         accept_privacy_none: whether updates may leave without differential privacy.
         accept_secure_aggregation_none: whether the coordinator may see this site's own update.
         accept_one_user: whether worker and relay may run as one OS user: development only.
@@ -62,7 +97,15 @@ class Policy:
         min_cohort: fewest institutions, this one included, whose vectors may be summed and shown.
     """
 
-    study_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    study_sha256: Sha256s | None = None
+    sign_offs: tuple[Signatory, ...] = ()
+    code_sha256: Sha256 | None = None
+    tasks: tuple[Literal["ner"], ...] = Field(default=("ner",), min_length=1)
+    labels: tuple[str, ...] | None = Field(default=None, min_length=1)
+    max_rounds: int | None = Field(default=None, ge=1)
+    min_noise_multiplier: float | None = Field(default=None, gt=0)
+    hours: tuple[Window, ...] = ()
+    accept_unknown_exclusions: bool = False
     accept_privacy_none: bool = False
     accept_secure_aggregation_none: bool = False
     accept_one_user: bool = False
@@ -70,8 +113,8 @@ class Policy:
     minimum_unit: Unit = "record"
     accept_exact_evaluation: bool = False
     accept_insecure_seed: bool = False
-    coordinator_key: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    roster_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    coordinator_key: Sha256 | None = None
+    roster_sha256: Sha256 | None = None
     accept_semi_honest: bool = False
     min_cohort: int = Field(default=3, ge=3)
 
@@ -81,6 +124,23 @@ class Policy:
         if len(set(units)) != len(units):
             raise refusal("two budgets for one unit", "put both caps into one entry")
         return self
+
+    @field_validator("sign_offs")
+    @classmethod
+    def _each_by_somebody_else(cls, needed: tuple[Signatory, ...]) -> tuple[Signatory, ...]:
+        for values in ([one.role for one in needed], [one.public_key for one in needed]):
+            if len(set(values)) != len(values):
+                raise refusal(
+                    "two sign-offs in one role or with one key",
+                    "each role has a key of its own, held by somebody else",
+                )
+        return needed
+
+    @property
+    def studies(self) -> tuple[str, ...] | None:
+        """The pinned study hashes; `None` if none is pinned."""
+        pinned = self.study_sha256
+        return (pinned,) if isinstance(pinned, str) else pinned
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -99,6 +159,10 @@ class Site:
         identity: folder of this institution's long-term key, as `fedner identity new` made it.
         passphrase_file: a file of mode 0600 with the key's passphrase; absent for a key without.
         roster: path of the roster; it counts if `policy.roster_sha256` is its hash.
+        sign_offs: folder of the sign-offs that `policy.sign_offs` needs, a file each.
+        relay_group: the OS group through which the relay's user, who is another than the worker's,
+            reaches the worker's socket; one user if absent, see `policy.accept_one_user`.
+        exclude: file of the patients and documents that have withdrawn; read anew for each round.
         authority: certificate of the authority that vouches for the server: TLS, and nothing else.
         node: folder of the node key that the coordinator has registered. Both, or neither.
         policy: what it refuses.
@@ -114,6 +178,9 @@ class Site:
     identity: str | None = Field(default=None, min_length=1)
     passphrase_file: str | None = Field(default=None, min_length=1)
     roster: str | None = Field(default=None, min_length=1)
+    sign_offs: str | None = Field(default=None, min_length=1)
+    relay_group: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")
+    exclude: str | None = Field(default=None, min_length=1)
     authority: str | None = Field(default=None, min_length=1)
     node: str | None = Field(default=None, min_length=1)
     policy: Policy = Field(default_factory=Policy)
@@ -126,5 +193,14 @@ class Site:
                 f"TLS and node authentication go together, and `{missing}` is missing",
                 "give `authority: ca.crt` and `node: node`, or leave both out to stay on this "
                 "machine",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sign_offs_have_a_folder(self) -> "Site":
+        if self.policy.sign_offs and self.sign_offs is None:
+            raise refusal(
+                "the policy needs sign-offs, and the site names no folder that holds them",
+                "add `sign_offs: sign-offs`, a folder for what `fedner policy sign` makes",
             )
         return self
