@@ -1,84 +1,16 @@
 """Institutions that vanish and come back as other nodes, and nodes that are not taken in."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
-from client.app import make_app
-from common.config.canonical import study_hash
-from common.config.load import parse_study
 from common.io.flower_internals import LocalGrid
-from common.wire import Reply, Request, decode_reply, decode_request, encode
-from server import app as server_app
-from server.app import GridExchange
-
-STUDY = parse_study(
-    f"""\
-study: rejoin
-encoder: {{name: tiny, weights_sha256: {"ab" * 32}}}
-training: {{rounds: 2, learning_rate: 1e-3}}
-federation: {{institutions: [north, south], deadline_s: 5}}
-privacy: none
-secure_aggregation: none
-""",
-    "study.yaml",
-)
-HASH = study_hash(STUDY)
-FACTS = {"version": "1", "dimension": 1, "layout": "l", "initial": "i", "encoder": "e"}
-HELLO = encode(Request(kind="hello", study=HASH, round=0))
-TRAIN = encode(Request(kind="train", study=HASH, round=1))
-ALL = dict.fromkeys(("north", "south"), TRAIN)
+from common.wire import Reply, decode_reply
+from server.exchange import NodeExchange
+from tests.roll_call import ALL, DEADLINE_S, HELLO, a_federation
 
 
-class _Grid(LocalGrid):
-    """Whoever is in `online` can be seen."""
-
-    online: tuple[int, ...] = ()
-
-    def get_node_ids(self) -> list[int]:
-        ids = super().get_node_ids()
-        return [ids[i] for i in self.online]
-
-
-def _answer(config: dict[str, str], data: bytes) -> bytes:
-    request = decode_request(data)
-    return encode(
-        Reply(
-            kind=request.kind,
-            study=config.get("study", HASH),
-            round=request.round,
-            institution=config["name"],
-            refusal=config.get("refusal", ""),
-            facts={**FACTS, "encoder": config.get("encoder", "e")}
-            if request.kind == "hello"
-            else {},
-            body=config["seat"].encode() if request.kind == "train" else b"",
-        )
-    )
-
-
-@contextmanager
-def _federation(*nodes: dict[str, str]) -> Iterator[tuple[_Grid, GridExchange, list[str]]]:
-    configs = [{"seat": str(i), **node} for i, node in enumerate(nodes)]
-    app = make_app(lambda context: lambda data: _answer(dict(context.node_config), data))
-    seen: list[str] = []
-    with _Grid(app, configs, {}) as grid:
-        exchange = GridExchange(
-            grid, STUDY, poll_s=0.0, on_seen=lambda name, state: seen.append(f"{name}: {state}")
-        )
-        yield grid, exchange, seen
-
-
-def _seats(exchange: GridExchange) -> dict[str, str]:
+def _seats(exchange: NodeExchange) -> dict[str, str]:
     replies = exchange.ask("train", 1, ALL)
     return {name: decode_reply(data).body.decode() for name, data in replies.items()}
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_app, "_DISCOVER_PAUSE_S", 0.0)
 
 
 def _both(found: dict[str, Reply]) -> object:
@@ -90,7 +22,7 @@ def _both(found: dict[str, Reply]) -> object:
 
 
 def test_an_institution_that_comes_back_as_another_node_is_asked_there() -> None:
-    with _federation({"name": "north"}, {"name": "south"}, {"name": "north"}) as parts:
+    with a_federation({"name": "north"}, {"name": "south"}, {"name": "north"}) as parts:
         grid, exchange, seen = parts
         grid.online = (0, 1)
         exchange.discover(HELLO, _both({}))
@@ -101,7 +33,7 @@ def test_an_institution_that_comes_back_as_another_node_is_asked_there() -> None
 
 
 def test_a_second_node_with_a_living_name_is_not_asked() -> None:
-    with _federation({"name": "north"}, {"name": "south"}, {"name": "north"}) as parts:
+    with a_federation({"name": "north"}, {"name": "south"}, {"name": "north"}) as parts:
         grid, exchange, seen = parts
         grid.online = (0, 1)
         exchange.discover(HELLO, _both({}))
@@ -112,7 +44,7 @@ def test_a_second_node_with_a_living_name_is_not_asked() -> None:
 
 def test_an_institution_that_comes_back_with_another_encoder_is_not_asked() -> None:
     nodes = ({"name": "north"}, {"name": "south"}, {"name": "north", "encoder": "other"})
-    with _federation(*nodes) as (grid, exchange, seen):
+    with a_federation(*nodes) as (grid, exchange, seen):
         grid.online = (0, 1)
         exchange.discover(HELLO, _both({}))
         grid.online = (1, 2)
@@ -121,7 +53,7 @@ def test_an_institution_that_comes_back_with_another_encoder_is_not_asked() -> N
 
 
 def test_a_latecomer_with_another_encoder_is_not_asked() -> None:
-    with _federation({"name": "north"}, {"name": "south", "encoder": "other"}) as parts:
+    with a_federation({"name": "north"}, {"name": "south", "encoder": "other"}) as parts:
         grid, exchange, seen = parts
         grid.online = (0,)
         exchange.discover(HELLO, lambda replies: bool(replies))
@@ -142,7 +74,7 @@ def test_a_latecomer_with_another_encoder_is_not_asked() -> None:
 def test_a_stranger_is_not_taken_in_and_the_reason_is_told(
     stranger: dict[str, str], reason: str
 ) -> None:
-    with _federation(stranger, {"name": "south"}) as (grid, exchange, seen):
+    with a_federation(stranger, {"name": "south"}) as (grid, exchange, seen):
         grid.online = (0, 1)
         found: dict[str, Reply] = {}
 
@@ -159,13 +91,12 @@ def test_a_stranger_is_not_taken_in_and_the_reason_is_told(
 
 
 def _lasting(*nodes: dict[str, str]) -> tuple[float, dict[str, Reply]]:
-    """Seconds that `discover` took, of a limit of 5, and who was taken in."""
+    """Seconds that `discover` took, of `DEADLINE_S`, and who was taken in."""
     found: dict[str, Reply] = {}
-    with _federation(*nodes) as (grid, exchange, _seen):
+    with a_federation(*nodes) as (grid, exchange, _seen):
         grid.online = tuple(range(len(nodes)))
-        begun = time.monotonic()
         exchange.discover(HELLO, _both(found))
-        return time.monotonic() - begun, found
+        return grid.time.now, found
 
 
 @pytest.mark.parametrize("code", ["policy", "other-study"])
@@ -183,32 +114,26 @@ def test_when_all_have_answered_or_refused_the_wait_ends() -> None:
     "stranger",
     [{"name": "west", "refusal": "policy"}, {"name": "north", "refusal": "internal-error"}],
 )
-def test_a_stranger_or_a_passing_refusal_does_not_end_it(
-    stranger: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_app, "_DISCOVER_PAUSE_S", 0.2)
+def test_a_stranger_or_a_passing_refusal_does_not_end_it(stranger: dict[str, str]) -> None:
     seconds, _ = _lasting(stranger, {"name": "south"})
-    assert seconds > 4
+    assert seconds >= DEADLINE_S
 
 
-def _owned(grid: _Grid, *names: str) -> tuple[GridExchange, list[str]]:
-    """An exchange whose nodes have authenticated with the keys of these institutions."""
-    seen: list[str] = []
-    owners = dict(zip(LocalGrid.get_node_ids(grid), names, strict=False))
-    exchange = GridExchange(
-        grid, STUDY, 0.0, lambda name, state: seen.append(f"{name}: {state}"), owners
-    )
-    return exchange, seen
-
-
-def _greet(exchange: GridExchange) -> None:
+def _greet(exchange: NodeExchange) -> None:
     """Once, whoever comes of it."""
     exchange.discover(HELLO, lambda _: True)
 
 
 def test_a_registered_node_that_claims_anothers_name_is_refused_and_named() -> None:
-    with _federation({"name": "south"}, {"name": "south"}) as (grid, _, _):
-        exchange, seen = _owned(grid, "north", "south")
+    owners = (
+        "north",
+        "south",
+    )
+    with a_federation({"name": "south"}, {"name": "south"}, owners=owners) as (
+        grid,
+        exchange,
+        seen,
+    ):
         grid.online = (0,)
         _greet(exchange)
         assert seen == ["north: claims to be south"]
@@ -220,28 +145,42 @@ def test_a_registered_node_that_claims_anothers_name_is_refused_and_named() -> N
 
 def test_a_refusal_under_anothers_name_does_not_count_as_its_refusal() -> None:
     """Or one institution could have another left out, or end the study."""
-    with _federation({"name": "south", "refusal": "policy"}, {"name": "south"}) as (grid, _, _):
-        exchange, seen = _owned(grid, "north", "south")
+    owners = (
+        "north",
+        "south",
+    )
+    with a_federation({"name": "south", "refusal": "policy"}, {"name": "south"}, owners=owners) as (
+        grid,
+        exchange,
+        seen,
+    ):
         grid.online = (0,)
         _greet(exchange)
         assert seen == ["north: claims to be south"]
-        assert not exchange._hopeless()
+        assert not exchange._greeter.hopeless
 
 
 def test_a_node_that_nobody_registered_is_not_taken_in() -> None:
-    with _federation({"name": "north"}, {"name": "south"}) as (grid, _, _):
-        exchange, seen = _owned(grid, "north")
+    owners = ("north",)
+    with a_federation({"name": "north"}, {"name": "south"}, owners=owners) as (
+        grid,
+        exchange,
+        seen,
+    ):
         grid.online = (0, 1)
         _greet(exchange)
         assert _seats(exchange) == {"north": "0"}
-        assert f"node {LocalGrid.get_node_ids(grid)[1]}: claims to be south" in seen
+        assert f"node {LocalGrid.get_node_ids(grid)[1]}: not on the roster" in seen
 
 
 def test_a_node_that_was_refused_is_asked_anew_once_it_has_been_away() -> None:
     """A registered node keeps its number: without this, a mended site could never come back."""
     node = {"name": "north", "refusal": "policy"}
-    with _federation(node, {"name": "south"}) as (grid, _, _):
-        exchange, seen = _owned(grid, "north", "south")
+    owners = (
+        "north",
+        "south",
+    )
+    with a_federation(node, {"name": "south"}, owners=owners) as (grid, exchange, seen):
         grid.online = (0, 1)
         _greet(exchange)
         del grid._contexts[LocalGrid.get_node_ids(grid)[0]].node_config["refusal"]

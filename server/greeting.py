@@ -1,0 +1,300 @@
+"""Who is behind which node: a hello to each new one, whose answer is taken whenever it comes.
+
+Guarantees:
+    - Greeting waits for nobody. A hello goes out beside what else there is to send, one at a time
+      to each node, and its answer is looked for with all others.
+    - A trip may wait for nodes that were greeted and have not said who they are, but for each only
+      within `grace_s` of its first hello, and never over a fixed part of the study's deadline. A
+      node that says nothing costs all trips of a run together no more than that; only an answer
+      gives it another grace.
+    - A silent node is greeted again, after pauses that double; a node that went away, as soon as it
+      is back. So one that is slow at first is taken in later.
+    - Where nodes authenticate, a node is taken in only under the name of the institution whose key
+      it has; what it says under another name counts for nobody. Nodes of institutions that are not
+      in the study are not greeted.
+    - A name off the roster, a name that another living node has, or another model than the
+      study began with: said, and not taken in.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Protocol
+
+from common.config.canonical import study_hash
+from common.config.study import Study
+from common.errors import ProtocolError
+from common.wire import Kind, Reply, decode_reply
+from common.wire import Refusal as ProtocolRefusal
+
+log = logging.getLogger("fedner.server")
+
+_FINAL: Final = frozenset({ProtocolRefusal.POLICY.value, ProtocolRefusal.STUDY.value})
+"""Refusals of a `hello` that stay the same until the institution is started anew."""
+
+_GRACE_PART: Final = 0.25
+"""Of the study's deadline."""
+_FIRST_HELLO_S: Final = 30.0
+_LONGEST_HELLO_S: Final = 480.0
+"""How long an answer to the first hello counts, and to a late one, each twice the last."""
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 30.0
+"""After a hello that came back as an error, each twice the last."""
+
+
+class Mail(Protocol):
+    """How bytes reach nodes."""
+
+    def online(self) -> Collection[int]:
+        """Nodes that can be reached."""
+
+    def send(self, kind: Kind, round_: int, requests: Mapping[int, bytes], ttl: float) -> list[str]:
+        """Send each node its request, to be answered within `ttl` seconds.
+
+        Returns:
+            A message's id for each request, in order; empty where it could not be sent.
+        """
+
+    def fetch(self, messages: Collection[str]) -> dict[str, bytes | None]:
+        """What came back since, by message; `None` for an error, which is logged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What waiting costs.
+
+    Attributes:
+        poll_s: between two looks for replies.
+        look_s: between two looks for nodes.
+        grace_s: longest that all trips of a run together wait for a node that says nothing.
+        sleep, clock: of this process, unless a test has its own.
+    """
+
+    poll_s: float = 0.1
+    look_s: float = 1.0
+    grace_s: float = 20.0
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def grace(self, deadline_s: float) -> float:
+        """Seconds, in a study with this deadline."""
+        return min(self.grace_s, _GRACE_PART * deadline_s)
+
+
+@dataclass(slots=True)
+class _Silent:
+    """A node that has not said who it is.
+
+    Attributes:
+        grace_ends: until when a trip may wait for it.
+        tries: hellos since it was last away.
+        message: the hello that is out.
+        due: when it is greeted next.
+        behind: the living node that has its name; it is not greeted before that is gone.
+    """
+
+    grace_ends: float
+    tries: int = 0
+    message: str = ""
+    due: float = -inf
+    behind: int | None = None
+
+
+class Greeter:
+    """Knows the nodes of one run.
+
+    Args:
+        on_seen: told an institution's name and `joined`, `back`, or why it is not taken in.
+        owners: institution by node id, where nodes authenticate.
+    """
+
+    def __init__(
+        self,
+        mail: Mail,
+        study: Study,
+        pace: Pace,
+        on_seen: Callable[[str, str], None],
+        owners: Mapping[int, str] | None,
+    ):
+        self._mail, self._pace, self._on_seen, self._owners = mail, pace, on_seen, owners
+        self._study = study_hash(study)
+        self._roster = study.federation.institutions
+        self._required = study.federation.required
+        self._grace_s = pace.grace(study.federation.deadline_s)
+        self._nodes: dict[int, str] = {}
+        self._silent: dict[int, _Silent] = {}
+        self._refused: set[int] = set()
+        self._foreign: set[int] = set()
+        self._final: set[str] = set()
+        self._facts: dict[str, object] = {}
+        self._online: frozenset[int] = frozenset()
+        self._looked = -inf
+        self.hello = b""
+        self.started = False
+        """Whether the model is settled: who joins later must have the same."""
+
+    @property
+    def nodes(self) -> Mapping[int, str]:
+        """Institutions that were taken in, by node."""
+        return self._nodes
+
+    @property
+    def present(self) -> frozenset[str]:
+        """Institutions taken in whose nodes were online at the last look."""
+        return frozenset(name for node, name in self._nodes.items() if node in self._online)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether all others are here, or final refusals leave too few for the quorum."""
+        here = set(self._nodes.values())
+        refused = self._final - here
+        left = len(self._roster) - len(refused)
+        return bool(refused) and (left < self._required or left == len(here))
+
+    def awaited(self, names: Collection[str]) -> bool:
+        """Whether a node that may be one of these is within its grace."""
+        now = self._pace.clock()
+        return any(
+            now < silent.grace_ends
+            for node, silent in self._silent.items()
+            if node in self._online and self._may_be(node, names)
+        )
+
+    def look(self, *, anew: bool = False) -> dict[str, Reply]:
+        """Greet who is new, and hear who has answered; who was taken in.
+
+        Args:
+            anew: look for nodes even if that was done a moment ago.
+        """
+        now = self._pace.clock()
+        if anew or now >= self._looked + self._pace.look_s:
+            self._looked = now
+            self._see(frozenset(self._mail.online()))
+            self._greet(now)
+        return self._hear(now)
+
+    def _see(self, online: frozenset[int]) -> None:
+        """What was held against nodes that are away is forgotten, but not that they were silent."""
+        self._online = online
+        self._refused &= online
+        for node, silent in self._silent.items():
+            if node not in online:
+                silent.tries, silent.message, silent.due = 0, "", -inf
+
+    def _greet(self, now: float) -> None:
+        unknown = self._online - self._nodes.keys() - self._refused
+        due = [node for node in sorted(unknown) if self._is_ours(node) and self._is_due(node, now)]
+        waits: dict[float, list[int]] = {}
+        for node in due:
+            silent = self._silent.setdefault(node, _Silent(grace_ends=now + self._grace_s))
+            wait_s = min(_LONGEST_HELLO_S, _FIRST_HELLO_S * 2**silent.tries)
+            silent.tries, silent.due, silent.behind = silent.tries + 1, now + wait_s, None
+            waits.setdefault(wait_s, []).append(node)
+        for wait_s, nodes in waits.items():
+            sent = self._mail.send("hello", 0, dict.fromkeys(nodes, self.hello), wait_s)
+            for node, message in zip(nodes, sent, strict=True):
+                self._silent[node].message = message
+
+    def _is_due(self, node: int, now: float) -> bool:
+        silent = self._silent.get(node)
+        return silent is None or (now >= silent.due and silent.behind not in self._online)
+
+    def _is_ours(self, node: int) -> bool:
+        """Whether a node may be of the study; else it is said once."""
+        if self._may_be(node, self._roster):
+            return True
+        if node not in self._foreign:
+            self._foreign.add(node)
+            owner = self._owner(node)
+            log.warning("node %d, of %s, is not greeted: not on the roster", node, owner)
+            self._on_seen(owner, "not on the roster")
+        return False
+
+    def _may_be(self, node: int, names: Collection[str]) -> bool:
+        if self._owners is None:
+            return bool(names)
+        return self._owners.get(node) in names
+
+    def _owner(self, node: int) -> str:
+        return (self._owners or {}).get(node, f"node {node}")
+
+    def _hear(self, now: float) -> dict[str, Reply]:
+        out = {silent.message: node for node, silent in self._silent.items() if silent.message}
+        answers = self._mail.fetch(out) if out else {}
+        taken = {}
+        for message, data in sorted(answers.items(), key=lambda answer: out[answer[0]]):
+            reply = self._hear_one(out[message], data, now)
+            if reply is not None:
+                taken[reply.institution] = reply
+        return taken
+
+    def _hear_one(self, node: int, data: bytes | None, now: float) -> Reply | None:
+        silent = self._silent[node]
+        silent.message = ""
+        if data is None:
+            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (silent.tries - 1))
+            silent.due = now + pause_s
+            return None
+        del self._silent[node]
+        return self._introduce(node, data)
+
+    def _introduce(self, node: int, data: bytes) -> Reply | None:
+        try:
+            reply = decode_reply(data)
+        except ProtocolError as error:
+            log.warning("node %d: %s", node, error.message)
+            self._refused.add(node)
+            return None
+        name = reply.institution
+        if self._is_anothers(node, name):
+            return None
+        before = next((n for n, other in self._nodes.items() if other == name), None)
+        problem = self._problem(reply)
+        if problem:
+            self._refuse(node, name, problem)
+        elif before is not None and before in self._online:
+            problem = "another node has this name"
+            self._silent[node] = _Silent(grace_ends=-inf, behind=before)
+        if problem:
+            log.warning("node %d, %s, is not taken in: %s", node, name, problem)
+            self._on_seen(name, problem)
+            return None
+        self._take_in(node, reply, before)
+        return reply
+
+    def _take_in(self, node: int, reply: Reply, before: int | None) -> None:
+        name = reply.institution
+        if before is not None:
+            del self._nodes[before]
+        self._nodes[node] = name
+        self._final.discard(name)
+        self._facts = self._facts or reply.facts
+        log.info("%s is %s", name, "here" if before is None else "back")
+        self._on_seen(name, "joined" if before is None else "back")
+
+    def _refuse(self, node: int, name: str, problem: str) -> None:
+        self._refused.add(node)
+        if problem in _FINAL and name in self._roster:
+            self._final.add(name)
+
+    def _is_anothers(self, node: int, name: str) -> bool:
+        """Whether a node claims a name that its key does not have; it is then named and refused."""
+        if self._owners is None or self._owners.get(node) == name:
+            return False
+        owner = self._owner(node)
+        self._refused.add(node)
+        log.warning("node %d, of %s, is not taken in: it claims to be %s", node, owner, name)
+        self._on_seen(owner, f"claims to be {name}")
+        return True
+
+    def _problem(self, reply: Reply) -> str:
+        if reply.refusal:
+            return reply.refusal
+        if reply.kind != "hello" or reply.round != 0 or reply.study != self._study:
+            return "answered something else"
+        if reply.institution not in self._roster:
+            return "not on the roster"
+        fixed = self.started or reply.institution in self._nodes.values()
+        return "came with another model" if fixed and reply.facts != self._facts else ""

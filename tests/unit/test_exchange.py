@@ -1,0 +1,219 @@
+"""What silent, slow and foreign nodes cost a trip, and a run. Time passes only while it waits."""
+
+import pytest
+
+from common.io.flower_internals import LocalGrid
+from common.wire import decode_reply
+from server.exchange import NodeExchange
+from server.greeting import Pace
+from tests.roll_call import ALL, DEADLINE_S, HELLO, TRAIN, Grid, a_federation
+
+NORTH, SOUTH = {"name": "north"}, {"name": "south"}
+GRACE_S = Pace().grace(DEADLINE_S)
+POLL_S = 0.2
+FOREVER = float("inf")
+
+
+def _discover(exchange: NodeExchange, *names: str) -> None:
+    found: set[str] = set()
+    exchange.discover(HELLO, lambda replies: found.update(replies) or found >= set(names))
+
+
+def _asked(exchange: NodeExchange) -> dict[str, str]:
+    replies = exchange.ask("train", 1, ALL)
+    return {name: decode_reply(data).body.decode() for name, data in replies.items()}
+
+
+def _with_a_mute(grid: Grid, exchange: NodeExchange) -> None:
+    """North is taken in; then south's node appears, and never says anything."""
+    grid.online = (0,)
+    _discover(exchange, "north")
+    grid.slow[1] = FOREVER
+    grid.online = (0, 1)
+
+
+def test_a_mute_node_costs_the_first_trip_its_grace_and_no_other_anything() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        _with_a_mute(grid, exchange)
+        for trip in range(20):
+            begun = grid.time.now
+            assert _asked(exchange) == {"north": "0"}
+            assert grid.time.now - begun <= (0 if trip else GRACE_S + POLL_S)
+        assert grid.time.now <= GRACE_S + POLL_S
+
+
+def test_a_mute_node_does_not_hold_up_the_requests_to_the_others() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        _with_a_mute(grid, exchange)
+        begun = grid.time.now
+        _asked(exchange)
+        assert [when for kind, _, when in grid.sent if kind == "train"] == [begun]
+
+
+def test_nobody_waits_for_a_mute_node_where_all_have_replied() -> None:
+    with a_federation(NORTH, SOUTH, {"name": "west"}) as (grid, exchange, _):
+        grid.online = (0, 1)
+        _discover(exchange, "north", "south")
+        grid.slow[2] = FOREVER
+        grid.online = (0, 1, 2)
+        assert _asked(exchange) == {"north": "0", "south": "1"}
+        assert exchange.present() == {"north", "south"}
+        assert grid.time.now == 0
+
+
+def test_looking_who_is_there_waits_no_longer_than_the_same_grace() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        _with_a_mute(grid, exchange)
+        for _ in range(20):
+            assert exchange.present() == {"north"}
+            _asked(exchange)
+        assert grid.time.now <= GRACE_S + POLL_S
+
+
+def test_a_mute_node_that_comes_and_goes_gets_no_second_grace() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        _with_a_mute(grid, exchange)
+        for _ in range(20):
+            grid.online = (0, 1)
+            _asked(exchange)
+            grid.online = (0,)
+            _asked(exchange)
+        assert grid.time.now <= GRACE_S + POLL_S
+
+
+def test_the_grace_is_a_part_of_a_short_deadline() -> None:
+    assert Pace().grace(8.0) == 2.0
+    assert Pace().grace(3600.0) == 20.0
+
+
+def test_a_node_that_answers_with_errors_only_costs_no_more() -> None:
+    failing = {**SOUTH, "failing": "yes"}
+    with a_federation(NORTH, failing) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.online = (0, 1)
+        for _ in range(20):
+            assert _asked(exchange) == {"north": "0"}
+        assert grid.time.now <= GRACE_S + POLL_S
+
+
+@pytest.mark.parametrize("slow_s", [5.0, 100.0, 400.0])
+def test_a_node_that_is_slow_in_its_first_hello_is_taken_in_later(slow_s: float) -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, seen):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.awake[1] = slow_s
+        grid.online = (0, 1)
+        for _ in range(100):
+            replies = _asked(exchange)
+            if "south" in replies:
+                break
+            grid.time.sleep(10.0)
+        assert replies == {"north": "0", "south": "1"}
+        assert seen[-1] == "south: joined"
+
+
+def test_a_node_that_joins_while_a_trip_is_under_way_is_asked_in_that_trip() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.slow = {0: 50.0, 1: 15.0}  # a hello of 15 s, and the request as long again
+        grid.online = (0, 1)
+        assert _asked(exchange) == {"north": "0", "south": "1"}
+        assert grid.time.now == pytest.approx(50.0, abs=POLL_S)
+
+
+def test_a_node_that_appears_while_a_trip_waits_is_asked_in_that_trip() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.slow[0] = 10.0
+        sleep = grid.time.sleep
+        object.__setattr__(exchange._pace, "sleep", lambda s: (sleep(s), _appear(grid)))
+        assert _asked(exchange) == {"north": "0", "south": "1"}
+
+
+def _appear(grid: Grid) -> None:
+    if grid.time.now > 3:
+        grid.online = (0, 1)
+
+
+def test_a_trip_ends_with_the_deadline_whoever_joined_in_it() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.slow = {0: FOREVER, 1: 29.0}  # joins after 29 s, and replies as long after
+        grid.online = (0, 1)
+        assert _asked(exchange) == {"south": "1"}
+        assert grid.time.now == pytest.approx(DEADLINE_S, abs=POLL_S)
+
+
+def test_a_silent_node_is_greeted_seldom_and_anew_once_it_has_been_away() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        _with_a_mute(grid, exchange)
+        for _ in range(120):
+            exchange.present()
+            grid.time.sleep(5.0)
+        first = grid.hellos(1)
+        assert first == pytest.approx([0, 30, 90, 210, 450], abs=16)
+        grid.online = (0,)
+        exchange.present()
+        grid.online = (0, 1)
+        exchange.present()
+        assert len(grid.hellos(1)) == len(first) + 1
+
+
+def test_a_node_that_answers_with_errors_is_greeted_after_pauses_that_double() -> None:
+    with a_federation(NORTH, {**SOUTH, "failing": "yes"}) as (grid, exchange, _):
+        grid.online = (0, 1)
+        _discover(exchange, "north")
+        for _ in range(100):
+            exchange.present()
+            grid.time.sleep(1.0)
+        assert grid.hellos(1) == pytest.approx([0, 1, 3, 7, 15, 31, 61, 91], abs=3)
+
+
+def test_a_node_whose_institution_is_not_in_the_study_is_not_greeted_and_said_once() -> None:
+    owners = ("north", "south", "west")
+    with a_federation(NORTH, SOUTH, {"name": "west"}, owners=owners) as (grid, exchange, seen):
+        grid.slow[2] = FOREVER
+        grid.online = (0, 1, 2)
+        _discover(exchange, "north", "south")
+        for _ in range(5):
+            _asked(exchange)
+        assert grid.hellos(2) == []
+        assert seen.count("west: not on the roster") == 1
+
+
+def test_a_trip_waits_only_for_nodes_of_those_who_are_missing_in_it() -> None:
+    """Where nodes authenticate it is known whose node is silent."""
+    owners = ("north", "south")
+    with a_federation(NORTH, SOUTH, owners=owners) as (grid, exchange, _):
+        _with_a_mute(grid, exchange)
+        assert list(exchange.ask("train", 1, {"north": TRAIN})) == ["north"]
+        assert grid.time.now == 0
+
+
+def test_a_second_node_of_a_name_is_greeted_once_and_again_when_the_first_has_gone() -> None:
+    with a_federation(NORTH, SOUTH, NORTH) as (grid, exchange, seen):
+        grid.online = (0, 1)
+        _discover(exchange, "north", "south")
+        grid.online = (0, 1, 2)
+        for _ in range(50):
+            _asked(exchange)
+            grid.time.sleep(5.0)
+        assert len(grid.hellos(2)) == 1
+        grid.online = (1, 2)
+        assert _asked(exchange) == {"north": "2", "south": "1"}
+        assert seen[-2:] == ["north: another node has this name", "north: back"]
+
+
+def test_a_failed_request_is_sent_three_times() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0, 1)
+        _discover(exchange, "north", "south")
+        node = LocalGrid.get_node_ids(grid)[1]
+        grid._contexts[node].node_config["failing"] = "yes"
+        assert _asked(exchange) == {"north": "0"}
+        assert sorted(seat for kind, seat, _ in grid.sent if kind == "train") == [0, 1, 1, 1]
+        assert grid.time.now == 0
