@@ -3,12 +3,19 @@
     LocalGrid               a Grid in this process: simulations without processes or sleeps
     supernode               flower-supernode with its hard-coded sleeps shortened
     superexec               a warm flower-superexec that forks, and runs the node's own relay
+    gated_superlink         flower-superlink with another server, and handlers that check whose
+    authenticated_node      Flower's node authentication by a request's head alone
     shorten_object_backoff  for ServerApps: messages arrive sooner
     flower_environment      what every Flower process of ours has in its environment
 
 Formal guarantees of the superexec: it takes ClientApp tasks only; what runs is `client.app` as
 installed on the node, while the coordinator's bundle is neither unpacked nor imported, whatever
 module its own pyproject names; each message runs in a fresh child.
+
+Formal guarantees of the gated superlink: a reply is taken only from the node that is its sender
+(Flower checks that the sender is who was asked, but not that the authenticated node is it), and a
+message is confirmed, which deletes it, only by the node that was handed it (Flower deletes any
+object for any node).
 
 The exact pin keeps the internal names valid; `tests/integration/test_flower_internals.py` lists
 them and fails when an upgrade moves one. Not mended here: `Grid.send_and_receive` polls every 3 s.
@@ -24,6 +31,8 @@ import os
 import sys
 import time
 import traceback
+from base64 import b64decode
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -46,6 +55,10 @@ FAST_PULL: Final = {"initial_backoff": 0.05, "backoff_cap": 1.0, "max_tries_per_
 RELAY_MODULE: Final = "client.app"  # named, not imported: `common` doesn't know `client`
 LOCAL_RUN_ID: Final = 1
 CLIENT_APP_RAISED: Final = 2  # flwr ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+PUBLIC_KEY_HEADER: Final = b"flwr-public-key"
+ACTIVATE: Final = "/v1/fleet/activate-node"
+UNKNOWN_KEY: Final = 2004  # flwr ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
+HANDED: Final = 64  # messages a node; it takes and confirms one at a time
 
 Config = dict[str, Any]
 NodeConfigs = Mapping[int, Config] | Sequence[Config]
@@ -282,6 +295,110 @@ def _run_child(spec: Any) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+class NodeRefusedError(Exception):
+    """A request's head is not signed by a registered node's key.
+
+    Attributes:
+        status: of HTTP.
+        said: what Flower says in such a case, so that its nodes understand.
+    """
+
+    def __init__(self, status: int, said: Mapping[str, Any]):
+        super().__init__(status)
+        self.status, self.said = status, said
+
+
+async def authenticated_node(app: Any, scope: Mapping[str, Any]) -> int:
+    """The id of the registered node whose key has signed this head; no byte of a body is read.
+
+    Args:
+        app: Flower's ASGI application.
+        scope: a request to a Fleet path.
+
+    Raises:
+        NodeRefusedError: there is none, or Flower's time for the signature is over.
+    """
+    fields = {name.lower(): value for name, value in scope["headers"]}
+    try:
+        key = b64decode(fields[PUBLIC_KEY_HEADER], validate=True)
+    except (KeyError, ValueError):
+        raise _unauthenticated() from None
+    threads: Any = import_module("starlette.concurrency")
+    node: int = await threads.run_in_threadpool(_authenticate, app, scope, key)
+    return node
+
+
+def _authenticate(app: Any, scope: Mapping[str, Any], key: bytes) -> int:
+    """Have Flower check the head, as if the body named the key's own node."""
+    checks: Any = import_module("flwr.superlink.routers.fleet.node_auth")
+    http: Any = import_module("starlette.requests")
+    request = http.Request({**scope, "app": app, "state": {}})
+    node = checks.get_linkstate(request).get_node_id_by_public_key(key)
+    if node is None:
+        raise _unknown_key() if scope["path"] == ACTIVATE else _unauthenticated()
+    request.state.protobuf_request = SimpleNamespace(node_id=node)
+    try:
+        checks.authenticate_node(request)
+    except checks.HTTPException:
+        raise _unauthenticated() from None
+    return int(node)
+
+
+def _unauthenticated() -> NodeRefusedError:
+    return NodeRefusedError(401, {"detail": "Invalid SuperNode authentication"})
+
+
+def _unknown_key() -> NodeRefusedError:
+    spec = import_module("flwr.supercore.error.catalog").API_ERROR_MAP[UNKNOWN_KEY]
+    said = {"code": UNKNOWN_KEY, "detail": spec.public_message}
+    return NodeRefusedError(spec.http_status_code, said)
+
+
+def gated_superlink(arguments: Sequence[str], run: Callable[..., None]) -> None:
+    """Run flower-superlink with `run` in place of `uvicorn.run`, and handlers that check whose."""
+    check_flower_version()
+    sys.argv = ["flower-superlink", *arguments]
+    import_module("flwr.superlink.cli")
+    link: Any = sys.modules["flwr.superlink.cli.flower_superlink"]  # the package hides it
+    guard_handlers(import_module("flwr.superlink.servicer.fleet.fleet_handlers"))
+    link.uvicorn = SimpleNamespace(run=run)
+    link.flower_superlink()
+
+
+def guard_handlers(fleet: Any) -> None:
+    """Replace a module's handlers: in nobody else's name are replies pushed, messages confirmed.
+
+    All requests are authenticated: `request.node` is who sends it.
+    """
+    handed: dict[int, deque[str]] = {}
+    push, pull, confirm = fleet.push_messages, fleet.pull_messages, fleet.confirm_message_received
+
+    def push_messages(request: Any, **others: Any) -> Any:
+        senders = {message.metadata.src_node_id for message in request.messages_list}
+        if senders - {request.node.node_id}:
+            raise _forbidden("a reply in another node's name")
+        return push(request=request, **others)
+
+    def pull_messages(request: Any, **others: Any) -> Any:
+        response = pull(request=request, **others)
+        mine = handed.setdefault(request.node.node_id, deque(maxlen=HANDED))
+        mine.extend(message.metadata.message_id for message in response.messages_list)
+        return response
+
+    def confirm_message_received(request: Any, **others: Any) -> Any:
+        if request.message_object_id not in handed.get(request.node.node_id, ()):
+            raise _forbidden("a message that this node was not handed")
+        return confirm(request=request, **others)
+
+    fleet.push_messages, fleet.pull_messages = push_messages, pull_messages
+    fleet.confirm_message_received = confirm_message_received
+
+
+def _forbidden(reason: str) -> Exception:
+    error: Exception = import_module("fastapi").HTTPException(403, reason)
+    return error
 
 
 def main(argv: Sequence[str]) -> None:

@@ -39,6 +39,13 @@ GROUND = (
     ("flwr.supercore.tls", "validate_and_resolve_root_certificates"),
     ("flwr.supernode.runtime.run_clientapp", "install_from_fab"),
     ("flwr.supernode.runtime.run_clientapp", "get_load_client_app_fn"),
+    ("flwr.superlink.cli.flower_superlink", "flower_superlink"),
+    ("flwr.superlink.routers.fleet.node_auth", "authenticate_node"),
+    ("flwr.superlink.routers.fleet.node_auth", "get_linkstate"),
+    ("flwr.superlink.routers.fleet.node_auth", "HTTPException"),
+    ("flwr.superlink.servicer.fleet.fleet_handlers", "push_messages"),
+    ("flwr.superlink.servicer.fleet.fleet_handlers", "pull_messages"),
+    ("flwr.superlink.servicer.fleet.fleet_handlers", "confirm_message_received"),
 )
 
 
@@ -48,7 +55,23 @@ def _source(module: str) -> str:
 
 @pytest.mark.parametrize(("module", "name"), GROUND)
 def test_internal_name_is_still_there(module, name):
-    assert hasattr(import_module(module), name)
+    import_module(module)
+    assert hasattr(sys.modules[module], name)
+
+
+def test_the_superlink_is_served_by_uvicorn_run():
+    import_module("flwr.superlink.cli.flower_superlink")
+    source = inspect.getsource(sys.modules["flwr.superlink.cli.flower_superlink"])
+    assert re.findall(r"\buvicorn\.\w+\(", source) == ["uvicorn.run("]
+
+
+def test_names_of_node_authentication_are_flowers_own():
+    constants = import_module("flwr.supercore.constant")
+    assert constants.FLEET_HTTP_PUBLIC_KEY_HEADER.encode() == internals.PUBLIC_KEY_HEADER
+    codes = import_module("flwr.supercore.error").ApiErrorCode
+    assert codes.FLEET_NODE_ACTIVATION_FAILED == internals.UNKNOWN_KEY
+    requests = import_module("flwr.supercore.protobuf.translation").PROTOBUF_REQUEST_TYPES
+    assert ("POST", internals.ACTIVATE) in requests
 
 
 def test_supernode_uses_time_for_its_known_sleeps_only():

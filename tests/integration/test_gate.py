@@ -1,116 +1,30 @@
 """The public socket in front of an application, attacked over real TLS by somebody with the CA."""
 
-import asyncio
-import datetime
 import socket
 import ssl
-import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
-import uvicorn
-from fastapi import HTTPException
-from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.superlink.routers.fleet.router import router
 
 from common.errors import ConfigError, FederationError, UsageError
-from common.io.certificate_files import create_authority, create_server, open_authority
 from common.io.processes import free_port
 from server import gate
-from server.gate import FLEET_PATHS, Gate, GatedServer, Limits, open_door
+from server.door import open_door
+from server.gate import FLEET_PATHS
+from server.limits import Limits
+from tests.gates import PULL, App, make_certificates, opened, read, status
 
-PULL = "/v1/fleet/pull-messages"
 QUICK = Limits(
-    max_body=4096, min_rate=1 << 20, patience_s=0.5, head_s=0.6, idle_s=1.5, handshake_s=0.5,
-    per_address=4, connections=8,
+    max_body=4096, node_bodies=8192, bodies=16384, min_rate=1 << 20, patience_s=0.5, head_s=0.6,
+    idle_s=1.5, handshake_s=0.5, per_address=4, connections=8,
 )  # fmt: skip
-
-
-class App:
-    """Stands where Flower stands, and notes what reaches it."""
-
-    def __init__(self):
-        self.seen = []
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] == "lifespan":
-            for stage in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{stage}.complete"})
-            return
-        event = await receive()
-        self.seen.append((scope["method"], scope["path"], event["body"]))
-        headers = [(b"content-length", b"2")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok"})
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    root = tmp_path_factory.mktemp("gate")
-    now = datetime.datetime.now(datetime.UTC)
-    create_authority(root / "authority", "test", None, now, 2)
-    authority = open_authority(root / "authority", None)
-    create_server(root / "server", authority, ("localhost", "127.0.0.1"), now, 1)
-    return root / "server"
-
-
-class Door:
-    """A running gate, and hands to knock with."""
-
-    def __init__(self, app, port, private, certificates):
-        self.app, self.port, self.private = app, port, private
-        self.tls = ssl.create_default_context(cafile=certificates / "ca.crt")
-
-    def connect(self):
-        raw = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        return self.tls.wrap_socket(raw, server_hostname="127.0.0.1")
-
-    def send(self, data):
-        """All that comes back until the server closes, or falls silent for a second."""
-        with self.connect() as link:
-            with suppress(OSError):  # refused before all of it was sent
-                link.sendall(data)
-            return read(link)
-
-    def ask(self, target, method="POST", body=b"", *more):
-        lines = [f"{method} {target} HTTP/1.1", "host: x", "connection: close",
-                 f"content-length: {len(body)}", *more]  # fmt: skip
-        return self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-
-
-def read(link, limit_s=3.0):
-    link.settimeout(limit_s)
-    data = b""
-    try:
-        while chunk := link.recv(65536):
-            data += chunk
-    except (TimeoutError, OSError):
-        pass
-    return data
-
-
-def status(answer):
-    return int(answer.split(b" ", 2)[1])
-
-
-@contextmanager
-def opened(certificates, limits):
-    app, port, private = App(), free_port(), free_port()
-    crt, key = certificates / "server.crt", certificates / "server.key"
-    door = open_door("127.0.0.1", port, str(crt), str(key), limits)
-    config = uvicorn.Config(app, host="127.0.0.1", port=private, ws="none", log_config=None)
-    server = GatedServer(config, gate.public_config(app, door), door)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.02)
-        yield Door(app, port, private, certificates)
-    finally:
-        server.should_exit = True
-        thread.join(20)
+    return make_certificates(tmp_path_factory.mktemp("gate"))
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +119,9 @@ def test_a_request_with_two_ends_is_refused_and_nothing_after_it_is_read(door, h
 
 def test_a_second_request_on_one_connection_meets_the_gate_too(door):
     door.app.seen.clear()
-    good = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
-    bad = "POST /v1/control/start-run HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
-    answer = door.send((good + bad + good).encode())
+    good = door.head(PULL, "content-length: 0")
+    bad = door.head("/v1/control/start-run", "content-length: 0")
+    answer = door.send(good + bad + good)
     assert [answer.count(b"HTTP/1.1 200"), answer.count(b"HTTP/1.1 404")] == [1, 1]
     assert len(door.app.seen) == 1
 
@@ -250,14 +164,13 @@ def test_only_tls_1_3_and_no_plain_text(door):
 def test_a_body_that_is_too_large_is_refused_by_its_length_and_by_its_bytes(quick):
     assert status(quick.ask(PULL, "POST", bytes(4097))) == 413
     chunks = b"1000\r\n" + bytes(4096) + b"\r\n" + b"1\r\n0\r\n0\r\n\r\n"
-    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-    assert status(quick.send(head.encode() + chunks)) == 413
+    assert status(quick.send(quick.head(PULL, "transfer-encoding: chunked") + chunks)) == 413
     assert status(quick.ask(PULL, "POST", bytes(4096))) == 200
     assert [body for _, _, body in quick.app.seen] == [bytes(4096)]
 
 
 def test_who_sends_slowly_is_cut_off(quick):
-    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".encode()
+    head = quick.head(PULL, "content-length: 100")
     for sent in (b"", head[:20], head, head + b"x"):
         start = time.monotonic()
         with quick.connect() as link:
@@ -269,7 +182,7 @@ def test_who_sends_slowly_is_cut_off(quick):
 
 
 def test_who_drips_bytes_is_cut_off_all_the_same(quick):
-    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".encode()
+    head = quick.head(PULL, "content-length: 100")
     start = time.monotonic()
     with quick.connect() as link, suppress(OSError):  # reset, or a broken pipe
         link.sendall(head)
@@ -282,7 +195,7 @@ def test_who_drips_bytes_is_cut_off_all_the_same(quick):
 
 def test_who_idles_between_two_requests_is_cut_off(quick):
     with quick.connect() as link:
-        link.sendall(f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\nPOST".encode())
+        link.sendall(quick.head(PULL, "content-length: 0") + b"POST")
         start = time.monotonic()
         assert status(read(link, 6.0)) == 200
         assert time.monotonic() - start < 3.5
@@ -309,19 +222,9 @@ def test_one_address_holds_so_many_connections_and_others_are_served_again_after
     assert status(quick.ask("/health", "GET")) == 200
 
 
-def test_a_crowd_forgets_who_left_and_counts_all():
-    crowd = gate.Crowd(Limits(per_address=2, connections=3))
-    assert [crowd.enter(a) for a in "aaabc"] == [True, True, False, True, False]
-    crowd.leave("a")
-    assert crowd.enter("c")
-    for address in "abc":
-        crowd.leave(address)
-    assert not crowd._open
-
-
 def test_what_the_application_gets_is_only_after_the_whole_body(door):
     door.app.seen.clear()
-    head = f"POST {PULL} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n".encode()
+    head = door.head(PULL, "content-length: 4")
     with door.connect() as link:
         link.sendall(head + b"ab")
         time.sleep(0.3)
@@ -346,21 +249,5 @@ def test_a_public_socket_that_cannot_be_opened_is_said(certificates):
         open_door("127.0.0.1", free_port(), crt, str(certificates / "link.key"), Limits())
 
 
-def test_a_node_answers_in_its_own_name_only():
-    taken = []
-    push = gate.own_replies_only(lambda request, state: taken.append((request, state)))
-    own, mixed = PushMessagesRequest(), PushMessagesRequest()
-    for request, senders in ((own, (5,)), (mixed, (5, 6))):
-        request.node.node_id = 5
-        for sender in senders:
-            request.messages_list.add().metadata.src_node_id = sender
-    push(request=own, state="s")
-    with pytest.raises(HTTPException) as caught:
-        push(request=mixed, state="s")
-    assert caught.value.status_code == 403
-    assert taken == [(own, "s")]
-
-
 def test_a_websocket_that_got_past_the_parser_is_refused_too():
     assert gate.refusal({"type": "websocket"}, Limits()) == (400, "HTTP/1.1 only")
-    assert isinstance(Gate(App(), Limits()), Gate)

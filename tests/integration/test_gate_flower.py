@@ -10,14 +10,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from base64 import b64encode
 
 import pytest
-from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.date import now
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+from flwr.supercore.primitives.asymmetric import generate_key_pairs
 from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
 
 from common.identity.enrolment import Register, make_request
@@ -33,6 +29,7 @@ from common.io.flower_internals import flower_environment
 from common.io.processes import Child, await_port, free_port, module_command, script_command
 from common.io.register_file import write_register
 from server.nodes import register_nodes
+from tests.gates import signed
 
 CONFIG = """\
 [superlink]
@@ -124,16 +121,6 @@ class Federation:
                 return error.code, error.read()
 
 
-def signed(key):
-    """Headers with which a node authenticates."""
-    when = now().isoformat()
-    return {
-        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode(),
-        TIMESTAMP_HEADER: when,
-        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(key, when.encode())).decode(),
-    }
-
-
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
     found = Federation(tmp_path_factory.mktemp("federation"))
@@ -164,6 +151,16 @@ def test_a_stranger_without_a_node_key_gets_nothing_from_a_fleet_path(federation
     for path in found:
         status, body = federation.post(federation.public, path)
         assert status == 401, (path, body)
+
+
+def test_a_stranger_with_a_key_of_its_own_gets_no_further(federation):
+    key, _ = generate_key_pairs()
+    for path in paths("/v1/fleet/"):
+        status, body = federation.post(federation.public, path, key=key)
+        if path.endswith("/activate-node"):
+            assert (status, b'"code": 2004' in body) == (412, True), body
+        else:
+            assert (status, b"Invalid SuperNode" in body) == (401, True), (path, body)
 
 
 @pytest.mark.slow
@@ -204,6 +201,7 @@ def test_only_a_registered_node_joins_and_a_revoked_one_does_not(federation):
     assert code != 0, log
     code, log = federation.ended("unregistered", *other)
     assert code != 0, log
+    assert "[code: 2004]" in log, log  # docs/provisioning.md names it
 
     asked = make_request("fed", Identity.of("north", bytes(32)), read_node_key(root / "north-keys"))
     write_register(root, Register(federation="fed").approve(asked, ("north",), WHEN))
