@@ -80,11 +80,10 @@ def encode_masked(
         write: packs them into a buffer of `packed_size(n, k)` bytes, and keeps no view of it.
     """
     head = header(Kind.MASKED, session) + _u16(sender) + n.to_bytes(4, "big")
-    # a BytesIO gives its memory up as bytes without a copy
-    stream = io.BytesIO(head)
-    if size := packed_size(n, k):
-        stream.seek(len(head) + size - 1)
-        stream.write(b"\0")
+    # a BytesIO takes fresh bytes, whose pages nobody has touched, and gives them up without a copy
+    stream = io.BytesIO(bytes(len(head) + packed_size(n, k)))
+    stream.write(head)
+    if n:
         with stream.getbuffer() as out:
             write(out[len(head) :])
     return stream.getvalue()

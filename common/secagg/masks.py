@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers import CipherContext
 
 from common.errors import ProtocolError
 from common.privacy.keystream import counter_mode, write_keystream
-from common.secagg.vectors import Vector, in_parts, pieces, require_bits, require_vector
+from common.secagg.vectors import Parts, Vector, in_parts, pieces, require_bits, require_vector
 
 KEY_BYTES: Final = 32
 PIECE: Final = 1 << 15
@@ -69,7 +69,7 @@ def add_masks_(values: Vector, masks: Sequence[Mask], k: int, threads: int = 1) 
         values: uint32 `[n]`; left with values below `2^k`.
         masks: with different keys, in any order.
         k: bits of the modulus.
-        threads: how many parts of the vector are worked on at once.
+        threads: at most so many.
 
     Raises:
         ProtocolError: one key twice, whose masks could cancel.
@@ -80,10 +80,12 @@ def add_masks_(values: Vector, masks: Sequence[Mask], k: int, threads: int = 1) 
     require_vector(values, np.uint32, writable=True)
     require_distinct(masks)
 
-    def part(start: int, stop: int) -> None:
-        add_streams_(values[start:stop], open_streams(masks, start // _BLOCK_WORDS), k)
+    def work(parts: Parts) -> None:
+        buffer = np.empty(min(PIECE, len(values)), np.uint32)
+        for start, stop in parts:
+            add_streams_(values[start:stop], open_streams(masks, start // _BLOCK_WORDS), k, buffer)
 
-    in_parts(len(values), threads, part)
+    in_parts(len(values), threads, len(masks), work)
 
 
 def require_distinct(masks: Sequence[Mask]) -> None:
@@ -102,10 +104,9 @@ def open_streams(masks: Sequence[Mask], block: int) -> Streams:
     return [(counter_mode(mask.key, counter), mask.sign) for mask in masks]
 
 
-def add_streams_(values: Vector, streams: Streams, k: int) -> None:
-    """Add what follows in each stream in place, modulo `2^k`, through a buffer of `PIECE` words."""
-    buffer = np.empty(min(PIECE, len(values)), np.uint32)
-    for first, last in pieces(0, len(values), PIECE):
+def add_streams_(values: Vector, streams: Streams, k: int, buffer: Vector) -> None:
+    """Add what follows in each stream in place, modulo `2^k`, in pieces of the buffer's length."""
+    for first, last in pieces(0, len(values), len(buffer)):
         piece = values[first:last]
         add_piece_(piece, streams, buffer[: last - first])
         np.bitwise_and(piece, np.uint32((1 << k) - 1), out=piece)

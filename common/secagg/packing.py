@@ -5,9 +5,10 @@ that the stream is `sum(value[i] 2^(i k))` in little-endian. What the last byte 
 
 Eight values take `k` bytes. Neighbours are joined to pairs of `2 k` bits first; in a group of eight
 the four pairs begin at fixed bytes and bits, and each is read or written for all groups at once, as
-a 64-bit word that recurs every `k` bytes. For k = 31 a pair and its shift exceed the word, and the
-eight values are taken one by one. For an even k below 32 four values begin at a whole byte, and are
-written as two words: first the one from bit 64 on, whose surplus the next four's first word covers.
+a 64-bit word that recurs every `k` bytes; for an even k more often, since groups of four or two are
+whole bytes. For k = 31 a pair and its shift exceed the word, and the eight values are taken one by
+one. For an even k below 32 four values are written as two words: first the one from bit 64 on,
+whose surplus the next four's first word covers.
 
 Guarantees:
     * One value, one form: `unpack` refuses any length but `ceil(n k / 8)` and any stray bit.
@@ -15,6 +16,7 @@ Guarantees:
 """
 
 import io
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -24,15 +26,18 @@ import numpy.typing as npt
 from common.errors import DataError, ProtocolError
 from common.secagg.vectors import (
     MAX_BITS,
+    Parts,
     Vector,
     in_parts,
-    pieces,
+    in_pieces,
     require_bits,
     require_vector,
 )
 
 PIECE: Final = 1 << 15
 
+_PASSES: Final = 2
+"""Packing or unpacking is about the work of two masks."""
 _GROUP: Final = 8
 _WORD_BYTES: Final = 8
 _Words = npt.NDArray[np.uint64]
@@ -48,12 +53,8 @@ def pack(values: Vector, k: int, *, threads: int = 1) -> bytes:
     """The stream of a vector's bits; arguments and errors are those of `pack_into`."""
     require_bits(k)
     require_vector(values, np.uint32)
-    size = packed_size(len(values), k)
-    # a BytesIO gives its memory up as bytes without a copy
-    stream = io.BytesIO()
-    if size:
-        stream.seek(size - 1)
-        stream.write(b"\0")
+    # a BytesIO takes fresh bytes, whose pages nobody has touched, and gives them up without a copy
+    stream = io.BytesIO(bytes(packed_size(len(values), k)))
     with stream.getbuffer() as out:
         pack_into(out, values, k, threads=threads)
     return stream.getvalue()
@@ -66,7 +67,7 @@ def pack_into(out: Any, values: Vector, k: int, *, threads: int = 1) -> None:
         out: contiguous and writable, `packed_size(n, k)` bytes.
         values: uint32 `[n]`.
         k: bits of each.
-        threads: how many parts of the vector are worked on at once.
+        threads: at most so many.
 
     Raises:
         DataError: a value of `2^k` or more (what `out` then holds is undefined), a buffer of
@@ -76,7 +77,7 @@ def pack_into(out: Any, values: Vector, k: int, *, threads: int = 1) -> None:
     require_bits(k)
     require_vector(values, np.uint32)
     stream = room_for(out, len(values), k)
-    in_parts(len(values), threads, lambda start, stop: _pack_part(values, k, stream, start, stop))
+    in_parts(len(values), threads, _PASSES, lambda parts: _pack_parts(values, k, stream, parts))
 
 
 def room_for(out: Any, n: int, k: int) -> _Bytes:
@@ -101,11 +102,11 @@ def unpack(data: bytes | memoryview, n: int, k: int, *, threads: int = 1) -> Vec
     stream = checked_stream(data, n, k)
     values = np.empty(n, np.uint32)
 
-    def part(start: int, stop: int) -> None:
-        for first, last, piece in _unpacked(stream, k, start, stop):
+    def work(parts: Parts) -> None:
+        for first, last, piece in _unpacked(stream, n, k, parts):
             values[first:last] = piece
 
-    in_parts(n, threads, part)
+    in_parts(n, threads, _PASSES, work)
     return values
 
 
@@ -116,7 +117,7 @@ def add_packed_(total: Vector, data: bytes | memoryview, k: int, *, threads: int
         total: uint32 `[n]`; left with values below `2^k`.
         data: the stream of `n` values.
         k: bits of each.
-        threads: how many parts of the vector are worked on at once.
+        threads: at most so many.
 
     Raises:
         ProtocolError, ConfigError, DataError: as `unpack`, or another kind of array. The vector is
@@ -126,12 +127,12 @@ def add_packed_(total: Vector, data: bytes | memoryview, k: int, *, threads: int
     require_vector(total, np.uint32, writable=True)
     stream = checked_stream(data, len(total), k)
 
-    def part(start: int, stop: int) -> None:
-        for first, last, piece in _unpacked(stream, k, start, stop):
+    def work(parts: Parts) -> None:
+        for first, last, piece in _unpacked(stream, len(total), k, parts):
             np.add(total[first:last], piece, out=total[first:last])
             np.bitwise_and(total[first:last], np.uint32((1 << k) - 1), out=total[first:last])
 
-    in_parts(len(total), threads, part)
+    in_parts(len(total), threads, _PASSES, work)
 
 
 def checked_stream(data: bytes | memoryview, n: int, k: int) -> _Bytes:
@@ -150,33 +151,35 @@ def checked_stream(data: bytes | memoryview, n: int, k: int) -> _Bytes:
 class _Buffers:
     """Working memory of one thread: a piece as values, as lanes and as bytes.
 
-    A lane is what is shifted into place as one word: a pair of values, or one. `places` are, for
-    each lane of a group, its column of lanes, its words among the bytes, and its shift. `fours`
-    are, for an even `k`, the words at bit 0 and those at bit 64 of each four values.
+    A lane is what is shifted into place as one word: a pair of values, or one. After one, two, four
+    or eight of them the next begins at a whole byte again; `places` are, for each of so many, its
+    column of lanes, its words among the bytes, and its shift. `fours` are, for an even `k`, the
+    words at bit 0 and those at bit 64 of each four values.
     """
 
     def __init__(self, n: int, k: int):
         groups = -(-min(n, PIECE) // _GROUP)
         self.k = k
         self.paired = k != 31
-        count = _GROUP // 2 if self.paired else _GROUP
+        lanes = groups * (_GROUP // 2 if self.paired else _GROUP)
+        width = 2 * k if self.paired else k
+        count = 8 // math.gcd(8, width)
         self.values = np.zeros(groups * _GROUP, np.uint32)
-        self.lanes = np.empty(groups * count, np.uint64)
-        self.spare = np.empty(groups * count, np.uint64)
-        self.columns = np.empty((2, groups), np.uint64)
+        self.lanes = np.empty(lanes, np.uint64)
+        self.spare = np.empty(lanes, np.uint64)
         self.bytes = np.zeros(groups * k + _WORD_BYTES, np.uint8)
-        starts = [divmod(lane * k * _GROUP // count, 8) for lane in range(count)]
+        starts = [divmod(lane * width, 8) for lane in range(count)]
         self.places: list[tuple[_Words, _Words, np.uint64]] = [
-            (self.lanes[lane::count], self._words(byte, groups, k), np.uint64(shift))
+            (self.lanes[lane::count], self._words(byte, count * width // 8), np.uint64(shift))
             for lane, (byte, shift) in enumerate(starts)
         ]
         self.fours: tuple[_Words, _Words] | None = None
         if k % 2 == 0 and k < MAX_BITS:
-            first, rest = (self._words(byte, 2 * groups, k // 2) for byte in (0, _WORD_BYTES))
-            self.fours = first, rest
+            self.fours = self._words(0, k // 2), self._words(_WORD_BYTES, k // 2)
 
-    def _words(self, byte: int, n: int, stride: int) -> _Words:
-        """The unaligned words at a byte of each group; they may reach into the next group."""
+    def _words(self, byte: int, stride: int) -> _Words:
+        """The unaligned words at a byte of each `stride`; they may reach into the next one."""
+        n = (len(self.bytes) - _WORD_BYTES) // stride
         return np.ndarray((n,), np.uint64, self.bytes.data, offset=byte, strides=(stride,))
 
 
@@ -185,7 +188,7 @@ class Packer:
 
     Args:
         out: the whole stream.
-        n: length of the longest piece, at most `PIECE`.
+        n: its values; a piece is at most so long, and at most `PIECE`.
         k: bits of each value, already checked.
     """
 
@@ -197,6 +200,11 @@ class Packer:
         values = self._buffers.values
         values[n:] = 0
         return values[:n]
+
+    def refill(self, stream: _Bytes, first: int, n: int) -> Vector:
+        """The room, with values `first`, a multiple of 8, and so on of another stream."""
+        _read(self._buffers, stream, first, n)
+        return self.room(n)
 
     def write(self, first: int, n: int) -> None:
         """Write the piece in the room as values `first` and so on; of each its low `k` bits.
@@ -218,9 +226,9 @@ class Packer:
         self._out[place : place + size] = self._buffers.bytes[:size]
 
 
-def _pack_part(values: Vector, k: int, out: _Bytes, start: int, stop: int) -> None:
-    packer = Packer(out, min(PIECE, stop - start), k)
-    for first, last in pieces(start, stop, PIECE):
+def _pack_parts(values: Vector, k: int, out: _Bytes, parts: Parts) -> None:
+    packer = Packer(out, len(values), k)
+    for first, last in in_pieces(parts, PIECE):
         piece = values[first:last]
         if int(piece.max()) >> k:
             raise DataError(f"a value of 2^{k} or more can't be packed in {k} bits")
@@ -247,7 +255,8 @@ def _join(buffers: _Buffers, values: Vector) -> None:
 
 def _scatter(buffers: _Buffers) -> None:
     """Lanes to bytes. Unaligned words are copied out and in: numpy computes slowly on them."""
-    shifted, before = buffers.columns
+    column = len(buffers.places[0][0])
+    shifted, before = buffers.spare[:column], buffers.spare[column : 2 * column]
     buffers.bytes.fill(0)
     for lanes, words, shift in buffers.places:
         np.left_shift(lanes, shift, out=shifted)
@@ -269,39 +278,29 @@ def _scatter_fours(buffers: _Buffers, first: _Words, rest: _Words) -> None:
     np.copyto(first, word)
 
 
-class Unpacker:
-    """Reads a vector out of a stream piece by piece, through working memory of one thread.
-
-    Args:
-        stream: of a length that was checked.
-        n: length of the longest piece, at most `PIECE`.
-        k: bits of each value.
-    """
-
-    def __init__(self, stream: _Bytes, n: int, k: int):
-        self._stream, self._buffers = stream, _Buffers(n, k)
-
-    def read(self, first: int, n: int) -> Vector:
-        """Values `first`, a multiple of 8, and so on; the next piece overwrites them."""
-        buffers = self._buffers
-        size = packed_size(n, buffers.k)
-        buffers.bytes[:size] = self._stream[first * buffers.k // 8 :][:size]
-        _gather(buffers)
-        _part(buffers)
-        return buffers.values[:n]
-
-
-def _unpacked(stream: _Bytes, k: int, start: int, stop: int) -> Iterator[tuple[int, int, Vector]]:
+def _unpacked(stream: _Bytes, n: int, k: int, parts: Parts) -> Iterator[tuple[int, int, Vector]]:
     """Bounds and values of each piece; the next piece overwrites them."""
-    unpacker = Unpacker(stream, min(PIECE, stop - start), k)
-    for first, last in pieces(start, stop, PIECE):
-        yield first, last, unpacker.read(first, last - first)
+    buffers = _Buffers(n, k)
+    for first, last in in_pieces(parts, PIECE):
+        _read(buffers, stream, first, last - first)
+        yield first, last, buffers.values[: last - first]
+
+
+def _read(buffers: _Buffers, stream: _Bytes, first: int, n: int) -> None:
+    """A stream's values `first`, a multiple of 8, and so on; after them others may stand."""
+    size = packed_size(n, buffers.k)
+    buffers.bytes[:size] = stream[first * buffers.k // 8 :][:size]
+    _gather(buffers)
+    _part(buffers)
 
 
 def _gather(buffers: _Buffers) -> None:
     """Bytes to lanes; above a lane's own bits stands what follows it."""
-    read, _ = buffers.columns
+    if len(buffers.places) == 1:
+        np.copyto(buffers.lanes, buffers.places[0][1])
+        return
     for lanes, words, shift in buffers.places:
+        read = buffers.spare[: len(lanes)]
         np.copyto(read, words)
         np.right_shift(read, shift, out=lanes)
 

@@ -32,6 +32,7 @@ from common.privacy.keystream import counter_mode, write_keystream
 from common.secagg.vectors import (
     MAX_BITS,
     MIN_BITS,
+    Parts,
     Vector,
     in_parts,
     pieces,
@@ -44,6 +45,8 @@ MAX_VALUE_BITS: Final = 24
 """float32 has a significand of 24 bits: a finer grid would resolve nothing but its rounding."""
 PIECE: Final = 1 << 15
 
+_PASSES: Final = 3
+"""Rounding is about the work of three masks."""
 _UNIFORM_STEP: Final = 2.0**-32 * (1 - 2.0**-24)
 _CLIP_RANGE: Final = (2.0**-100, 2.0**100)
 
@@ -109,7 +112,7 @@ def quantise(
         grid: clip and levels.
         k: bits of the modulus, at least the grid's.
         random: fills a buffer with secret uniform bits; is asked for 32 bytes, once.
-        threads: how many parts of the vector are worked on at once.
+        threads: at most so many.
         out: uint32 `[n]`, overwritten; `vector.view("uint32")` quantises in place.
 
     Raises:
@@ -124,16 +127,16 @@ def quantise(
     require_vector(values, np.uint32, writable=True)
     if len(values) != len(vector):
         raise DataError(f"room for {len(values)} values, expected {len(vector)}")
-    rounder, mask = Rounder(vector, grid, random), np.uint32((1 << k) - 1)
+    key, mask = bytearray(32), np.uint32((1 << k) - 1)
+    random(key)
 
-    def part(start: int, stop: int) -> int:
-        rounded = rounder.part(start, min(PIECE, stop - start))
-        for first, last in pieces(start, stop, PIECE):
-            rounded.fill(first, values[first:last])
-            np.bitwise_and(values[first:last], mask, out=values[first:last])
-        return rounded.clipped
+    def work(parts: Parts) -> int:
+        rounding = _Rounding(vector, grid, bytes(key))
+        for start, stop in parts:
+            rounding.fill(start, values[start:stop], mask)
+        return rounding.clipped
 
-    return Quantised(values=values, clipped=sum(in_parts(len(vector), threads, part)))
+    return Quantised(values=values, clipped=sum(in_parts(len(vector), threads, _PASSES, work)))
 
 
 def dequantise_sum(total: Vector, grid: Grid, k: int) -> npt.NDArray[np.float32]:
@@ -208,53 +211,44 @@ def _require_value_bits(value_bits: int) -> None:
         )
 
 
-class Rounder:
-    """One quantisation; its parts are independent of one another.
+class _Rounding:
+    """Parts of one quantisation, through working memory of one thread.
 
     Args:
         vector: float32 `[n]`, already checked.
         grid: clip and levels.
-        random: as `quantise` takes it.
-    """
-
-    def __init__(self, vector: npt.NDArray[np.float32], grid: Grid, random: Callable[[Any], None]):
-        drawn = bytearray(32)
-        random(drawn)
-        self._vector, self._grid, self._key = vector, grid, bytes(drawn)
-
-    def part(self, start: int, size: int) -> "RoundedPart":
-        """What begins at value `start`, a multiple of 4, in pieces of at most `size`."""
-        # word i of the keystream belongs to value i: four words are a block
-        stream = counter_mode(self._key, (start // 4).to_bytes(16, "big"))
-        return RoundedPart(self._vector, self._grid, stream, size)
-
-
-class RoundedPart:
-    """Consecutive pieces of a quantisation, through working memory of one thread.
+        key: of the keystream whose word `i` rounds value `i`.
 
     Attributes:
         clipped: how many values have been, so far.
     """
 
-    def __init__(
-        self, vector: npt.NDArray[np.float32], grid: Grid, stream: CipherContext, size: int
-    ):
+    def __init__(self, vector: npt.NDArray[np.float32], grid: Grid, key: bytes):
         self.clipped = 0
-        self._vector, self._stream = vector, stream
+        self._vector, self._key = vector, key
         self._clip, self._per_unit = grid.clip, grid.levels / grid.clip
+        size = min(PIECE, len(vector))
         self._bits = np.empty(size, np.int32)
         self._uniform, self._scaled = np.empty(size), np.empty(size)
 
-    def fill(self, first: int, out: Vector) -> None:
-        """Round values `first` and so on, which follow the piece before, to levels modulo 2^32.
+    def fill(self, start: int, out: Vector, mask: np.uint32) -> None:
+        """Round values `start`, a multiple of 4, and so on, and keep the mask's bits.
 
         Raises:
             DataError: a value that is not finite.
         """
-        n = len(out)
+        # four words of the keystream are a block
+        stream = counter_mode(self._key, (start // 4).to_bytes(16, "big"))
+        for first, last in pieces(0, len(out), PIECE):
+            piece = out[first:last]
+            self._round(stream, self._vector[start + first : start + last], piece)
+            np.bitwise_and(piece, mask, out=piece)
+
+    def _round(self, stream: CipherContext, values: npt.NDArray[np.float32], out: Vector) -> None:
+        n = len(values)
         bits, scaled = self._bits[:n], self._scaled[:n]
-        write_keystream(self._stream, bits.data.cast("B"))
-        self.clipped += self._load(self._vector[first : first + n], scaled)
+        write_keystream(stream, bits.data.cast("B"))
+        self.clipped += self._load(values, scaled)
         round_(scaled, bits, self._uniform[:n])
         np.copyto(out.view(np.int32), scaled, casting="unsafe")
 

@@ -7,17 +7,17 @@ Interleaved in one process; seconds are medians over repeats, ratios medians of 
 repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and its own.
     limit       for each mask the AES-256-CTR keystream of 4 bytes a value, added in 128 KiB pieces;
                 and one quantisation, the ratios' reference
-    ours        quantise, add the masks, pack into new bytes, in one pass; on one thread and on all
-    three steps the same bytes by three passes over a vector, on one thread
-    packed      masks and packing alone, of levels that are a packed stream, as a worker keeps them
-    Flower      its client's functions on one flat array: quantize; pseudo_rand_gen and addition for
-                each mask, modulus; ndarray_to_bytes. Its scaling by the weight is left out.
+    ours        what a worker runs. Under `quantise` its rounding: weighted, on the grid, packed to
+                be kept. Under `masks` the message: what was kept read, masks added, packed again.
+                "N threads" is the most it may use; rounding has one
+    Flower      its client's functions on one flat array: parameters_multiply and quantize;
+                pseudo_rand_gen and addition for each mask, modulus; ndarray_to_bytes
     plain sum   one float32 vector added to another
 What is packed goes into new memory, whose pages the times hold. The coordinator adds one vector;
 and, once a round, takes n self-masks off and scales the sum back. Where n masks would be more than
 --flower-values values, Flower's are extrapolated from fewer, and the row says so. Peak extra memory
 (resident) is that of an institution with 3 masks, in a process of its own, beside the vector and
-the message; three steps reuse the vector.
+the message.
 """
 
 import argparse
@@ -37,24 +37,29 @@ from flwr.common.secure_aggregation.ndarrays_arithmetic import (
     factor_extract,
     parameters_addition,
     parameters_mod,
+    parameters_multiply,
     parameters_subtraction,
 )
 from flwr.common.secure_aggregation.quantization import dequantize, quantize
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 
+from client.rounding import Rounding
+from common.config.load import parse_study
+from common.config.study import Study
 from common.io.processes import module_command
 from common.privacy.keystream import Keystream, Seed, counter_mode, write_keystream
 from common.secagg.codec import encode_masked
 from common.secagg.masks import Mask, add_masks_
-from common.secagg.packing import add_packed_, pack, packed_size
-from common.secagg.pipeline import Packed, mask_levels, mask_update
-from common.secagg.quantise import Grid, dequantise_sum, quantise, smallest_bits
+from common.secagg.packing import add_packed_, packed_size
+from common.secagg.pipeline import Packed, mask_levels
+from common.secagg.quantise import dequantise_sum, quantise
 from common.secagg.session import Session
+from common.sums import grid_of
 from scripts.benchmarks.dp_step import _cpu_name
 
 _CLIP, _TARGET, _MODULUS = 8.0, 1 << 22, 1 << 32  # Flower's defaults
 _PIECE = 1 << 15
-_PEAKS = ("ours", "three", "packed", "flower")
+_PEAKS = ("ours", "flower")
 _SESSION = Session(study="1a" * 32, roster="2b" * 32, purpose="train", round=1, attempt=1)
 _SIZES = (1_000_000, 22_713_216, 110_000_000)
 
@@ -92,7 +97,8 @@ def _settings(options: argparse.Namespace) -> None:
     print(f"- {_cpu_name()}; {options.threads} threads; numpy {np.__version__}")
     print(f"- commit {commit.stdout.decode().strip()}; {options.repeats} repeats")
     print(f"- {'processor time' if options.cpu_time else 'wall clock'}; load {os.getloadavg()[0]}")
-    print(f"- {options.value_bits} bits a value\n")
+    tunables = os.environ.get("GLIBC_TUNABLES", "none")
+    print(f"- {options.value_bits} bits a value; GLIBC_TUNABLES {tunables}\n")
 
 
 class Case:
@@ -100,8 +106,10 @@ class Case:
 
     def __init__(self, size: int, institutions: int, options: argparse.Namespace):
         self.size, self.institutions, self.options = size, institutions, options
-        self.k = smallest_bits(options.value_bits, institutions)
-        self.grid = Grid(clip=0.05, value_bits=options.value_bits)
+        study = _study(institutions, options.value_bits)
+        self.k, self.grid = study.secure_parameters.bits, grid_of(study)
+        name = study.federation.institutions[0]
+        self.rounding = Rounding(study, name, self.k, lambda _kind, _figures: None)
         self.update = _update(size)
         self.values = np.empty(size, np.uint32)
         self.message = b""
@@ -138,47 +146,22 @@ class Case:
                     write_keystream(stream, words[: len(piece)].data.cast("B"))
                     np.add(piece, words[: len(piece)], out=piece)
         with self.timed(times, "quantise"):
-            self._quantise(1)
+            quantise(self.update, self.grid, self.k, self.keystream.fill, out=self.values)
         return times
 
     def ours(self, threads: int) -> Times:
-        times: Times = {}
-        self.message = b""
-        with self.timed(times, "pass"):
-            self.message = self._message(
-                lambda room: mask_update(room, self.update, self.grid, self.k,
-                                         self.keystream.fill, self.masks, threads=threads)
-            )  # fmt: skip
-        return times
-
-    def three_steps(self, threads: int) -> Times:
+        """As `client.session` and the machine do it."""
         times: Times = {}
         self.message = b""
         with self.timed(times, "quantise"):
-            self._quantise(threads)
+            kept = self.rounding.round(1, self.update, None)
+        levels = Packed(stream=kept, length=self.size)
         with self.timed(times, "masks"):
-            add_masks_(self.values, self.masks, self.k, threads)
-        with self.timed(times, "pack"):
-            self.message = pack(self.values, self.k, threads=threads)
-        return times
-
-    def packed(self, threads: int) -> Times:
-        """The message before, as if it were levels: its bits do not matter."""
-        times: Times = {}
-        levels = Packed(stream=self._stream(), length=self.size)
-        with self.timed(times, "pass"):
-            self._message(
+            self.message = encode_masked(
+                _SESSION, 0, self.size, self.k,
                 lambda room: mask_levels(room, levels, self.k, self.masks, threads=threads)
-            )
+            )  # fmt: skip
         return times
-
-    def _message(self, write: Callable[[memoryview], object]) -> bytes:
-        """As the machine makes it."""
-        return encode_masked(_SESSION, 0, self.size, self.k, write)
-
-    def _quantise(self, threads: int) -> None:
-        quantise(self.update, self.grid, self.k, self.keystream.fill, threads=threads,
-                 out=self.values)  # fmt: skip
 
     def coordinator(self, threads: int) -> Times:
         times: Times = {}
@@ -197,7 +180,7 @@ class Case:
         times: Times = {}
         self.flower_message = []
         with self.timed(times, "quantise"):
-            values = quantize([self.update], _CLIP, _TARGET)
+            values = quantize(parameters_multiply([self.update], 1.0), _CLIP, _TARGET)
         values = factor_combine(_TARGET, values)
         shapes = [array.shape for array in values]
         with self.timed(times, "masks"):
@@ -230,6 +213,21 @@ class Case:
         return {"add": times["add"], "unmask": times["masks"] + times["scale"]}
 
 
+def _study(institutions: int, value_bits: int) -> Study:
+    """The smallest with a secure sum of so many."""
+    return parse_study(
+        f"""\
+study: bench
+encoder: {{name: none, weights_sha256: {"ab" * 32}}}
+training: {{rounds: 1, learning_rate: 1e-3}}
+federation: {{institutions: {[f"site-{i}" for i in range(institutions)]}}}
+privacy: none
+secure_aggregation: {{clip: 0.05, value_bits: {value_bits}}}
+""",
+        "bench",
+    )
+
+
 def _update(size: int) -> np.ndarray:
     random = np.random.Generator(np.random.PCG64(0))
     update = random.standard_normal(size, np.float32)
@@ -242,9 +240,7 @@ def _tables(case: Case, peaks: dict[str, int]) -> None:
     all_threads = "" if options.cpu_time else f"ours, {options.threads} threads"
     sending: dict[str, Callable[[], Times]] = {
         "limit": case.limit,
-        "three steps, 1 thread": lambda: case.three_steps(1),
         "ours, 1 thread": lambda: case.ours(1),
-        "packed, 1 thread": lambda: case.packed(1),
     }
     receiving: dict[str, Callable[[], Times]] = {
         "plain sum": case.plain,
@@ -279,7 +275,7 @@ def _sending_table(case: Case, sent: dict[str, list[Times]], peaks: dict[str, in
         parts = [_median([t[p] for t in sent.get(name, []) if p in t]) for p in _PARTS]
         cells = [_seconds(statistics.median(own)), *map(_seconds, parts), _ratio(own, goal)]
         cells.append(_ratio(totals.get("Flower", []), own))
-        ours = name.startswith(("ours", "three"))
+        ours = name.startswith("ours")
         size = len(case.message) / case.size if ours else sizes.get(name, 0.0)
         cells.append(f"{size:.3f}" if size else "")
         peak = peaks.get(name, -1)
@@ -326,7 +322,6 @@ def _ratio(over: list[float], under: list[float]) -> str:
 
 def _peaks(size: int, options: argparse.Namespace) -> dict[str, int]:
     kinds = {"ours, 1 thread": ("ours", 1), "Flower": ("flower", 1)}
-    kinds |= {"three steps, 1 thread": ("three", 1), "packed, 1 thread": ("packed", 1)}
     kinds |= {f"ours, {options.threads} threads": ("ours", options.threads)}
     found = {}
     for name, (kind, threads) in kinds.items():
@@ -345,8 +340,6 @@ def _peak(name: str, size: int, options: argparse.Namespace) -> int:
     """Bytes at the peak of one institution's work, less its vector and its message."""
     work = {
         "ours": lambda case: case.ours(options.threads),
-        "three": lambda case: case.three_steps(options.threads),
-        "packed": lambda case: case.packed(options.threads),
         "flower": lambda case: case.flower(),
     }  # fmt: skip
     small = Case(4 * _PIECE, 3, options)
@@ -354,14 +347,11 @@ def _peak(name: str, size: int, options: argparse.Namespace) -> int:
     work[name](small)  # libraries are loaded
     case = Case(size, 3, options)
     case.values = case.update.view(np.uint32)
-    if name == "packed":
-        case.ours(1)
-    message = len(case.message)
     before = psutil.Process().memory_info().rss
     # not ru_maxrss, which a process inherits from the one that starts it
     Path("/proc/self/clear_refs").write_text("5")
     work[name](case)
     status = Path("/proc/self/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    message = message or len(case.message) + sum(map(len, case.flower_message))
+    message = len(case.message) + sum(map(len, case.flower_message))
     return max(0, int(peak.split()[1]) * 1024 - before - message)

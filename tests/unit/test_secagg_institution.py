@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, DataError, ProtocolError
-from common.secagg import institution
+from common.secagg import institution, vectors
 from common.secagg.codec import decode
 from common.secagg.errors import FailedError, OutOfOrderError, SecaggError
 from common.secagg.machine import Machine
@@ -142,7 +142,8 @@ def test_packed_levels_give_the_reply_of_the_vector_and_broken_ones_keep_the_sta
     assert reply == institution.submit(step.state, vector).reply
 
 
-def test_threads_do_not_change_a_byte():
+def test_threads_do_not_change_a_byte(monkeypatch):
+    monkeypatch.setattr(vectors, "PASSES_A_THREAD", 1)
     federation = Federation(PARTIES, machine=PARTIES.machine(length=100_000)).reach("mask")
     step = advance(federation.states[0], federation.requests[0], 0)
     replies = [institution.submit(step.state, PARTIES.vector(0, 100_000), threads).reply

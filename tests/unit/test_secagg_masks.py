@@ -10,10 +10,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from common.errors import ConfigError, DataError, ProtocolError
 from common.privacy.keystream import Keystream, Seed
 from common.secagg import masks as module
+from common.secagg import vectors
 from common.secagg.masks import Mask, add_masks_, add_streams_, open_streams
 from tests.unit.test_keystream import NIST_COUNTER, NIST_KEY, NIST_OUTPUT
 
 N = 3 * 32768 + 1001
+
+
+@pytest.fixture(autouse=True)
+def many_threads(monkeypatch):
+    """Even small vectors are worth all threads that a test asks for."""
+    monkeypatch.setattr(vectors, "PASSES_A_THREAD", 1)
 
 
 def key(number: int) -> bytes:
@@ -37,14 +44,14 @@ def blocks(secret: bytes, first: int, count: int) -> bytes:
 def test_nist_counter_mode_vector_is_what_is_added():
     nist = [Mask(key=bytes.fromhex(NIST_KEY), sign=1)]
     values = np.full(16, 7, np.uint32)
-    add_streams_(values, open_streams(nist, int(NIST_COUNTER, 16)), 32)
+    add_streams_(values, open_streams(nist, int(NIST_COUNTER, 16)), 32, np.empty_like(values))
     assert (values - np.uint32(7)).tobytes().hex() == NIST_OUTPUT
 
 
 def test_nist_counter_mode_vector_is_what_is_subtracted_and_only_its_low_bits_are_left():
     nist = [Mask(key=bytes.fromhex(NIST_KEY), sign=-1)]
     values = np.zeros(16, np.uint32)
-    add_streams_(values, open_streams(nist, int(NIST_COUNTER, 16)), 17)
+    add_streams_(values, open_streams(nist, int(NIST_COUNTER, 16)), 17, np.empty_like(values))
     words = np.frombuffer(bytes.fromhex(NIST_OUTPUT), "<u4")
     assert values.tolist() == [-int(w) % 2**17 for w in words]
 
@@ -71,10 +78,10 @@ def test_masks_are_added_and_subtracted_modulo_the_modulus(k):
 @pytest.mark.parametrize("k", [16, 21, 32])
 def test_masks_of_all_parties_cancel(k):
     parties = 5
-    vectors = [some_values(1000 + i)[:1000] >> np.uint32(32 - k) for i in range(parties)]
-    total = sum(v.astype(np.uint64) for v in vectors) % 2**k
+    own_values = [some_values(1000 + i)[:1000] >> np.uint32(32 - k) for i in range(parties)]
+    total = sum(v.astype(np.uint64) for v in own_values) % 2**k
     masked = np.zeros(1000, np.uint32)
-    for i, vector in enumerate(vectors):
+    for i, vector in enumerate(own_values):
         own = [
             mask(10 * min(i, j) + max(i, j), 1 if i < j else -1) for j in range(parties) if j != i
         ]
@@ -179,18 +186,3 @@ def test_key_is_not_shown_pickled_or_copied():
     for action in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="not pickled"):
             action(secret)
-
-
-def test_error_in_one_part_is_raised_after_the_others_have_ended():
-    from common.secagg.vectors import PART_UNIT, in_parts
-
-    ended = []
-
-    def work(start: int, _stop: int) -> None:
-        if start == 0:
-            raise DataError("the first part")
-        ended.append(start)
-
-    with pytest.raises(DataError, match="the first part"):
-        in_parts(3 * PART_UNIT, 3, work)
-    assert sorted(ended) == [PART_UNIT, 2 * PART_UNIT]

@@ -7,10 +7,17 @@ import pytest
 
 from common.errors import ConfigError, DataError, ProtocolError
 from common.secagg import packing as module
+from common.secagg import vectors
 from common.secagg.packing import add_packed_, pack, pack_into, packed_size, unpack
 
 WIDTHS = range(16, 33)
 SIZES = (0, 1, 2, 7, 8, 9, 31, 1000)
+
+
+@pytest.fixture(autouse=True)
+def many_threads(monkeypatch):
+    """Even small vectors are worth all threads that a test asks for."""
+    monkeypatch.setattr(vectors, "PASSES_A_THREAD", 1)
 
 
 def some_values(n: int, k: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from scipy import stats
 from common.errors import ConfigError, DataError
 from common.privacy.keystream import Keystream, Seed
 from common.secagg import quantise as module
+from common.secagg import vectors
 from common.secagg.quantise import (
     Grid,
     dequantise_sum,
@@ -23,6 +24,12 @@ LOWEST, HIGHEST = -(2**31), 2**31 - 1
 """The smallest and the largest rounding bits."""
 ALL_VALUE_BITS = range(2, 25)
 N = 2 * 32768 + 1001
+
+
+@pytest.fixture(autouse=True)
+def many_threads(monkeypatch):
+    """Even small vectors are worth all threads that a test asks for."""
+    monkeypatch.setattr(vectors, "PASSES_A_THREAD", 1)
 
 
 def stream(number: int = 1) -> Keystream:
