@@ -8,7 +8,7 @@ from typing import NamedTuple
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 620, 60, 400
 _INSET = 26  # room for a number below the lowest point and left of the first
-_MASKS, _SHARES, _GREY = "#0072b2", "#d55e00", "#595959"
+_MASKS, _SHARES, _GREY = "#0072b2", "#b34700", "#595959"
 
 
 class Frame(NamedTuple):
@@ -119,7 +119,7 @@ def _names(frame: Frame, points: Sequence[tuple[int, int]], c: float) -> list[st
     ]  # fmt: skip
     top = min(frame.most, last)
     name = "masks if all were neighbours: n"
-    parts.append(_text(frame.x(top) + 8, frame.y(top) - 8, name, colour=_GREY, anchor="start"))
+    parts.append(_text(frame.x(top) + 8, frame.y(top) + 14, name, colour=_GREY, anchor="start"))
     return parts
 
 
@@ -129,9 +129,10 @@ def _line(points: str, colour: str, dashes: str = "") -> str:
 
 
 def _text(x: float, y: float, text: str, *, colour: str = "black", anchor: str = "middle") -> str:
+    """With a white edge, so that it can be read on a line."""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
-        f"{escape(text)}</text>"
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" '
+        f'stroke="white" stroke-width="3" paint-order="stroke">{escape(text)}</text>'
     )
 
 

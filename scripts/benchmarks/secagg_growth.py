@@ -1,7 +1,7 @@
 """Growth of the secure sum with the number of institutions: masks, shares, time of one.
 
     scripts/bench secagg-growth [--institutions 10 32 100 316 1000] [--values 100000] [--beyond ...]
-        [--svg FILE]
+        [--svg docs/images/secagg-growth.svg]
     scripts/bench secagg-growth --whole N [--values 1000] [--dropout 0.05]
 
 Each row is a study in which 5% of the institutions collude, 5% vanish in a session, and the
@@ -57,12 +57,14 @@ from scripts.benchmarks._secagg_whole import Whole, table
 from scripts.benchmarks.dp_step import _cpu_name as cpu_name
 
 MODEL = bytes(32)
+SIZES = (10, 32, 100, 316, 1000)
+BEYOND = (3162, 10_000, 31_623, 100_000)
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench secagg-growth")
-    parser.add_argument("--institutions", type=int, nargs="+", default=[10, 32, 100, 316, 1000])
-    parser.add_argument("--beyond", type=int, nargs="*", default=[3162, 10_000, 31_623, 100_000])
+    parser.add_argument("--institutions", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--beyond", type=int, nargs="*", default=list(BEYOND))
     parser.add_argument("--values", type=int, help="100,000; of a whole session 1,000")
     parser.add_argument("--whole", type=int, metavar="N")
     parser.add_argument("--collusion", type=float, default=0.05)

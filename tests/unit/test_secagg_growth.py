@@ -1,6 +1,7 @@
 """The growth bench: a whole session adds up or fails, and its drawing holds what it says."""
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,3 +83,36 @@ def test_reference_touches_the_highest_point_and_lies_below_none():
     c = bound(POINTS)
     ratios = [masks / (c * np.log10(n)) for n, masks in POINTS]
     assert max(ratios) == pytest.approx(1)
+
+
+def test_drawing_in_the_docs_is_that_of_the_rules_as_they_are():
+    sizes = (*secagg_growth.SIZES, *secagg_growth.BEYOND)
+    points = [(n, secagg_growth._ring(n, 0.05, 0.05)) for n in sizes]
+    kept = Path(__file__).parents[2] / "docs/images/secagg-growth.svg"
+    assert kept.read_bytes() == svg(points).encode()
+
+
+def test_the_bench_writes_the_drawing_of_what_it_measured(tmp_path, capsys):
+    file = tmp_path / "growth.svg"
+    arguments = ["--institutions", "5", "8", "--beyond", "100", "--values", "8", "--svg", file]
+    assert secagg_growth.main([*map(str, arguments)]) == 0
+    assert file.read_text() == svg([(5, 5), (8, 8), (100, 55)])
+    assert "| 8 | " in capsys.readouterr().out
+
+
+def test_text_and_lines_stand_out_from_white_and_series_differ_in_shape_too():
+    drawing = ElementTree.fromstring(svg(POINTS))
+    coloured = {element.get("fill") for element in drawing.iter(f"{SVG}text")} - {None, "black"}
+    coloured |= {line.get("stroke") for line in drawing.iter(f"{SVG}polyline")}
+    assert len(coloured) == 3
+    assert all(1.05 / (luminance(colour) + 0.05) >= 4.5 for colour in coloured)  # WCAG 2.2, 1.4.3
+    assert len([*drawing.iter(f"{SVG}circle")]) == len(POINTS)
+    squares = [mark for mark in drawing.iter(f"{SVG}rect") if mark.get("fill") in coloured]
+    assert len(squares) == len(POINTS)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2's relative luminance of `#rrggbb`."""
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
