@@ -2,12 +2,17 @@
 
 Guarantees:
     * The directory is the worker's own and no wider than 0700 (0710 for one named group); the
-      socket has mode 0600 (0660 for that group). A wider or foreign directory is refused.
+      socket has mode 0600. A wider or foreign directory is refused.
+    * For a named group the socket has mode 0060: the kernel, which looks at the owner's bits alone
+      for the owner, lets that group in and not the worker's own user. So whoever speaks here runs
+      as another user (or as root, whom no mode keeps out). `require_apart` tries it.
     * A path belongs to one worker: the lock file beside it is held for the worker's life.
     * Only a socket on which no one listens is removed, and never anything but a socket.
 """
 
+import errno
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -16,7 +21,7 @@ from pathlib import Path
 import grpc
 
 from client.relay import MAX_SOCKET_PATH_BYTES
-from common.errors import FederationError
+from common.errors import ConfigError, FederationError, PolicyError
 
 
 def prepare_directory(directory: Path, relay_group: int | None) -> None:
@@ -88,4 +93,38 @@ def bind(server: grpc.Server, path: Path, relay_group: int | None) -> None:
     server.add_insecure_port(f"unix:{path}")
     if relay_group is not None:
         os.chown(path, -1, relay_group)
-    path.chmod(0o600 if relay_group is None else 0o660)
+    path.chmod(0o600 if relay_group is None else 0o060)
+
+
+def require_apart(path: Path) -> None:
+    """See that this very user can't reach the socket, and so that the relay is another.
+
+    Raises:
+        PolicyError: it can: the worker has the rights of root, or the file system knows no modes.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == errno.EACCES:
+            return
+    raise PolicyError(
+        "the worker's own user can connect to the socket, so that the relay can't be told to be "
+        "another user",
+        place=str(path),
+        remedy="run the worker as a user of its own, not as root and without CAP_DAC_OVERRIDE, on "
+        "a file system with Unix permissions",
+    )
+
+
+def group_id(name: str) -> int:
+    """The number of the group through which the relay's user comes.
+
+    Raises:
+        ConfigError: there is no such group.
+    """
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(
+            f"there is no group {name} on this machine",
+            place="relay_group",
+            remedy="make it, with the relay's user and the worker's in it: docs/policy.md",
+        ) from None

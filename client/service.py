@@ -2,7 +2,8 @@
 
 Guarantees:
     * Reach: the socket has mode 0600 in a directory of mode 0700, or, where relay and worker are
-      different users, 0660 and 0710 for one named group. Wider directories are refused.
+      different users, 0060 and 0710 for one named group: see `client.endpoint`. Wider directories
+      are refused.
     * One worker: a second one on the same path is refused; only a dead socket is removed.
     * Idempotence: a request equal to one running or lately finished runs no computation; it gets
       the same bytes. A caller that leaves cancels nothing.

@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from client.consent import Consent, Denied, Witness
 from client.guard import Guard
 from client.rounding import Rounding
 from client.sums import SpentError, Sums
+from client.withdrawals import ReadWithdrawn
 from client.work import Party, Report, Work
 from common import __version__
 from common.config.canonical import study_hash
@@ -19,7 +21,7 @@ from common.config.study import Study
 from common.errors import BudgetError, PolicyError, ProtocolError
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel
-from common.policy import decide
+from common.policy import Facts
 from common.privacy.plan import evaluation_due
 from common.secagg.errors import OutOfOrderError, SecaggError
 from common.secagg.pipeline import Levels, Packed
@@ -52,7 +54,8 @@ class Session:
 
     Between two requests nothing is kept here but the warm model and the machines of secure sums.
     Without a privacy mechanism, weights, optimiser and random state follow from request and study
-    alone, so a repeated request gives the same update; with one, the guard has kept it.
+    alone, so a repeated request gives the same update as long as nobody else has withdrawn; with
+    one, the guard has kept it.
 
     Args:
         model: may be shared by the institutions of one simulation.
@@ -60,9 +63,12 @@ class Session:
         report: told the site's own figures.
         guard: of a study with a privacy mechanism; exactly then.
         sums: of a study with secure aggregation; exactly then.
+        witness: shows the facts that the policy is decided by; nothing is shown if absent.
+        read_withdrawn: reads who has withdrawn; absent if the site has no such list.
 
     Raises:
         PolicyError: a guard or sums too many or too few.
+        DataError: who has withdrawn can't be read.
     """
 
     def __init__(
@@ -75,6 +81,8 @@ class Session:
         report: Report | None = None,
         guard: Guard | None = None,
         sums: Sums | None = None,
+        witness: Witness = lambda asked: Facts(asked=asked),
+        read_withdrawn: ReadWithdrawn | None = None,
     ):
         if (sums is None) != (study.secure is None):
             raise PolicyError(
@@ -89,6 +97,7 @@ class Session:
         self._sums = sums
         report = report or (lambda _kind, _figures: None)
         self._work = Work(study, party, model, guard, report, progress)
+        self._consent = Consent(study, party, self._work, witness, read_withdrawn)
         self._rounding = None
         if sums is not None:
             bits = sums.party.context.parameters.bits
@@ -118,28 +127,40 @@ class Session:
         try:
             request = decode_request(data)
         except ProtocolError as error:
-            log.warning("refused a request: %s", error)
-            return encode(self._refusal("hello", 0, Refusal.MALFORMED))
+            return self._refuse("hello", 0, Refusal.MALFORMED, str(error))
         try:
             return encode(self._answer(request))
-        except SecaggError as error:
-            log.warning("refused %s of round %d: %s", request.kind, request.round, error)
-            code = Refusal.SPENT if isinstance(error, SpentError) else Refusal.SUMS
-            return encode(self._refusal(request.kind, request.round, code))
-        except ProtocolError as error:
-            log.warning("refused %s of round %d: %s", request.kind, request.round, error)
-            return encode(self._refusal(request.kind, request.round, Refusal.MALFORMED))
-        except BudgetError as error:
-            log.error("refused %s of round %d: %s", request.kind, request.round, error)
-            return encode(self._refusal(request.kind, request.round, Refusal.BUDGET))
-        except Exception:
-            log.exception("a %s request of round %d failed", request.kind, request.round)
-            return encode(self._refusal(request.kind, request.round, Refusal.INTERNAL))
+        except Exception as error:  # noqa: BLE001 - logged in full, sent as a code
+            code, why = self._reason(request, error)
+            return self._refuse(request.kind, request.round, code, why)
+
+    def _reason(self, request: Request, error: Exception) -> tuple[Refusal, str]:
+        """Code and reason of what went wrong."""
+        match error:
+            case Denied():
+                return error.code, error.why
+            case SecaggError():
+                spent = isinstance(error, SpentError)
+                return Refusal.SPENT if spent else Refusal.SUMS, str(error)
+            case ProtocolError():
+                return Refusal.MALFORMED, str(error)
+            case BudgetError():
+                return Refusal.BUDGET, str(error)
+        log.error("a %s request of round %d failed", request.kind, request.round, exc_info=error)
+        return Refusal.INTERNAL, type(error).__name__
+
+    def _refuse(self, kind: Kind, round_: int, code: Refusal, why: str) -> bytes:
+        """The one place that every refusal passes: in full to the site's log, a code to outside.
+
+        Args:
+            why: with figures, names and ids; never a document's text.
+        """
+        level = logging.ERROR if code is Refusal.BUDGET else logging.WARNING
+        log.log(level, "refused %s of round %d, %s: %s", kind, round_, code.value, why)
+        return encode(self._refusal(kind, round_, code))
 
     def _answer(self, request: Request) -> Reply:
-        refusal = self._check(request)
-        if refusal is not None:
-            return self._refusal(request.kind, request.round, refusal)
+        self._check(request)
         if self._sums is not None and request.kind != "hello":
             return self._reply(request, sums=self._summed(request, self._sums))
         if request.sums or request.kind == "sum":
@@ -188,26 +209,25 @@ class Session:
         )
         return Packed(stream=packed, length=self._model.layout.size)
 
-    def _check(self, request: Request) -> Refusal | None:
+    def _check(self, request: Request) -> None:
+        """Nothing of the data is touched before this.
+
+        Raises:
+            Denied: another study, the policy, or a request that this study has not.
+        """
         if request.study != self._hash:
-            log.warning("refused: study %s asked, this site's is %s", request.study, self._hash)
-            return Refusal.STUDY
-        decision = decide(self._study, self._party.policy, self._party.name)
-        if not decision.allowed:
-            log.warning("refused by policy: %s", "; ".join(decision.reasons))
-            return Refusal.POLICY
+            raise Denied(
+                Refusal.STUDY, f"study {request.study} is asked, this site's is {self._hash}"
+            )
+        self._consent.require(request.kind)
         if request.round > self._study.training.rounds or (request.round < 1) != (
             request.kind == "hello"
         ):
-            log.warning("refused: a %s request for round %d", request.kind, request.round)
-            return Refusal.STALE
+            raise Denied(Refusal.STALE, "the study has no such round")
         if request.kind == "evaluate" and not evaluation_due(self._study, request.round):
-            log.warning("refused: no evaluation is due after round %d", request.round)
-            return Refusal.STALE
+            raise Denied(Refusal.STALE, "no evaluation is due after this round")
         if len(request.body) not in {0, 4 * self._model.layout.size}:
-            log.warning("refused: a model of %d bytes", len(request.body))
-            return Refusal.DIMENSION
-        return None
+            raise Denied(Refusal.DIMENSION, f"a model of {len(request.body)} bytes")
 
     def _facts(self) -> dict[str, str | int]:
         return {
@@ -248,12 +268,14 @@ class Session:
 
 
 def worth_keeping(reply: bytes) -> bool:
-    """Whether a reply may be given again: all but an internal error, a full budget, and a secure
-    sum's refusal, which depends on what was asked before.
+    """Whether a reply may be given again: all but an internal error, and refusals that depend on
+    the moment: by the policy, for a full budget, and of a secure sum.
     """
     if len(reply) > MAX_HEADER_BYTES:
         return True
-    passing = {Refusal.INTERNAL, Refusal.BUDGET, Refusal.SUMS, Refusal.SPENT}
+    passing = {
+        Refusal.INTERNAL, Refusal.POLICY, Refusal.BUDGET, Refusal.SUMS, Refusal.SPENT,
+    }  # fmt: skip
     return decode_reply(reply).refusal not in passing
 
 

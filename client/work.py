@@ -1,17 +1,24 @@
 """What an institution does with its data for a request: an update, or counts, as bytes.
 
-Without a privacy mechanism they follow from request and study alone; with one, the guard has
-charged and kept them.
+Guarantees:
+    - Without a privacy mechanism they follow from request, study and data alone; with one, the
+      guard has charged and kept them.
+    - Who was once withdrawn is in nothing that is computed after it, for the life of this object:
+      not sampled, not trained on, not counted. Everybody else is drawn with the same chance as
+      before, and sums are divided by the same declared number.
 """
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from client.guard import Guard, Keys
+from client.withdrawals import without
 from common.config.site import Policy
 from common.config.study import Study
+from common.data.withdrawn import Withdrawn, ids_of
 from common.errors import PolicyError
 from common.metrics.evaluation import Evaluation
 from common.model.build import Vector
@@ -21,6 +28,8 @@ from common.model.train import Stage
 from common.privacy.counts import noised_counts
 from common.privacy.units import Units, group_units, require_unit_ids
 from common.wire import Request, counts_to_bytes, vector_from_bytes
+
+log = logging.getLogger("fedner.worker")
 
 Report = Callable[[str, dict[str, float]], None]
 """Told the site's own figures (its loss, its scores); they stay at the site."""
@@ -64,6 +73,31 @@ class Work:
         self._study, self._party, self._model = study, party, model
         self._guard, self._report, self._progress = guard, report, progress
         self._units = self._grouped(guard) if guard else Units((), ())
+        self._known: Withdrawn | None = None
+
+    def unknown(self, withdrawn: Withdrawn) -> int:
+        """How many listed ids no document has, nor had before it was withdrawn."""
+        if self._known is None:
+            self._known = ids_of((*self._party.train.documents, *self._party.test.documents))
+        return withdrawn.unknown(self._known)
+
+    def withdraw(self, withdrawn: Withdrawn) -> None:
+        """Forget the data of who has withdrawn, but for their ids."""
+        self.unknown(withdrawn)
+        before = self._party
+        train, test = (without(side, withdrawn) for side in (before.train, before.test))
+        if train is before.train and test is before.test:
+            return
+        self._party = replace(before, train=train, test=test)
+        if self._guard is not None:
+            self._units = self._grouped(self._guard)
+        log.warning(
+            "withdrawn: %d of %d training documents, %d of %d held-out documents",
+            len(before.train.documents) - len(train.documents),
+            len(before.train.documents),
+            len(before.test.documents) - len(test.documents),
+            len(before.test.documents),
+        )
 
     def _grouped(self, guard: Guard) -> Units:
         """The training side by unit.

@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 from typing import Final
 
+from client.endpoint import group_id, require_apart
 from client.guard import open_guard
 from client.service import serve
 from client.session import Party, Session, refuse_unexpected, worth_keeping
 from client.site_paths import SitePaths
 from client.sums import Sums, open_sums
+from client.withdrawals import reader_of
+from client.witness import Witness
 from common.config.site import Site
 from common.config.study import Study
 from common.errors import FednerError, PolicyError
@@ -36,7 +39,7 @@ _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def make_session(site: Site, base: Path) -> Session:
-    """Check the policy, then load encoder and data.
+    """Check the policy, then load encoder and data; who has withdrawn is left out.
 
     Args:
         base: folder of the site file, at which relative paths start.
@@ -47,11 +50,11 @@ def make_session(site: Site, base: Path) -> Session:
         IdentityError: the study has secure aggregation, and this site's key or roster does not
             stand; nothing was opened.
     """
-    study = load_study(base / site.study)
-    decision = decide(study, site.policy, site.institution)
+    study, witness = load_study(base / site.study), Witness(site, base)
+    decision = decide(study, site.policy, site.institution, witness.at_start())
     if not decision.allowed:
         raise PolicyError(
-            "; ".join(decision.reasons),
+            str(decision),
             place=f"site {site.institution}",
             remedy="take part in another study, or change the site's policy on purpose",
         )
@@ -80,7 +83,15 @@ def make_session(site: Site, base: Path) -> Session:
         guard = open_guard(study, site.institution, site.policy, folder, model.layout.size)
         log.info("privacy ledger: %s", guard.head)
     return Session(
-        study, party, model, progress=_Pace().step, report=_report, guard=guard, sums=sums
+        study,
+        party,
+        model,
+        progress=_Pace().step,
+        report=_report,
+        guard=guard,
+        sums=sums,
+        witness=witness,
+        read_withdrawn=reader_of(site, base),
     )
 
 
@@ -131,8 +142,9 @@ def main(argv: list[str]) -> int:
 def _serve(site: Site, base: Path) -> None:
     paths = SitePaths.of(site, base)
     _log_to(paths)
-    if site.policy.accept_one_user:
-        log.warning("ONE USER: worker and relay may share an OS user; for development only")
+    if site.relay_group is None:
+        log.warning("ONE USER: worker and relay share an OS user; for development only")
+    group = None if site.relay_group is None else group_id(site.relay_group)
     session = make_session(site, base)
     service = serve(
         paths.socket,
@@ -140,9 +152,12 @@ def _serve(site: Site, base: Path) -> None:
         max_request_bytes=session.max_request_bytes,
         on_error=refuse_unexpected,
         keep=worth_keeping,
+        relay_group=group,
     )
-    log.info("%s is ready", site.institution)
     try:
+        if group is not None:
+            require_apart(paths.socket)
+        log.info("%s is ready", site.institution)
         service.wait_for_termination()
     finally:
         service.stop()

@@ -168,12 +168,11 @@ def test_another_coordinators_receipt_than_the_pinned_one_is_refused(start, ask,
         assert ask(session, round_=2, receipts=book.receipts((NAME,))).refusal == refusal
 
 
-def test_a_refusal_for_the_budget_is_not_kept(start, ask):
-    refused = Reply(
-        kind="train", study="0" * 64, round=1, institution=NAME, refusal=Refusal.BUDGET.value
-    )
+@pytest.mark.parametrize("code", [Refusal.BUDGET, Refusal.POLICY])
+def test_a_refusal_that_depends_on_the_moment_is_not_kept(code):
+    refused = Reply(kind="train", study="0" * 64, round=1, institution=NAME, refusal=code.value)
     assert not worth_keeping(encode(refused))
-    assert worth_keeping(encode(replace(refused, refusal=Refusal.POLICY.value)))
+    assert worth_keeping(encode(replace(refused, refusal=Refusal.STALE.value)))
 
 
 def test_noise_is_never_drawn_twice(start, ask, tmp_path):

@@ -240,7 +240,7 @@ def test_what_the_policy_refuses_touches_no_data(
     with caplog.at_level(logging.WARNING, "fedner.worker"):
         reply = untouchable(policy).handle(request_bytes(kind, round_))
     assert _refused(reply, Refusal.POLICY)
-    assert "refused by policy" in caplog.text
+    assert f"refused {kind} of round {round_}, policy: [" in caplog.text
     assert b"accept" not in reply
 
 
