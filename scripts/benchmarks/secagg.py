@@ -150,18 +150,24 @@ class Case:
         return times
 
     def ours(self, threads: int) -> Times:
-        """As `client.session` and the machine do it."""
         times: Times = {}
         self.message = b""
         with self.timed(times, "quantise"):
-            kept = self.rounding.round(1, self.update, None)
-        levels = Packed(stream=kept, length=self.size)
+            levels = self.rounded()
         with self.timed(times, "masks"):
-            self.message = encode_masked(
-                _SESSION, 0, self.size, self.k,
-                lambda room: mask_levels(room, levels, self.k, self.masks, threads=threads)
-            )  # fmt: skip
+            self.message = self.masked(levels, threads)
         return times
+
+    def rounded(self) -> Packed:
+        """As `client.session` has it."""
+        return Packed(stream=self.rounding.round(1, self.update, None), length=self.size)
+
+    def masked(self, levels: Packed, threads: int) -> bytes:
+        """As the institution's machine writes it."""
+        return encode_masked(
+            _SESSION, 0, self.size, self.k,
+            lambda room: mask_levels(room, levels, self.k, self.masks, threads=threads),
+        )  # fmt: skip
 
     def coordinator(self, threads: int) -> Times:
         times: Times = {}
@@ -338,20 +344,24 @@ def _peaks(size: int, options: argparse.Namespace) -> dict[str, int]:
 
 def _peak(name: str, size: int, options: argparse.Namespace) -> int:
     """Bytes at the peak of one institution's work, less its vector and its message."""
-    work = {
-        "ours": lambda case: case.ours(options.threads),
-        "flower": lambda case: case.flower(),
-    }  # fmt: skip
     small = Case(4 * _PIECE, 3, options)
-    small.ours(options.threads)
-    work[name](small)  # libraries are loaded
+    _once(small, name, options.threads)  # libraries are loaded
     case = Case(size, 3, options)
     case.values = case.update.view(np.uint32)
     before = psutil.Process().memory_info().rss
     # not ru_maxrss, which a process inherits from the one that starts it
     Path("/proc/self/clear_refs").write_text("5")
-    work[name](case)
+    _once(case, name, options.threads)
     status = Path("/proc/self/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     message = len(case.message) + sum(map(len, case.flower_message))
     return max(0, int(peak.split()[1]) * 1024 - before - message)
+
+
+def _once(case: Case, name: str, threads: int) -> None:
+    if name == "flower":
+        case.flower()
+        return
+    levels = case.rounded()
+    case.update = case.values = np.empty(0, np.float32)  # a worker's is gone by then
+    case.message = case.masked(levels, threads)
