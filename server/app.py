@@ -9,7 +9,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.errors import FednerError
-from common.io.flower_internals import shorten_object_backoff
+from common.io.flower_internals import PullBound, bound_pulls, shorten_object_backoff
 from common.io.home import fedner_home
 from common.io.standing import Standing
 from common.wire import Kind
@@ -34,10 +34,15 @@ _FLOWER_KIND: Final[Mapping[Kind, FlowerKind]] = {
 
 
 class GridMail:
-    """`server.greeting.Mail` over a Flower grid."""
+    """`server.greeting.Mail` over a Flower grid.
 
-    def __init__(self, grid: Grid):
+    Args:
+        bound: of a grid that pulls replies in parts; one in this process has them whole.
+    """
+
+    def __init__(self, grid: Grid, bound: PullBound | None = None):
         self._grid = grid
+        self._bound = bound or PullBound()
 
     def online(self) -> Collection[int]:
         """Nodes that can be reached."""
@@ -57,8 +62,9 @@ class GridMail:
         sent = {m.metadata.dst_node_id: m.metadata.message_id for m in messages}
         return [sent[node] if sent[node] in pushed else "" for node in requests]
 
-    def fetch(self, messages: Collection[str]) -> dict[str, bytes | None]:
+    def fetch(self, messages: Collection[str], within_s: float) -> dict[str, bytes | None]:
         """What came back since, by message; `None` for an error, which is logged."""
+        self._bound.within(within_s)
         found: dict[str, bytes | None] = {}
         for message in self._grid.pull_messages(set(messages)):
             data = reply_bytes(message)
@@ -84,7 +90,7 @@ def main(grid: Grid, context: Context) -> None:
     except FednerError as error:
         run.set_status("failed", str(error))
         raise
-    run_study(grid, run, owners=owners)
+    run_study(grid, run, owners=owners, bound=bound_pulls())
 
 
 def run_study(
@@ -94,6 +100,7 @@ def run_study(
     home: Path | None = None,
     standing: Standing | None = None,
     owners: Mapping[int, str] | None = None,
+    bound: PullBound | None = None,
 ) -> None:
     """Run a study over a grid, or go on with it, from `running` to `finished` or `failed`.
 
@@ -102,16 +109,17 @@ def run_study(
             `$FEDNER_HOME/coordinator` if absent.
         standing: in a study with secure aggregation; what the run's folder names if absent.
         owners: institution by node id, where nodes authenticate.
+        bound: of the replies that this grid pulls in parts.
 
     Raises:
         FederationError: another process carries it out, or it could not be carried through.
     """
     with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):
-        _run_alone(grid, run, on_event, home, standing, owners)
+        _run_alone(GridMail(grid, bound), run, on_event, home, standing, owners)
 
 
 def _run_alone(
-    grid: Grid,
+    mail: GridMail,
     run: RunDir,
     on_event: Callable[[str, Mapping[str, object]], None] | None,
     home: Path | None,
@@ -134,7 +142,7 @@ def _run_alone(
         book = None
         if study.local_privacy is not None:
             book = ReceiptBook(home or fedner_home() / "coordinator")
-        exchange = NodeExchange(GridMail(grid), study, on_seen=on_seen, owners=owners)
+        exchange = NodeExchange(mail, study, on_seen=on_seen, owners=owners)
         standing = standing or standing_of(run)
         Coordinator(study, exchange, run, on_event, book, standing).run()
     except FednerError as error:

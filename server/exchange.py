@@ -1,8 +1,8 @@
 """The coordinator's requests to institutions over nodes, with a deadline. No Flower here.
 
 Guarantees:
-    - A trip ends with the study's deadline at the latest. It sends the same bytes again after a
-      failure, up to `_TRIES` times.
+    - A trip ends with the study's deadline at the latest, also if somebody has sent a part of a
+      reply. It sends the same bytes again after a failure, up to `_TRIES` times.
     - An institution that comes back as another node is found again; one that joins while a trip is
       under way is asked in that trip, with what is left of its time.
     - A trip waits for nodes that have not said who they are only as long as `server.greeting` says.
@@ -104,7 +104,7 @@ class NodeExchange:
         deadline = self._pace.clock() + self._deadline_s
         trip = _Trip(kind=kind, round=round_, requests=requests, deadline=deadline)
         for attempt in range(_TRIES):
-            self._greeter.look(anew=True)
+            self._greeter.look(anew=True, until=deadline)
             trip.asked.clear()
             sent = self._send(trip)
             if attempt and sent:
@@ -136,12 +136,18 @@ class NodeExchange:
     def _collect(self, trip: _Trip) -> None:
         """Take replies, and ask who joins, until nobody is left to wait for or it is too late."""
         while trip.pending or self._greeter.awaited(trip.missing):
-            arrived = self._mail.fetch(trip.pending) if trip.pending else {}
-            for message, data in arrived.items():
-                trip.take(message, data)
+            self._fetch(trip)
             if self._pace.clock() > trip.deadline:
+                self._fetch(trip)  # what came while parts of another's reply were awaited
                 break
-            self._greeter.look()
+            self._greeter.look(until=trip.deadline)
             self._send(trip)
             if trip.pending or self._greeter.awaited(trip.missing):
                 self._pace.sleep(self._pace.poll_s)
+
+    def _fetch(self, trip: _Trip) -> None:
+        if not trip.pending:
+            return
+        left = max(0.0, trip.deadline - self._pace.clock())
+        for message, data in self._mail.fetch(trip.pending, left).items():
+            trip.take(message, data)

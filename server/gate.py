@@ -19,8 +19,8 @@ Guarantees:
       `server.door`.
     - The body is whole before Flower sees the request: a slow sender holds none of its threads.
     - It starts only with node authentication, and with Flower's own port on loopback.
-    - A reply counts only if the node that pushes it is its sender, and a message counts as received
-      only if the node that says so was handed it: `common.io.flower_internals.gated_superlink`.
+    - A node answers, confirms and fetches nothing that is another's, which Flower 1.41 does not
+      check: `common.io.flower_internals.guard_handlers`.
 
 Any user of the coordinator's own machine still reaches the loopback port: let there be none.
 """

@@ -6,7 +6,8 @@ Guarantees:
     - A trip may wait for nodes that were greeted and have not said who they are, but for each only
       within `grace_s` of its first hello, and never over a fixed part of the study's deadline. A
       node that says nothing costs all trips of a run together no more than that; only an answer
-      gives it another grace.
+      gives it another grace. One that begins an answer and does not end it costs `_ANSWER_S` each
+      time, after pauses that double.
     - A silent node is greeted again, after pauses that double; a node that went away, as soon as it
       is back. So one that is slow at first is taken in later.
     - Where nodes authenticate, a node is taken in only under the name of the institution whose key
@@ -42,6 +43,8 @@ _LONGEST_HELLO_S: Final = 480.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 """After a hello that came back as an error, each twice the last."""
+_ANSWER_S: Final = 5.0
+"""How long the parts of an answer may take, once it has begun to come: it is a kilobyte."""
 
 
 class Mail(Protocol):
@@ -57,8 +60,11 @@ class Mail(Protocol):
             A message's id for each request, in order; empty where it could not be sent.
         """
 
-    def fetch(self, messages: Collection[str]) -> dict[str, bytes | None]:
-        """What came back since, by message; `None` for an error, which is logged."""
+    def fetch(self, messages: Collection[str], within_s: float) -> dict[str, bytes | None]:
+        """What came back since, by message; `None` for an error, which is logged.
+
+        A reply that has begun to come, and is not whole within so many seconds, is an error.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,18 +168,19 @@ class Greeter:
             if node in self._online and self._may_be(node, names)
         )
 
-    def look(self, *, anew: bool = False) -> dict[str, Reply]:
+    def look(self, *, anew: bool = False, until: float = inf) -> dict[str, Reply]:
         """Greet who is new, and hear who has answered; who was taken in.
 
         Args:
             anew: look for nodes even if that was done a moment ago.
+            until: when answers must be whole.
         """
         now = self._pace.clock()
         if anew or now >= self._looked + self._pace.look_s:
             self._looked = now
             self._see(frozenset(self._mail.online()))
             self._greet(now)
-        return self._hear(now)
+        return self._hear(now, max(0.0, min(_ANSWER_S, until - now)))
 
     def _see(self, online: frozenset[int]) -> None:
         """What was held against nodes that are away is forgotten, but not that they were silent."""
@@ -220,9 +227,9 @@ class Greeter:
     def _owner(self, node: int) -> str:
         return (self._owners or {}).get(node, f"node {node}")
 
-    def _hear(self, now: float) -> dict[str, Reply]:
+    def _hear(self, now: float, within_s: float) -> dict[str, Reply]:
         out = {silent.message: node for node, silent in self._silent.items() if silent.message}
-        answers = self._mail.fetch(out) if out else {}
+        answers = self._mail.fetch(out, within_s) if out else {}
         taken = {}
         for message, data in sorted(answers.items(), key=lambda answer: out[answer[0]]):
             reply = self._hear_one(out[message], data, now)

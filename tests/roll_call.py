@@ -1,6 +1,6 @@
 """Institutions as nodes of a grid in this process; time passes only while somebody waits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from flwr.app import Message
@@ -58,7 +58,8 @@ class Time:
 
 class Grid(LocalGrid):
     """Seats in order of the nodes: `online` can be seen, `slow` answer so many seconds later, and
-    nobody before it is `awake`.
+    nobody before it is `awake`. Who is in `halves` begins a reply and never ends it: whoever
+    fetches it waits as long as it may.
 
     `failing` answer with an error, as a relay without its worker does. `sent` has the kind and the
     seat of all that was sent, and when.
@@ -71,8 +72,10 @@ class Grid(LocalGrid):
         self.time = Time()
         self.slow: dict[int, float] = {}
         self.awake: dict[int, float] = {}
+        self.halves: set[int] = set()
         self.sent: list[tuple[str, int, float]] = []
         self._ready: dict[str, float] = {}
+        self._to: dict[str, int] = {}
         return self
 
     def seat(self, node: int) -> int:
@@ -89,15 +92,38 @@ class Grid(LocalGrid):
         ready = max(self.time.now + self.slow.get(seat, 0.0), self.awake.get(seat, 0.0))
         expired = ready > self.time.now + message.metadata.ttl
         self._ready[message_id] = float("inf") if expired else ready
+        self._to[message_id] = seat
         self.sent.append((message.metadata.message_type, seat, self.time.now))
         return message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return super().pull_messages(i for i in message_ids if self._ready[i] <= self.time.now)
+        return super().pull_messages(i for i in message_ids if self._is_ready(i))
+
+    def halved(self, message_ids: Iterable[str]) -> list[str]:
+        """Those whose reply has begun and will not end."""
+        return [i for i in message_ids if self._to[i] in self.halves and self._is_ready(i)]
+
+    def _is_ready(self, message_id: str) -> bool:
+        return self._ready[message_id] <= self.time.now
 
     def hellos(self, seat: int) -> list[float]:
         """When a seat was greeted."""
         return [when for kind, to, when in self.sent if (kind, to) == ("query", seat)]
+
+
+class Mail(GridMail):
+    """Over such a grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self._seats = grid
+
+    def fetch(self, messages: Collection[str], within_s: float) -> dict[str, bytes | None]:
+        halves = self._seats.halved(messages)
+        if halves:
+            self._seats.time.sleep(within_s)
+        whole = [message for message in messages if message not in halves]
+        return {**super().fetch(whole, within_s), **dict.fromkeys(halves)}
 
 
 def _answer(config: dict[str, str], data: bytes) -> bytes:
@@ -134,7 +160,7 @@ def a_federation(
     with Grid(app, configs, {}) as grid:
         ids = LocalGrid.get_node_ids(grid)
         exchange = NodeExchange(
-            GridMail(grid),
+            Mail(grid),
             STUDY,
             on_seen=lambda name, state: seen.append(f"{name}: {state}"),
             owners=None if owners is None else dict(zip(ids, owners, strict=False)),

@@ -6,6 +6,7 @@
     gated_superlink         flower-superlink with another server, and handlers that check whose
     authenticated_node      Flower's node authentication by a request's head alone
     shorten_object_backoff  for ServerApps: messages arrive sooner
+    bound_pulls             for ServerApps: a reply whose parts don't come is given up in time
     flower_environment      what every Flower process of ours has in its environment
 
 Formal guarantees of the superexec: it takes ClientApp tasks only; what runs is `client.app` as
@@ -13,9 +14,9 @@ installed on the node, while the coordinator's bundle is neither unpacked nor im
 module its own pyproject names; each message runs in a fresh child.
 
 Formal guarantees of the gated superlink: a reply is taken only from the node that is its sender
-(Flower checks that the sender is who was asked, but not that the authenticated node is it), and a
-message is confirmed, which deletes it, only by the node that was handed it (Flower deletes any
-object for any node).
+(Flower checks that the sender is who was asked, but not that the authenticated node is it); a
+message is confirmed, which deletes it, only by the node that was handed it, and an object is given
+only to a node that was handed a message with it (Flower deletes and gives any object to any node).
 
 The exact pin keeps the internal names valid; `tests/integration/test_flower_internals.py` lists
 them and fails when an upgrade moves one. Not mended here: `Grid.send_and_receive` polls every 3 s.
@@ -217,6 +218,38 @@ def shorten_object_backoff() -> None:
         pull.__kwdefaults__.update(FAST_PULL)
 
 
+class PullBound:
+    """Until when the grid waits for parts of replies. Flower waits for two hours.
+
+    Flower hands a reply over as soon as its head is there, and then waits for its parts: without a
+    bound, a node that sends them slowly, or never, stops the ServerApp.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._end = float("inf")
+
+    def within(self, seconds: float) -> None:
+        """From now on; a part that is there already is taken even with none left."""
+        self._end = self._clock() + seconds
+
+    def bounded(self, pull: Callable[..., Any]) -> Callable[..., Any]:
+        """Flower's `pull_objects`, with what is left as its limit."""
+
+        def pull_in_time(*objects: Any, **options: Any) -> Any:
+            return pull(*objects, **options, max_time=max(0.0, self._end - self._clock()))
+
+        return pull_in_time
+
+
+def bound_pulls() -> PullBound:
+    """Bound the replies that this process's grid pulls."""
+    bound = PullBound()
+    grid: Any = import_module("flwr.superlink.grid.http_grid")
+    grid.pull_objects = bound.bounded(grid.pull_objects)
+    return bound
+
+
 def supernode() -> None:
     """Run flower-supernode with `NodePacer` in place of its sleeps."""
     shorten_object_backoff()
@@ -368,12 +401,13 @@ def gated_superlink(arguments: Sequence[str], run: Callable[..., None]) -> None:
 
 
 def guard_handlers(fleet: Any) -> None:
-    """Replace a module's handlers: in nobody else's name are replies pushed, messages confirmed.
+    """Replace a module's handlers: no node answers, confirms or fetches what is another's.
 
     All requests are authenticated: `request.node` is who sends it.
     """
-    handed: dict[int, deque[str]] = {}
-    push, pull, confirm = fleet.push_messages, fleet.pull_messages, fleet.confirm_message_received
+    handed = Handed()
+    push, pull = fleet.push_messages, fleet.pull_messages
+    fetch, confirm = fleet.pull_object, fleet.confirm_message_received
 
     def push_messages(request: Any, **others: Any) -> Any:
         senders = {message.metadata.src_node_id for message in request.messages_list}
@@ -383,17 +417,48 @@ def guard_handlers(fleet: Any) -> None:
 
     def pull_messages(request: Any, **others: Any) -> Any:
         response = pull(request=request, **others)
-        mine = handed.setdefault(request.node.node_id, deque(maxlen=HANDED))
-        mine.extend(message.metadata.message_id for message in response.messages_list)
+        handed.note(request.node.node_id, response)
         return response
 
+    def pull_object(request: Any, **others: Any) -> Any:
+        if not handed.has_object(request.node.node_id, request.object_id):
+            raise _forbidden("an object of no message that this node was handed")
+        return fetch(request=request, **others)
+
     def confirm_message_received(request: Any, **others: Any) -> Any:
-        if request.message_object_id not in handed.get(request.node.node_id, ()):
+        if not handed.has_message(request.node.node_id, request.message_object_id):
             raise _forbidden("a message that this node was not handed")
         return confirm(request=request, **others)
 
     fleet.push_messages, fleet.pull_messages = push_messages, pull_messages
-    fleet.confirm_message_received = confirm_message_received
+    fleet.pull_object, fleet.confirm_message_received = pull_object, confirm_message_received
+
+
+class Handed:
+    """The last `HANDED` messages that each node was handed, and their objects' ids."""
+
+    def __init__(self) -> None:
+        self._by_node: dict[int, deque[tuple[str, frozenset[str]]]] = {}
+
+    def note(self, node: int, response: Any) -> None:
+        """A response to `pull-messages`."""
+        mine = self._by_node.setdefault(node, deque(maxlen=HANDED))
+        trees = zip(response.messages_list, response.message_object_trees, strict=True)
+        mine.extend((message.metadata.message_id, frozenset(_ids(tree))) for message, tree in trees)
+
+    def has_message(self, node: int, message: str) -> bool:
+        """Whether the node was handed it."""
+        return any(message == one for one, _ in tuple(self._by_node.get(node, ())))
+
+    def has_object(self, node: int, object_id: str) -> bool:
+        """Whether the node was handed a message with it."""
+        return any(object_id in objects for _, objects in tuple(self._by_node.get(node, ())))
+
+
+def _ids(tree: Any) -> Iterator[str]:
+    yield tree.object_id
+    for child in tree.children:
+        yield from _ids(child)
 
 
 def _forbidden(reason: str) -> Exception:

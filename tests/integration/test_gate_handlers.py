@@ -8,10 +8,14 @@ from fastapi import HTTPException
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
-from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+)
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
@@ -19,7 +23,7 @@ from flwr.superlink.federation import NoOpFederationManager
 from common.io.flower_internals import HANDED, guard_handlers
 
 HANDLERS = import_module("flwr.superlink.servicer.fleet.fleet_handlers")
-NAMES = ("push_messages", "pull_messages", "confirm_message_received")
+NAMES = ("push_messages", "pull_messages", "pull_object", "confirm_message_received")
 
 
 class Link:
@@ -55,11 +59,23 @@ class Link:
         message = Message(content, node, "query")
         message.metadata.__dict__["_message_id"] = message.object_id
         message.metadata.__dict__["_src_node_id"] = 1
-        stored, _ = self.state.store_message_and_object_tree(
-            message, get_object_tree(message), self.state.start_session(self.run)
-        )
+        session = self.state.start_session(self.run)
+        tree = get_object_tree(message)
+        stored, missing = self.state.store_message_and_object_tree(message, tree, session)
         assert stored
+        parts = get_all_nested_objects(message)
+        for name in missing:
+            assert self.state.store_object(self.run, session, name, parts[name].deflate())
         return message.object_id
+
+    def objects(self, message):
+        """Ids of a message's objects, its own included."""
+        return [node.object_id for node in iterate_object_tree(self.store.get_object_tree(message))]
+
+    def fetch(self, node, object_id):
+        request = PullObjectRequest(run_id=self.run, object_id=object_id)
+        request.node.node_id = node
+        return self.handlers.pull_object(request=request, state=self.state).object_content
 
     def pull(self, node):
         request = PullMessagesRequest()
@@ -115,6 +131,34 @@ def test_a_confirmation_that_is_sent_twice_does_no_harm(link):
     link.pull(link.nodes[0])
     link.confirm(link.nodes[0], message)
     link.confirm(link.nodes[0], message)
+
+
+def test_flower_itself_gives_any_object_to_any_node(monkeypatch):
+    """The positive control: what is guarded against."""
+    link = Link(monkeypatch, guarded=False)
+    message = link.instruct(link.nodes[0])
+    assert any(b"instruction" in link.fetch(link.nodes[1], one) for one in link.objects(message))
+
+
+def test_a_node_fetches_all_objects_of_its_messages_and_none_of_anothers(link):
+    mine, other = link.nodes
+    message = link.instruct(mine)
+    objects = link.objects(message)
+    assert len(objects) > 2
+    for one in objects:
+        for node in link.nodes:  # before it was handed over
+            _no_object(link, node, one)
+    link.pull(mine)
+    assert any(b"instruction" in link.fetch(mine, one) for one in objects)
+    assert all(link.fetch(mine, one) for one in objects)
+    for one in objects:
+        _no_object(link, other, one)
+
+
+def _no_object(link, node, object_id):
+    with pytest.raises(HTTPException, match="no message that this node was handed") as caught:
+        link.fetch(node, object_id)
+    assert caught.value.status_code == 403
 
 
 def test_what_is_remembered_of_handed_messages_is_bounded(link):

@@ -217,3 +217,36 @@ def test_a_failed_request_is_sent_three_times() -> None:
         assert _asked(exchange) == {"north": "0"}
         assert sorted(seat for kind, seat, _ in grid.sent if kind == "train") == [0, 1, 1, 1]
         assert grid.time.now == 0
+
+
+def test_a_reply_that_is_begun_and_never_ended_does_not_outlast_the_deadline() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0, 1)
+        _discover(exchange, "north", "south")
+        grid.halves = {1}
+        grid.slow[0] = 30.0  # comes while the other's parts are awaited
+        begun = grid.time.now
+        assert _asked(exchange) == {"north": "0"}
+        assert grid.time.now - begun <= DEADLINE_S + POLL_S
+
+
+def test_a_hello_that_is_answered_by_half_costs_a_few_seconds_and_ever_less_often() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.halves = {1}
+        grid.online = (0, 1)
+        for _ in range(20):
+            assert _asked(exchange) == {"north": "0"}
+        assert grid.time.now <= GRACE_S + 5.0 + POLL_S
+
+
+def test_not_even_a_hello_by_half_lets_a_trip_outlast_its_deadline() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.halves, grid.slow = {1}, {0: FOREVER}
+        grid.online = (0, 1)
+        grid.awake[1] = DEADLINE_S - 1.0
+        assert _asked(exchange) == {}
+        assert grid.time.now <= DEADLINE_S + POLL_S
