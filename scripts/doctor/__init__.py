@@ -1,0 +1,1 @@
+"""What `fedner doctor` looks at: one file a group; `institution` and `coordinator` list them."""

@@ -1,0 +1,155 @@
+"""A study at one institution: its policy, its data, and what its privacy budget has left."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from client.relay import MAX_SOCKET_PATH_BYTES
+from client.site_paths import SitePaths
+from client.supervisor import check_runnable
+from client.witness import Witness
+from common.config.canonical import study_hash
+from common.config.site import Site
+from common.config.study import Study
+from common.io.datasets import Corpus, load_sides
+from common.io.ledger_folder import CLOCK_TOLERANCE_S, read_state, utc_seconds
+from common.policy import decide
+from common.privacy.events import GaussianSteps
+from common.privacy.ledger import Charge, caps_of, check_caps
+from common.privacy.ledger_state import LedgerState
+from common.privacy.plan import Plan, evaluation_due, plan_of
+from common.privacy.units import require_unit_ids
+from scripts.doctor.checks import Finding, failed, ok, warning
+
+POLICY_REMEDY: Final = "take part in another study, or change the site's policy on purpose"
+
+
+def policy(site: Site, base: Path, study: Study) -> Finding:
+    """What the worker would decide at its start, before it touches anything."""
+    facts = Witness(site, base).at_start()
+    decision = decide(study, site.policy, site.institution, facts)
+    if not decision.allowed:
+        return failed(str(decision), POLICY_REMEDY)
+    return ok(f"allows {study.study}, sha256 {study_hash(study)}")
+
+
+def runnable(site: Site, path: Path) -> Finding:
+    """What `fedner client` refuses before it starts anything."""
+    found = check_runnable(site, path)
+    if not found.notice:
+        return ok("`fedner client` would start")
+    return warning(f"`fedner client` would start; {found.notice}", "docs/provisioning.md, 4 and 5")
+
+
+def socket_path(site: Site, base: Path) -> Finding:
+    """Whether the worker's socket fits where the site's `state` is."""
+    path = SitePaths.of(site, base).socket
+    size = len(str(path).encode())
+    if size > MAX_SOCKET_PATH_BYTES:
+        return failed(
+            f"{path}: {size} bytes, a socket's path has at most {MAX_SOCKET_PATH_BYTES}",
+            "name a shorter `state`, such as one under /var/lib",
+        )
+    return ok(f"{path}: {size} bytes of {MAX_SOCKET_PATH_BYTES}")
+
+
+def data(site: Site, base: Path, study: Study) -> Finding:
+    """Whether both sides can be read, in the study's labels, with the ids that its unit needs.
+
+    Counts are private: they are for this institution's terminal alone.
+    """
+    sides = load_sides(site.data, study.task.labels, base)
+    for side in (sides.train, sides.test):
+        if study.local_privacy is not None:
+            require_unit_ids(side, study.local_privacy.unit)
+    counts = f"train: {_counted(sides.train)}; test: {_counted(sides.test)}"
+    labels = Counter(e.label for d in (*sides.train, *sides.test) for e in d.entities)
+    missing = [label for label in study.task.labels if not labels[label]]
+    if missing:
+        return Finding(
+            state="warning",
+            said="both sides can be read, but not every label of the study occurs",
+            remedy="compare `data.label_map` with the labels of the study and of the documents",
+            private=f"{counts}; nowhere: {', '.join(missing)}",
+        )
+    return ok("both sides can be read, and every label of the study occurs", private=counts)
+
+
+def _counted(documents: Corpus) -> str:
+    entities = Counter(e.label for d in documents for e in d.entities)
+    patients = len({d.patient_id for d in documents if d.patient_id is not None})
+    labels = ", ".join(f"{count} {label}" for label, count in sorted(entities.items()))
+    return f"{len(documents)} documents, {patients} patients, {labels or 'no entities'}"
+
+
+def ledger(site: Site, base: Path, study: Study) -> Finding:
+    """Whether the ledger verifies, its clock is not ahead, and the rest of the study fits."""
+    folder = SitePaths.of(site, base).ledger
+    found, _ = read_state(folder, site.institution)
+    state = found.state
+    if state is not None and utc_seconds() < state.time - CLOCK_TOLERANCE_S:
+        return failed(
+            f"{folder}: the last entry is {state.time - utc_seconds()} s after this machine's time",
+            "set the clock right; if it ran ahead when that entry was made, wait until its time",
+        )
+    said = "no ledger yet, nothing is spent" if state is None else _told(state)
+    if study.local_privacy is None:
+        return ok(f"{said}; the study has no privacy mechanism, and charges nothing")
+    return ok(f"{said}; {_what_is_left(site, study, state)}")
+
+
+def _told(state: LedgerState) -> str:
+    return f"{state.seq} entries, chain and signatures are right"
+
+
+def _what_is_left(site: Site, study: Study, state: LedgerState | None) -> str:
+    """How the rest of the study stands to the caps.
+
+    Raises:
+        BudgetError: it does not fit, with the figures.
+    """
+    plan, caps = plan_of(study, site.institution), caps_of(site.policy.budget)
+    rest = remaining(study, plan, state)
+    if not rest:
+        return "all of the study is charged"
+    figures = check_caps(state, caps, _charge(study, plan, rest))
+    limits = [f for f in figures if f.scope != "study"]
+    if not limits:
+        return "the site has no caps"
+    return "; ".join(
+        f"{f.scope} per {f.unit}: epsilon {f.before:.4g} spent, {f.after:.4g} after the study, "
+        f"of {f.limit:g}"
+        for f in limits
+    )
+
+
+def remaining(study: Study, plan: Plan, state: LedgerState | None) -> tuple[GaussianSteps, ...]:
+    """What the study still charges: rounds and evaluations not yet reserved, the search once."""
+    own = [] if state is None else [r.body for r in state.reserves.values()]
+    own = [body for body in own if body.study == study_hash(study)]
+    done = {(body.purpose, body.round) for body in own}
+    rounds = range(1, plan.rounds + 1)
+    trainings = sum(("train", r) not in done for r in rounds)
+    due = sum(("evaluate", r) not in done for r in rounds if evaluation_due(study, r))
+    rest = [] if ("search", 0) in done else [*plan.search_events]
+    if trainings:
+        rest.append(plan.mechanism.steps(trainings * plan.mechanism.steps_per_round))
+    if due and plan.counts is not None:
+        rest.append(plan.counts.times(due))
+    return tuple(rest)
+
+
+def _charge(study: Study, plan: Plan, events: tuple[GaussianSteps, ...]) -> Charge:
+    """As a search, which every cap measures and the study's own target does not."""
+    return Charge(
+        study=study_hash(study),
+        name=study.study,
+        round=0,
+        purpose="search",
+        request="0" * 64,
+        unit=plan.mechanism.unit,
+        dataset="all documents",
+        events=events,
+        delta=plan.delta,
+        target=plan.epsilon,
+    )
