@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from client.withdrawals import ReadWithdrawn
 from client.work import Party, Work
 from common.config.study import Study
 from common.data.withdrawn import Withdrawn
 from common.errors import DataError
+from common.io.withdrawn_file import ReadWithdrawn
 from common.policy import WORK, Asked, Facts, decide
 from common.wire import Kind, Refusal
 

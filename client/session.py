@@ -13,12 +13,12 @@ from client.consent import Consent, Denied, Witness
 from client.guard import Guard
 from client.rounding import Rounding
 from client.sums import SpentError, Sums
-from client.withdrawals import ReadWithdrawn
 from client.work import Party, Report, Work
 from common import __version__
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import BudgetError, PolicyError, ProtocolError
+from common.io.withdrawn_file import ReadWithdrawn
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel
 from common.policy import Facts

@@ -9,13 +9,13 @@ from pathlib import Path
 import client
 import common
 from client.site_paths import SitePaths
-from client.withdrawals import reader_of
 from common.config.site import Site
 from common.errors import DataError
 from common.identity.sign_off import SignOff
 from common.io.code_hash import code_sha256
 from common.io.ledger_folder import read_state
 from common.io.sign_offs import read_sign_offs
+from common.io.withdrawn_file import reader_of
 from common.policy import Asked, Facts
 from common.privacy.events import Unit
 from common.privacy.ledger_spend import lifetime_epsilon

@@ -19,7 +19,6 @@ from client.service import serve
 from client.session import Party, Session, refuse_unexpected, worth_keeping
 from client.site_paths import SitePaths
 from client.sums import Sums, open_sums
-from client.withdrawals import reader_of
 from client.witness import Witness
 from common.config.site import Site
 from common.config.study import Study
@@ -28,6 +27,7 @@ from common.io.configs import load_site, load_study
 from common.io.datasets import load_sides
 from common.io.encoders import resolve_encoder
 from common.io.standing import institution_standing
+from common.io.withdrawn_file import reader_of
 from common.model.ner import NerModel, set_threads
 from common.policy import decide
 from common.privacy.notice import notices

@@ -23,6 +23,7 @@ from scripts.verbs import (
     evaluate,
     identity,
     log,
+    policy,
     predict,
     provision,
     roster,
@@ -53,6 +54,7 @@ app.add_typer(budget.app, name="budget")
 app.add_typer(identity.app, name="identity")
 app.add_typer(roster.app, name="roster")
 app.add_typer(enrol.app, name="enrol")
+app.add_typer(policy.app, name="policy")
 app.add_typer(log.app, name="log")
 
 

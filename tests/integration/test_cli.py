@@ -106,7 +106,8 @@ def test_the_verbs_are_those_documented():
         "encoder list", "encoder directions", "budget show", "budget verify", "budget export",
         "budget recover", "identity new", "identity show", "roster make", "roster verify",
         "roster pin", "provision", "enrol request", "enrol approve", "enrol list", "enrol revoke",
-        "enrol leave", "enrol show",
+        "enrol leave", "enrol show", "policy sign", "policy verify", "policy check",
+        "log show", "log verify",
     }  # fmt: skip
 
 

@@ -7,13 +7,14 @@ import pytest
 
 from client.guard import open_guard
 from client.session import Party, Session
-from client.withdrawals import read_withdrawn, without
+from client.withdrawals import without
 from common.config.canonical import study_hash
 from common.config.site import Policy
 from common.data.withdrawn import Withdrawn, parse_withdrawn
 from common.errors import DataError
 from common.io.datasets import Sides, simulated_sides
 from common.io.ledger_file import LedgerFile
+from common.io.withdrawn_file import read_withdrawn
 from common.model.ner import NerModel
 from common.privacy.events import UNITS
 from common.wire import Refusal, Request, decode_reply, encode
