@@ -190,8 +190,9 @@ class SecureSums:
         # 1. keys and shares: fetched ahead, or now
         current = self._with_keys(wanted, over)
         # 2. the model out, masked vectors back
+        model = hashlib.sha256(wanted.body).digest()
         self._attempts.ask(purpose, round_)
-        current.requests = current.machine.instruct(hashlib.sha256(wanted.body).digest())
+        current.requests = current.machine.instruct(model)
         self._trips.go(purpose, round_, wanted.body, [current], course)
         self._require_kept(current, current.machine.survivors, "sent a vector")
         current.requests = current.machine.close()
@@ -253,13 +254,13 @@ class SecureSums:
         """The session whose keys were fetched ahead, if all who can be reached are in it.
 
         Args:
-            over: if given, these must be in it, and nobody else.
+            over: if given, these must be in it; it was begun for nobody else.
         """
         ahead, self._ahead = self._ahead, None
         if ahead is None or (ahead.session.purpose, ahead.session.round) != (purpose, round_):
             return None
         here = {self._names.index(name) for name in over or self._present()}
-        if here == ahead.members if over else here <= ahead.members:
+        if here <= ahead.members:
             return ahead
         log.info("%s of round %d: begun in full, others are there", purpose, round_)
         return None

@@ -35,8 +35,10 @@ _TESTS = (
     "tests/integration/test_secagg_views.py",
     "tests/integration/test_sums_drivers.py",
     "tests/integration/test_sums_checks.py",
+    "tests/integration/test_sums_again.py",
     "tests/integration/test_sums_given.py",
     "tests/integration/test_sums_patience.py",
+    "tests/unit/test_attempts.py",
     "tests/unit/test_freshness.py",
     "tests/unit/test_run_folder.py",
     "tests/unit/test_secagg_params.py",
@@ -80,6 +82,14 @@ def _remembered(name: str, text: str, without: str, test: str) -> Check:
 
 def _server(name: str, text: str, without: str, test: str) -> Check:
     return Check(name, "server/sums.py", text, without, test)
+
+
+def _trips(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/trips.py", text, without, test)
+
+
+def _again(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/again.py", text, without, test)
 
 
 def _tried(name: str, text: str, without: str, test: str) -> Check:
@@ -988,8 +998,8 @@ CHECKS = (
     ),
     _server(
         "quorum",
-        "if len(survivors) < self._quorum:",
-        "if False:",
+        "elif len(there) < self._quorum:",
+        "elif False:",
         "test_below_the_studys_quorum_nobody_is_asked_to_sign",
     ),
     _server(
@@ -1004,19 +1014,19 @@ CHECKS = (
         "if ahead is None:",
         "test_keys_ahead_of_another_sum_are_not_used",
     ),
-    _server(
+    _trips(
         "no body in a secure sum",
         "            if reply.body:\n",
         "            if False:\n",
         "test_a_reply_with_a_body_is_refused_and_recorded",
     ),
-    _server(
+    _trips(
         "who is away is not asked",
         "        if stage == STAGES[Phase.ADVERTS]:",
         "        if False:",
         "test_who_is_away_is_not_invited",
     ),
-    _server(
+    _trips(
         "a refusal ends no sum",
         "        except SecaggError as error:\n"
         "            self._refused(name, error, round_)\n            return",
@@ -1024,7 +1034,7 @@ CHECKS = (
         "            self._refused(name, error, round_)\n            return",
         "test_a_reply_with_a_body_is_refused_and_recorded",
     ),
-    _server(
+    _trips(
         "a refused part leaves the others be",
         "            self._take_part(name, part, sessions, round_)\n",
         "            self._take_part(name, part, sessions, round_)\n            break\n",
@@ -1032,14 +1042,14 @@ CHECKS = (
     ),
     _server(
         "enough are waited for",
-        "                self._await_enough(purpose, round_)\n",
-        "",
+        "self._patience.await_enough(what, self._names, needed, self._present)",
+        "pass",
         "test_who_is_away_for_a_moment_costs_no_attempt",
     ),
     _server(
         "who stays away ends the sum",
-        "                if isinstance(error, AbsentError):\n",
-        "                if False:\n",
+        "            if isinstance(wanted.ended[-1], AbsentError):\n",
+        "            if False:\n",
         "test_who_stays_away_ends_the_sum_at_the_deadline_and_is_named",
     ),
     _server(
@@ -1062,7 +1072,7 @@ CHECKS = (
         '                log.info("keys fetched ahead are void: %s", error)\n',
         "test_keys_ahead_of_too_few_are_void_and_this_sum_goes_on",
     ),
-    _server(
+    _trips(
         "a complaint is no breach",
         "        if isinstance(error, ComplaintError):",
         "        if False:",
@@ -1071,10 +1081,10 @@ CHECKS = (
     _server(
         "asked for is on disk before the instruction leaves",
         "        self._attempts.ask(purpose, round_)\n"
-        "        current.requests = current.machine.instruct(hashlib.sha256(body).digest())\n"
-        "        self._trip(purpose, round_, body, [current], course)\n",
-        "        current.requests = current.machine.instruct(hashlib.sha256(body).digest())\n"
-        "        self._trip(purpose, round_, body, [current], course)\n"
+        "        current.requests = current.machine.instruct(model)\n"
+        "        self._trips.go(purpose, round_, wanted.body, [current], course)\n",
+        "        current.requests = current.machine.instruct(model)\n"
+        "        self._trips.go(purpose, round_, wanted.body, [current], course)\n"
         "        self._attempts.ask(purpose, round_)\n",
         "test_what_is_tried_is_on_disk_before_a_request_leaves",
     ),
@@ -1083,6 +1093,112 @@ CHECKS = (
         "return max(self._quorum, self._contexts[purpose].parameters.min_cohort)",
         "return self._contexts[purpose].parameters.min_cohort",
         "test_a_quorum_above_the_cohort_counts",
+    ),
+    _server(
+        "the quorum of keys before a model is sent",
+        "            current.requests = current.machine.close()\n"
+        '            self._require_kept(current, current.members, "sent keys")\n',
+        "            current.requests = current.machine.close()\n",
+        "test_below_the_studys_quorum_no_vector_is_asked_for",
+    ),
+    _server(
+        "the quorum of keys ahead before a model is sent",
+        'round_, over)\n        self._require_kept(current, current.members, "sent keys")\n',
+        "round_, over)\n",
+        "test_keys_fetched_ahead_by_fewer_than_the_quorum_bring_no_model",
+    ),
+    _server(
+        "over whom is on disk before what binds leaves",
+        "            self._again.note(purpose, round_, current.machine.phase, survivors)\n"
+        '            self._trips.go("sum", round_, b"", [current, *self._advancing()], course)\n',
+        "            binds = current.machine.phase\n"
+        '            self._trips.go("sum", round_, b"", [current, *self._advancing()], course)\n'
+        "            self._again.note(purpose, round_, binds, survivors)\n",
+        "test_over_whom_is_on_disk_before_the_first_request_that_binds_and_no_earlier",
+    ),
+    _server(
+        "a noised sum again over the same",
+        "self._tried(wanted, self._again.over(purpose, round_))",
+        "self._tried(wanted, ())",
+        "test_after_shares_were_given_the_sum_comes_about_over_the_same_though_another_is_back",
+    ),
+    _server(
+        "nobody else is invited",
+        "if not only or i in only}",
+        "if True}",
+        "test_within_one_life_a_second_attempt_is_over_the_same",
+    ),
+    _server(
+        "those needed are waited for",
+        "self._patience.await_enough(again, over, len(over), self._present)",
+        "self._patience.await_enough(again, over, len(over) - 1, self._present)",
+        "test_who_is_needed_and_away_for_a_while_is_waited_for",
+    ),
+    _server(
+        "nothing that binds over less than the same",
+        "if current.over and not current.over <= set(there):",
+        "if False:",
+        "test_one_of_them_that_misses_a_stage_ends_the_attempt_before_anything_that_binds",
+    ),
+    _server(
+        "keys ahead of the same",
+        "self._begin(*following, self._again.over(*following))",
+        "self._begin(*following)",
+        "test_keys_fetched_ahead_are_of_the_same_institutions",
+    ),
+    _server(
+        "keys ahead are used for the same",
+        "for name in over or self._present()}",
+        "for name in self._present()}",
+        "test_keys_fetched_ahead_are_of_the_same_institutions",
+    ),
+    _server(
+        "keys ahead of those who are in this sum",
+        "if i in there}",
+        "if True}",
+        "test_keys_fetched_ahead_without_one_of_them_are_void",
+    ),
+    _server(
+        "a set that nobody is bound to does not block",
+        "if self._others_may(purpose, round_) and",
+        "if False and",
+        "test_a_set_that_was_noted_and_never_asked_to_open_does_not_block",
+    ),
+    _again(
+        "others only where it does no harm",
+        'harmless = parameters.adversary == "malicious" and parameters.degree is None',
+        "harmless = True",
+        "test_where_the_first_to_answer_would_be_bound_nobody_else_is_asked",
+    ),
+    _again(
+        "on a ring signing binds",
+        'signs = parameters.adversary == "malicious" and parameters.degree is not None',
+        "signs = False",
+        "test_over_whom_is_on_disk_before_the_first_request_that_binds_and_no_earlier",
+    ),
+    _again(
+        "where all are neighbours signing does not bind",
+        'signs = parameters.adversary == "malicious" and parameters.degree is not None',
+        'signs = parameters.adversary == "malicious"',
+        "test_over_whom_is_on_disk_before_the_first_request_that_binds_and_no_earlier",
+    ),
+    _again(
+        "noised vectors alone are bound",
+        "if purpose in self._noised and phase",
+        "if phase",
+        "test_nothing_is_noted_of_vectors_that_are_given_once",
+    ),
+    _again(
+        "a set of this study",
+        "if strangers := sorted(set(over) - set(self._parameters[purpose].institutions)):",
+        "if strangers := []:",
+        "test_a_set_that_is_not_of_this_study_is_refused",
+    ),
+    _outcome(
+        "a noised retry says over whom",
+        "        if self.over:\n",
+        "        if False:\n",
+        "test_who_is_needed_and_gone_for_good_is_named_after_the_limit_with_all_who_are_needed",
     ),
     _outcome(
         "given for want of others only",
@@ -1103,20 +1219,34 @@ CHECKS = (
         "test_what_is_said_where_the_next_sums_keys_travel_along_is_not_of_this_sum",
     ),
     _outcome(
-        "inferred where nobody tells",
+        "said where nobody tells",
         "if not self.noised and self.asked and not self.course.answered:",
         "if False:",
-        "test_where_none_answers_it_is_inferred_from_what_was_asked_and_said_to_be",
+        "test_where_none_answers_what_was_asked_for_is_not_taken_to_be_given",
+    ),
+    _outcome(
+        "given is never inferred",
+        "    def _unheard(self) -> FederationError:\n"
+        '        """Nobody says anything: it is not known whether vectors were given."""\n'
+        "        return FederationError(\n",
+        "    def _unheard(self) -> FederationError:\n        return GivenError(\n",
+        "test_where_none_answers_what_was_asked_for_is_not_taken_to_be_given",
+    ),
+    _outcome(
+        "who answered before has answered",
+        "        self.attempts += 1\n",
+        "        self.attempts += 1\n        self.answered = False\n",
+        "test_who_answered_and_went_away_has_not_given_what_it_was_asked_for",
     ),
     _tried(
         "attempts begun are kept",
-        "        self._keep((purpose, round_), replace(tried, attempts=tried.attempts + 1))\n",
+        "        self._keep({(purpose, round_): replace(tried, attempts=tried.attempts + 1)})\n",
         "        self._tried[purpose, round_] = replace(tried, attempts=tried.attempts + 1)\n",
         "test_attempts_rise_by_one_over_restarts_of_each_sum_apart",
     ),
     _tried(
         "attempts asked are kept",
-        "            self._keep((purpose, round_), replace(tried, asked=True))\n",
+        "            self._keep({(purpose, round_): replace(tried, asked=True)})\n",
         "            self._tried[purpose, round_] = replace(tried, asked=True)\n",
         "test_that_vectors_were_asked_for_outlives_a_restart",
     ),
@@ -1129,8 +1259,8 @@ CHECKS = (
     ),
     _tried(
         "attempts that the disk does not take are not begun",
-        "        following = {**self._tried, which: tried}\n",
-        "        following = self._tried = {**self._tried, which: tried}\n",
+        "        following = {**self._tried, **changed}\n",
+        "        following = self._tried = {**self._tried, **changed}\n",
         "test_attempts_that_the_disk_does_not_take_are_not_begun",
     ),
     _tried(
@@ -1145,6 +1275,36 @@ CHECKS = (
         "if type(self.attempts) is not int or self.attempts < 0 or type(self.asked) is not bool:",
         "if False:",
         "test_a_damaged_file_of_attempts_is_refused",
+    ),
+    _tried(
+        "a set is kept",
+        "            self._keep({**past, (purpose, round_): replace(tried, over=over)})\n",
+        "            self._tried[purpose, round_] = replace(tried, over=over)\n",
+        "test_over_whom_a_sum_may_have_been_opened_outlives_a_restart",
+    ),
+    _tried(
+        "sets of earlier rounds are forgotten",
+        "if p == purpose and r < round_",
+        "if False",
+        "test_sets_of_earlier_rounds_of_the_purpose_are_forgotten_and_numbers_stay",
+    ),
+    _tried(
+        "sets of later rounds and of the other purpose are kept",
+        "if p == purpose and r < round_",
+        "if r != round_",
+        "test_sets_of_earlier_rounds_of_the_purpose_are_forgotten_and_numbers_stay",
+    ),
+    _tried(
+        "a set is a list",
+        "    if type(over) is not list:\n",
+        "    if False:\n",
+        "test_a_set_that_is_none_is_damage",
+    ),
+    _tried(
+        "a set is of names, each once",
+        "if len(set(self.over)) < len(self.over) or not all(type(n) is str for n in self.over):",
+        "if False:",
+        "test_a_set_that_is_none_is_damage",
     ),
     _tried(
         "attempts of known purposes",
