@@ -5,6 +5,7 @@ Guarantees:
       evaluation if it was due and is not recorded. A fresh folder begins at round 1.
     * A round's checkpoint, with its line for the metrics, is on disk before anyone sees its model.
     * Whoever refused is named, with the code, where too few are left.
+    * What is sent, and what comes back, is in the audit log first: see `server.audit`.
 """
 
 import logging
@@ -32,6 +33,7 @@ from common.wire import (
     vector_to_bytes,
 )
 from server.attempts import ATTEMPTS_FILE, Attempts
+from server.audit import RunAudit
 from server.collect import Collected, Collector, PlainCollector, SecureCollector
 from server.optimizer import ServerOptimizer, Vector
 from server.receipts import ReceiptBook
@@ -80,6 +82,7 @@ class Coordinator:
         self._hash = study_hash(study)
         self._exchange = exchange
         self._run = run
+        self._audit = RunAudit(run, study, standing)
         self._on_event = on_event or (lambda _event, _figures: None)
         self._refused: dict[str, str] = {}
 
@@ -89,8 +92,13 @@ class Coordinator:
         Raises:
             FederationError: institutions missing or unlike, or fewer updates than the quorum.
             IdentityError: a study with secure aggregation, and no key or roster.
+            AuditError: the audit log can't be written, or is not what it was.
         """
         self._require_standing()
+        with self._audit:
+            self._carry_out()
+
+    def _carry_out(self) -> None:
         for notice in notices(self._study):
             log.warning(notice)
         # 1. find the institutions, and refuse a study whose base weights differ
@@ -191,7 +199,10 @@ class Coordinator:
             found.update(replies)
             return len(found) == len(self._study.federation.institutions)
 
-        self._exchange.discover(encode(self._request("hello", 0)), enough)
+        request = encode(self._request("hello", 0))
+        self._audit.sent("hello", 0, dict.fromkeys(self._study.federation.institutions, request))
+        self._exchange.discover(request, enough)
+        self._audit.came("hello", 0, {name: encode(r) for name, r in found.items()}, found)
         self._require(found, "answered", 0)
         self._countersign(found)
         return common_terms(found)
@@ -228,15 +239,13 @@ class Coordinator:
     def _ask(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
         """A request to each institution of `sums`; who did as asked, and the others' codes."""
         requests = self._requests(kind, round_, body, sums)
+        self._audit.sent(kind, round_, requests)
         answers = self._exchange.ask(kind, round_, requests)
+        read = _read(round_, answers)
+        self._audit.came(kind, round_, answers, read)
         replies: dict[str, Reply] = {}
         refused: dict[str, str] = {}
-        for name, data in answers.items():
-            try:
-                reply = decode_reply(data)
-            except ProtocolError as error:
-                log.warning("round %d: %s: %s", round_, name, error.message)
-                continue
+        for name, reply in read.items():
             expected = (kind, self._hash, round_, name, "")
             said = (reply.kind, reply.study, reply.round, reply.institution, reply.refusal)
             if said == expected:
@@ -290,7 +299,19 @@ class Coordinator:
 
     def _record(self, event: str, **figures: Any) -> None:
         self._run.record(event, self._study, **figures)
+        self._audit.event(event, figures)
         self._on_event(event, figures)
+
+
+def _read(round_: int, answers: Mapping[str, bytes]) -> dict[str, Reply]:
+    """What is a reply, by institution."""
+    replies = {}
+    for name, data in answers.items():
+        try:
+            replies[name] = decode_reply(data)
+        except ProtocolError as error:
+            log.warning("round %d: %s: %s", round_, name, error.message)
+    return replies
 
 
 def _body(delta: Vector) -> bytes:

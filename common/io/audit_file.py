@@ -118,14 +118,15 @@ class AuditFile:
         return self._clock()
 
     def append(self, *bodies: Body) -> None:
-        """Write entries, in order.
+        """Write entries, in order; none is nothing.
 
         Raises:
             AuditError: the disk does not take them, or someone else has written to the file.
         """
         if self._lock is None:
             raise AuditError("this log was closed", place=str(self._path))
-        self._append(bodies)
+        if bodies:
+            self._append(bodies)
 
     def close(self) -> None:
         """Give the lock back. Twice is once."""
