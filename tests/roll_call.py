@@ -120,10 +120,10 @@ class Mail(GridMail):
 
     def fetch(self, messages: Collection[str], within_s: float) -> dict[str, bytes | None]:
         halves = self._seats.halved(messages)
+        found = super().fetch([m for m in messages if m not in halves], within_s)
         if halves:
             self._seats.time.sleep(within_s)
-        whole = [message for message in messages if message not in halves]
-        return {**super().fetch(whole, within_s), **dict.fromkeys(halves)}
+        return {**found, **dict.fromkeys(halves)}
 
 
 def _answer(config: dict[str, str], data: bytes) -> bytes:

@@ -57,8 +57,10 @@ RELAY_MODULE: Final = "client.app"  # named, not imported: `common` doesn't know
 LOCAL_RUN_ID: Final = 1
 CLIENT_APP_RAISED: Final = 2  # flwr ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 PUBLIC_KEY_HEADER: Final = b"flwr-public-key"
-ACTIVATE: Final = "/v1/fleet/activate-node"
-UNKNOWN_KEY: Final = 2004  # flwr ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
+UNKNOWN_KEY: Final = {  # flwr ApiErrorCode: of disabled registration, of failed activation
+    "/v1/fleet/register-node": 2001,
+    "/v1/fleet/activate-node": 2004,
+}
 HANDED: Final = 64  # messages a node; it takes and confirms one at a time
 
 Config = dict[str, Any]
@@ -370,7 +372,7 @@ def _authenticate(app: Any, scope: Mapping[str, Any], key: bytes) -> int:
     request = http.Request({**scope, "app": app, "state": {}})
     node = checks.get_linkstate(request).get_node_id_by_public_key(key)
     if node is None:
-        raise _unknown_key() if scope["path"] == ACTIVATE else _unauthenticated()
+        raise _unknown_key(scope["path"])
     request.state.protobuf_request = SimpleNamespace(node_id=node)
     try:
         checks.authenticate_node(request)
@@ -383,10 +385,13 @@ def _unauthenticated() -> NodeRefusedError:
     return NodeRefusedError(401, {"detail": "Invalid SuperNode authentication"})
 
 
-def _unknown_key() -> NodeRefusedError:
-    spec = import_module("flwr.supercore.error.catalog").API_ERROR_MAP[UNKNOWN_KEY]
-    said = {"code": UNKNOWN_KEY, "detail": spec.public_message}
-    return NodeRefusedError(spec.http_status_code, said)
+def _unknown_key(path: str) -> NodeRefusedError:
+    """What Flower says there: its nodes log it and end, where at another 401 they end silently."""
+    code = UNKNOWN_KEY.get(path)
+    if code is None:
+        return _unauthenticated()
+    spec = import_module("flwr.supercore.error.catalog").API_ERROR_MAP[code]
+    return NodeRefusedError(spec.http_status_code, {"code": code, "detail": spec.public_message})
 
 
 def gated_superlink(arguments: Sequence[str], run: Callable[..., None]) -> None:

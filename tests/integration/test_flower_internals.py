@@ -72,9 +72,10 @@ def test_names_of_node_authentication_are_flowers_own():
     constants = import_module("flwr.supercore.constant")
     assert constants.FLEET_HTTP_PUBLIC_KEY_HEADER.encode() == internals.PUBLIC_KEY_HEADER
     codes = import_module("flwr.supercore.error").ApiErrorCode
-    assert codes.FLEET_NODE_ACTIVATION_FAILED == internals.UNKNOWN_KEY
+    disabled = codes.FLEET_SUPERNODE_REGISTRATION_DISABLED
+    assert list(internals.UNKNOWN_KEY.values()) == [disabled, codes.FLEET_NODE_ACTIVATION_FAILED]
     requests = import_module("flwr.supercore.protobuf.translation").PROTOBUF_REQUEST_TYPES
-    assert ("POST", internals.ACTIVATE) in requests
+    assert {("POST", path) for path in internals.UNKNOWN_KEY} <= requests.keys()
 
 
 def test_supernode_uses_time_for_its_known_sleeps_only():

@@ -50,6 +50,26 @@ def test_a_mute_node_does_not_hold_up_the_requests_to_the_others() -> None:
         assert [when for kind, _, when in grid.sent if kind == "train"] == [begun]
 
 
+def test_an_institution_that_is_back_a_moment_later_than_the_others_reply_is_waited_for() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.awake[1] = GRACE_S - 1.0
+        grid.online = (0, 1)
+        assert _asked(exchange) == {"north": "0", "south": "1"}
+        grid.online = (0,)
+        assert exchange.present() == {"north"}
+
+
+def test_looking_who_is_there_waits_for_who_is_just_back() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        _discover(exchange, "north")
+        grid.awake[1] = GRACE_S - 1.0
+        grid.online = (0, 1)
+        assert exchange.present() == {"north", "south"}
+
+
 def test_nobody_waits_for_a_mute_node_where_all_have_replied() -> None:
     with a_federation(NORTH, SOUTH, {"name": "west"}) as (grid, exchange, _):
         grid.online = (0, 1)
