@@ -39,13 +39,15 @@ class CrashError(BaseException):
 class Interrupted(Run):
     """A run whose coordinator dies where a test says, and is started again."""
 
+    names = NAMES
+
     def __init__(self, bench, folder, fault=None):
         super().__init__(bench, folder, fault)
         self.crashed = 0
 
     @contextmanager
     def institutions(self):
-        for name in NAMES:
+        for name in self.names:
             self.start(name)
         try:
             yield self
@@ -55,7 +57,7 @@ class Interrupted(Run):
 
     def coordinate(self):
         """One life of the coordinator: from the folder, and to the end or to the crash."""
-        grid = RecordingGrid(make_app(self._exchange_for), [{"name": n} for n in NAMES], {})
+        grid = RecordingGrid(make_app(self._exchange_for), [{"name": n} for n in self.names], {})
         with grid:
             standing = None if self.cast is None else self.cast.standing
             run_study(grid, RunDir(self.run.path), home=self.folder / "book", standing=standing)
