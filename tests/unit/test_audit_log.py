@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import pytest
 
@@ -301,3 +302,17 @@ def test_reading_goes_on_after_a_broken_line(log):
 def test_the_chain_is_under_a_label_of_its_own(log):
     assert hash_of(log.lines[0]) != digest(log.lines[0].decode())
     assert json.loads(log.lines[1])["prev"] == hash_of(log.lines[0])
+
+
+@pytest.mark.parametrize("signer", [SIGNER, None], ids=["signed", "unsigned"])
+def test_what_an_entry_costs(signer):
+    """`pytest -s`: processor time of one entry. `docs/audit-log.md` has the figures."""
+    key, number = signer and signer.public_key, 500
+    begun = time.process_time()
+    log = Written([opening(key), start(key), *map(request, range(number))], signer)
+    made = time.process_time()
+    assert examine(log.file).faults == ()
+    read = time.process_time()
+    each = [f"{s / number * 1e6:.0f} us" for s in (made - begun, read - made)]
+    print(f"\n{each[0]} to make, {each[1]} to check, {len(log.file) // number} bytes")  # noqa: T201
+    assert made - begun < number * 0.02
