@@ -8,19 +8,25 @@ from common.config.site import Site
 
 @dataclass(frozen=True, slots=True)
 class SitePaths:
-    """Folders and files under the site's `state`."""
+    """Folders and files under the site's `state`, and the worker's socket.
+
+    Attributes:
+        door: the socket, where the site puts it elsewhere.
+    """
 
     state: Path
+    door: Path | None = None
 
     @classmethod
     def of(cls, site: Site, base: Path) -> "SitePaths":
         """Absolute paths; relative ones start at the site file's folder."""
-        return cls((base / site.state).absolute())
+        door = None if site.socket is None else (base / site.socket).absolute()
+        return cls((base / site.state).absolute(), door)
 
     @property
     def socket(self) -> Path:
         """The worker's socket, in a folder of its own."""
-        return self.state / "worker" / "socket"
+        return self.door or self.state / "worker" / "socket"
 
     @property
     def flower(self) -> Path:

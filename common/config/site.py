@@ -1,5 +1,6 @@
 """The site: one institution's own file. It never leaves the institution."""
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -162,6 +163,8 @@ class Site:
         sign_offs: folder of the sign-offs that `policy.sign_offs` needs, a file each.
         relay_group: the OS group through which the relay's user, who is another than the worker's,
             reaches the worker's socket; one user if absent, see `policy.accept_one_user`.
+        socket: the worker's socket, in a folder of its own; below `state` if absent. With a
+            `relay_group` it lies elsewhere, since nobody else may walk through `state`.
         exclude: file of the patients and documents that have withdrawn; read anew for each round.
         authority: certificate of the authority that vouches for the server: TLS, and nothing else.
         node: folder of the node key that the coordinator has registered. Both, or neither.
@@ -180,6 +183,7 @@ class Site:
     roster: str | None = Field(default=None, min_length=1)
     sign_offs: str | None = Field(default=None, min_length=1)
     relay_group: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")
+    socket: str | None = Field(default=None, min_length=1)
     exclude: str | None = Field(default=None, min_length=1)
     authority: str | None = Field(default=None, min_length=1)
     node: str | None = Field(default=None, min_length=1)
@@ -202,5 +206,16 @@ class Site:
             raise refusal(
                 "the policy needs sign-offs, and the site names no folder that holds them",
                 "add `sign_offs: sign-offs`, a folder for what `fedner policy sign` makes",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_relay_can_get_there(self) -> "Site":
+        inside = self.socket is None or PurePath(self.socket).is_relative_to(self.state)
+        if self.relay_group is not None and inside:
+            raise refusal(
+                "with a `relay_group` the socket must not lie in `state`, through which the "
+                "relay's user can't walk",
+                "add `socket: /run/fedner/NAME/socket`, with /run/fedner of mode 0711",
             )
         return self

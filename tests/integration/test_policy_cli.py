@@ -214,14 +214,18 @@ def test_a_worker_refuses_before_any_data_is_opened(fedner, tmp_path, monkeypatc
 
 def test_a_site_with_a_group_for_the_relay_runs_as_two_users(fedner, tmp_path):
     (tmp_path / "site.yaml").write_text(
-        SITE.replace("  accept_one_user: true\n", "").replace("policy:", "relay_group: g\npolicy:")
+        SITE.replace("  accept_one_user: true\n", "").replace(
+            "policy:", "relay_group: g\nsocket: /run/f/s\npolicy:"
+        )
     )
     assert "two OS users, through group g" in fedner("policy", "check", "site.yaml").out
     assert Witness(load_site(tmp_path / "site.yaml"), tmp_path)("hello").users == "apart"
 
 
 def test_a_worker_whose_group_is_not_there_does_not_start(fedner, tmp_path):
-    (tmp_path / "site.yaml").write_text(SITE.replace("policy:", "relay_group: no-such\npolicy:"))
+    (tmp_path / "site.yaml").write_text(
+        SITE.replace("policy:", "relay_group: no-such\nsocket: /run/f/s\npolicy:")
+    )
     assert client.worker.main([str(tmp_path / "site.yaml")]) == ConfigError.exit_code
     assert not (tmp_path / "state" / "worker").exists()
 

@@ -1,7 +1,10 @@
 """The site file's policy: what can be written, and what is refused with line, path and remedy."""
 
+from pathlib import Path
+
 import pytest
 
+from client.site_paths import SitePaths
 from common.config.load import parse_site
 from common.config.site import Policy, Site
 from common.errors import ConfigError, IdentityError
@@ -30,7 +33,8 @@ def test_all_that_a_policy_can_say_is_read() -> None:
         'max_rounds: 9, min_noise_multiplier: 0.5, hours: [{days: [mon], start: "20:00", '
         f'end: "06:00"}}], sign_offs: [{{role: ethics committee, public_key: {KEY}}}], '
         "accept_unknown_exclusions: true",
-        "sign_offs: sign-offs\nrelay_group: fedner-relay\nexclude: withdrawn.txt\n",
+        "sign_offs: sign-offs\nrelay_group: fedner-relay\nsocket: /run/f/n/socket\n"
+        "exclude: withdrawn.txt\n",
     )
     assert found.policy.studies == (KEY, OTHER)
     assert found.policy.labels == ("Disease",)
@@ -91,6 +95,22 @@ def test_needed_sign_offs_need_a_folder() -> None:
 @pytest.mark.parametrize("group", ["''", "'a b'", "'../x'", "'-r'", "'1000'"])
 def test_a_group_is_a_name(group: str) -> None:
     assert refused("", f"relay_group: {group}\n").message.startswith("relay_group: ")
+
+
+@pytest.mark.parametrize("place", ["", "socket: state/worker/socket\n", "socket: state/s\n"])
+def test_a_relay_of_another_user_is_not_sent_through_the_state_folder(place: str) -> None:
+    error = refused("", f"relay_group: g\n{place}")
+    assert "must not lie in `state`" in error.message
+    assert site("", f"{place}").relay_group is None
+    assert site("", "relay_group: g\nsocket: /run/fedner/north/socket\n").socket is not None
+
+
+def test_the_socket_lies_where_the_site_says() -> None:
+    base = Path("/srv/fedner")
+    assert SitePaths.of(site(""), base).socket == base / "state" / "worker" / "socket"
+    elsewhere = SitePaths.of(site("", "relay_group: g\nsocket: /run/f/n/socket\n"), base)
+    assert elsewhere.socket == Path("/run/f/n/socket")
+    assert elsewhere.ledger == base / "state" / "ledger"
 
 
 # --- the file of a sign-off
