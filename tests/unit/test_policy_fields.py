@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+from pathlib import Path
 
 import pytest
 
@@ -301,3 +302,12 @@ def test_a_decision_prints_codes_and_reasons_and_repeats_itself():
     assert str(first).startswith("[one-user] worker and relay")
     assert "; [rounds] the study has 5 rounds" in str(first)
     assert len(first.codes) == len(first.reasons) == 3
+
+
+def test_the_page_on_the_policy_has_every_field_and_code():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    for field in dataclasses.fields(Policy):
+        assert any(row.startswith(f"| `{field.name}`") for row in rows), field.name
+    for code in Code:
+        assert any(row.endswith(f"| `{code}` |") for row in rows), code
