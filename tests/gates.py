@@ -65,6 +65,7 @@ class App:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, bytes]] = []
+        self.says = b"ok"
         self.links = LinkStateFactory(
             FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory()
         )
@@ -84,9 +85,9 @@ class App:
             return
         event = await receive()
         self.seen.append((scope["method"], scope["path"], event["body"]))
-        headers = [(b"content-length", b"2")]
+        headers = [(b"content-length", b"%d" % len(self.says))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok"})
+        await send({"type": "http.response.body", "body": self.says})
 
 
 class Knocker:

@@ -2,13 +2,18 @@
 
 import datetime
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import pytest
+from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
 from flwr.supercore.primitives.asymmetric import generate_key_pairs
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from common.io.flower_internals import UNKNOWN_KEY
 from server.gate import FLEET_PATHS
@@ -155,6 +160,39 @@ def test_half_sent_bodies_of_many_nodes_never_hold_more_than_all_room(door):
         kept = links[answers.index(None)]
         kept.sendall(bytes(BODY - 1))
         assert status(read(kept, 1.0)) == 200  # what was begun has room to its end
+
+
+PIECE = 5 << 20
+
+
+def test_flowers_own_node_tries_again_where_there_was_no_room(certificates):
+    """A piece as large as Flower's, sent while the room is taken, arrives once it is free."""
+    wide = Limits(max_body=2 * PIECE, node_bodies=2 * PIECE, bodies=8 * PIECE)
+    with opened(certificates, wide) as door, ExitStack() as stack:
+        door.app.says = b""
+        half = stack.enter_context(door.connect())
+        half.sendall(door.head(PULL, f"content-length: {2 * PIECE}") + b"x")
+        assert _waited(lambda: door.held == 2 * PIECE)
+        retry = make_simple_http_retry_invoker()
+        refusals = []
+        backoff = retry.on_backoff
+        retry.on_backoff = lambda state: (refusals.append(state.exception), backoff(state))
+        client = stack.enter_context(
+            FleetHttpClient.from_server_address(
+                f"127.0.0.1:{door.port}",
+                False,
+                (certificates / "ca.crt").read_bytes(),
+                [NodeAuthHttpInterceptor(door.key, door.key.public_key())],
+            )
+        )
+        done = stack.enter_context(ThreadPoolExecutor(1)).submit(
+            retry.invoke, client.PushObject, PushObjectRequest(object_content=bytes(PIECE))
+        )
+        assert _waited(lambda: refusals)
+        assert not done.done()
+        half.close()
+        assert done.result(30) == PushObjectResponse()
+        assert len(door.app.seen) == 1
 
 
 def test_room_of_who_falls_silent_is_given_back(certificates):
