@@ -153,7 +153,8 @@ class SecureSums:
             return False
         here = len(self._present())
         if here >= self._needed(purpose):
-            log.warning("%s of round %d: asked of whoever is there, %d", purpose, round_, here)
+            told = "%s of round %d: no sum over the same institutions; tried over the %d there"
+            log.warning(told, purpose, round_, here)
         return here >= self._needed(purpose)
 
     def _missed(self, wanted: _Wanted) -> Missed:
