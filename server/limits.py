@@ -7,7 +7,7 @@ Guarantees:
     - Room for a body is taken whole before its first byte is read, and given back when the answer
       is out. So all bodies together never hold more than `bodies`, a node never more than
       `node_bodies`, and a body that was begun has room to its end.
-    - As many nodes as `node_bodies` fits into `bodies` never take room from one another.
+    - Of as many nodes as `node_bodies` fits into `bodies`, none takes another's room.
 """
 
 from collections import Counter
