@@ -91,7 +91,6 @@ class Session:
             )
         self._study = study
         self._hash = study_hash(study)
-        self._party = party
         self._model = model
         self._guard = guard
         self._sums = sums
@@ -102,6 +101,11 @@ class Session:
         if sums is not None:
             bits = sums.party.context.parameters.bits
             self._rounding = Rounding(study, party.name, bits, report)
+
+    @property
+    def _party(self) -> Party:
+        """Without the data of who has withdrawn: nothing else holds any here."""
+        return self._work.party
 
     @property
     def max_body_bytes(self) -> int:

@@ -75,6 +75,11 @@ class Work:
         self._units = self._grouped(guard) if guard else Units((), ())
         self._known: Withdrawn | None = None
 
+    @property
+    def party(self) -> Party:
+        """As it is now."""
+        return self._party
+
     def unknown(self, withdrawn: Withdrawn) -> int:
         """How many listed ids no document has, nor had before it was withdrawn."""
         if self._known is None:
@@ -82,7 +87,7 @@ class Work:
         return withdrawn.unknown(self._known)
 
     def withdraw(self, withdrawn: Withdrawn) -> None:
-        """Forget the data of who has withdrawn, but for their ids."""
+        """Let go of the data of who has withdrawn, but for their ids."""
         self.unknown(withdrawn)
         before = self._party
         train, test = (without(side, withdrawn) for side in (before.train, before.test))

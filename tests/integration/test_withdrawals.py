@@ -1,5 +1,6 @@
 """Who has withdrawn is in nothing that is computed from the next round on."""
 
+import gc
 import logging
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from common.errors import DataError
 from common.io.datasets import Sides, simulated_sides
 from common.io.ledger_file import LedgerFile
 from common.io.withdrawn_file import read_withdrawn
-from common.model.ner import NerModel
+from common.model.ner import NerModel, Prepared
 from common.privacy.events import UNITS
 from common.wire import Refusal, Request, decode_reply, encode
 from tests import tiny
@@ -288,6 +289,22 @@ def test_the_site_counts_what_it_took_out_and_the_coordinator_hears_nothing(benc
     assert f"withdrawn: {n} of {len(bench.sides.train)} training documents" in caplog.text
     assert bench.patient not in caplog.text
     assert b"withdrawn" not in reply
+
+
+def test_nothing_here_holds_the_data_of_who_has_withdrawn_any_more(private):
+    bench = private("patient")
+
+    def holders():
+        gc.collect()
+        held = (o for o in gc.get_objects() if type(o) is Prepared)
+        return {id(o) for o in held if any(d.patient_id == bench.patient for d in o.documents)}
+
+    before = holders()
+    session = bench.session()
+    assert holders() - before
+    bench.withdraw(f"patient {bench.patient}")
+    assert bench.ask(session).refusal == ""
+    assert not holders() - before
 
 
 # --- taking out
