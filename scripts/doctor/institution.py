@@ -131,6 +131,7 @@ def _work(site: Site, base: Path) -> Iterator[Check]:
         ("encoder", "the study's", machine.encoder),
         ("device", site.device, partial(machine.device, site.device)),
         ("data", "both sides", partial(study.data, site, base)),
+        ("data", "who has withdrawn", partial(study.withdrawn, site, base)),
         ("ledger", str(SitePaths.of(site, base).ledger), partial(study.ledger, site, base)),
     ):
         yield Check(

@@ -11,8 +11,10 @@ from client.witness import Witness
 from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
+from common.data.withdrawn import ids_of
 from common.io.datasets import Corpus, load_sides
 from common.io.ledger_folder import CLOCK_TOLERANCE_S, read_state, utc_seconds
+from common.io.withdrawn_file import reader_of
 from common.policy import decide
 from common.privacy.events import GaussianSteps
 from common.privacy.ledger import Charge, caps_of, check_caps
@@ -73,6 +75,27 @@ def data(site: Site, base: Path, study: Study) -> Finding:
             private=f"{counts}; nowhere: {', '.join(missing)}",
         )
     return ok("both sides can be read, and every label of the study occurs", private=counts)
+
+
+def withdrawn(site: Site, base: Path, study: Study) -> Finding:
+    """Whether the list of who has withdrawn can be read and names documents that are here."""
+    read = reader_of(site, base)
+    if read is None:
+        return ok("the site names no list: `exclude`")
+    listed, sides = read(), load_sides(site.data, study.task.labels, base)
+    unknown = listed.unknown(ids_of((*sides.train, *sides.test)))
+    counts = f"{len(listed)} ids, {unknown} of them of no document here"
+    if not unknown:
+        return ok("all ids of the list are of documents here", private=counts)
+    accepted = site.policy.accept_unknown_exclusions
+    return Finding(
+        state="warning" if accepted else "failed",
+        said="ids of the list are of no document here, which the policy "
+        + ("accepts" if accepted else "refuses"),
+        remedy="compare their spelling with the documents'; if the documents are gone already, "
+        "`policy.accept_unknown_exclusions: true`, on purpose",
+        private=counts,
+    )
 
 
 def _counted(documents: Corpus) -> str:

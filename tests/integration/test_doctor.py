@@ -30,8 +30,8 @@ from scripts.doctor import clock, coordinator, institution, keys, network, study
 from scripts.doctor.checks import carry_out
 from scripts.doctor.network import Route
 from scripts.verbs import doctor
-from server.gate import Limits
-from tests.integration.test_gate import opened
+from server.limits import Limits
+from tests.gates import opened
 from tests.ledgers import charge
 
 NAMES = ("cancer-centre", "cardiac-centre", "general-hospital")
@@ -157,7 +157,7 @@ def test_a_site_in_order_has_no_failure_and_its_server_is_looked_at_through_tls(
 
 def test_counts_of_documents_are_on_the_terminal_alone(site):
     checks = [c for c in institution.checks(load_site(site), site) if c.group == "data"]
-    (outcome,) = carry_out(checks)
+    outcome, _ = carry_out(checks)
     assert "documents" in outcome.finding.private
     on_terminal = " ".join(line.plain for line in doctor.lines(outcome, private=True))
     assert outcome.finding.private in on_terminal
@@ -444,10 +444,25 @@ def test_documents_without_the_id_that_the_unit_needs_are_a_failure(site):
 def test_a_label_that_occurs_nowhere_is_a_warning_named_on_the_terminal_alone(site):
     change(site, data=load_data(site) | {"label_map": {"Disease": "Symptom"}})
     checks = [c for c in institution.checks(load_site(site), site) if c.group == "data"]
-    (outcome,) = carry_out(checks)
+    outcome, _ = carry_out(checks)
     assert outcome.finding.state == "warning"
     assert "Disease" not in outcome.finding.said
     assert "nowhere: Disease" in outcome.finding.private
+
+
+def test_a_list_of_the_withdrawn_is_read_and_compared_with_the_documents(site):
+    patient = json.loads((site.parent / "train.jsonl").read_text().splitlines()[0])["patient_id"]
+    listed = site.parent / "withdrawn.txt"
+    change(site, exclude="withdrawn.txt")
+    assert any("withdrawn.txt: can't be read" in line for line in of_site(site, "data"))
+    listed.write_text(f"patient {patient}\n")
+    assert of_site(site, "data") == []
+    listed.write_text(f"patient {patient}\npatient nobody-here\n")
+    (said,) = of_site(site, "data")
+    assert "of no document here, which the policy refuses" in said
+    assert "nobody-here" not in said
+    listed.write_text("somebody\n")
+    assert any("expected `patient` or `document`" in line for line in of_site(site, "data"))
 
 
 def load_data(site):
