@@ -279,6 +279,14 @@ def test_an_id_that_was_known_before_its_data_went_stays_known(bench):
     assert [bench.ask(session, round_=r).refusal for r in (1, 2)] == ["", ""]
 
 
+def test_what_was_taken_out_first_and_asked_after_is_known_as_well(bench):
+    work = bench.session(listed=False)._work
+    gone = Withdrawn(patients=frozenset({bench.patient}))
+    work.withdraw(gone)
+    assert work.unknown(gone) == 0
+    assert work.unknown(Withdrawn(patients=frozenset({"nobody"}))) == 1
+
+
 def test_the_site_counts_what_it_took_out_and_the_coordinator_hears_nothing(bench, caplog):
     bench.withdraw(f"patient {bench.patient}")
     with caplog.at_level(logging.INFO, "fedner.worker"):
