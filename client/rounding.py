@@ -6,7 +6,7 @@ Guarantees:
     * How many coordinates were clipped is told to the site, and to nobody else.
     * Values that are not finite count as 0 and are told to the site alone: a refusal, which the
       coordinator sees, would tell it something of private data.
-    * The update is left as it was; one copy of it is made, and rounded in place.
+    * The update is left as it was, and no copy of it is made.
     * Rounding is drawn from a fresh keystream of the operating system's randomness, or, in a study
       with an insecure seed, from that of its mechanism.
 """
@@ -22,8 +22,7 @@ from client.work import Report
 from common.config.study import Study
 from common.model.build import Vector
 from common.privacy.keystream import SEED_BYTES, Keystream
-from common.secagg.packing import pack
-from common.secagg.quantise import quantise
+from common.secagg.pipeline import round_packed
 from common.sums import grid_of, shares_of
 
 USE: Final = "rounding"
@@ -51,19 +50,8 @@ class Rounding:
 
     def round(self, round_: int, update: Vector, keys: Keys | None) -> bytes:
         """The update as packed levels."""
-        weighted = np.ascontiguousarray(update * self._share, dtype=np.float32)
-        not_finite = _zero_where_not_finite(weighted)
         stream = keys(USE) if keys else Keystream(self._random(SEED_BYTES), f"fedner {USE} v1")
-        room = weighted.view(np.uint32)
-        levels = quantise(weighted, self._grid, self._bits, stream.fill, out=room)
-        figures = {"round": round_, "clipped": levels.clipped, "not finite": not_finite}
-        figures["of"] = len(weighted)
-        self._report(USE, figures)
-        return pack(levels.values, self._bits)
-
-
-def _zero_where_not_finite(values: Vector) -> int:
-    """Put 0 in place of what is not finite; how many these were."""
-    found = ~np.isfinite(values)
-    values[found] = 0.0
-    return int(np.count_nonzero(found))
+        levels = round_packed(update, self._share, self._grid, self._bits, stream.fill)
+        cut = {"clipped": levels.clipped, "not finite": levels.not_finite}
+        self._report(USE, {"round": round_, **cut, "of": len(update)})
+        return levels.stream

@@ -8,7 +8,6 @@ Guarantees:
 """
 
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -44,7 +43,7 @@ from common.secagg.messages import (
     Testimony,
     Unmask,
 )
-from common.secagg.packing import packed_size
+from common.secagg.packing import fresh, packed_size
 from common.secagg.session import HASH_BYTES, PURPOSES, Session
 from common.secagg.shamir import SHARE_BYTES
 
@@ -80,8 +79,7 @@ def encode_masked(
         write: packs them into a buffer of `packed_size(n, k)` bytes, and keeps no view of it.
     """
     head = header(Kind.MASKED, session) + _u16(sender) + n.to_bytes(4, "big")
-    # a BytesIO takes fresh bytes, whose pages nobody has touched, and gives them up without a copy
-    stream = io.BytesIO(bytes(len(head) + packed_size(n, k)))
+    stream = fresh(len(head) + packed_size(n, k))
     stream.write(head)
     if n:
         with stream.getbuffer() as out:

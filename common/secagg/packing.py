@@ -53,11 +53,18 @@ def pack(values: Vector, k: int, *, threads: int = 1) -> bytes:
     """The stream of a vector's bits; arguments and errors are those of `pack_into`."""
     require_bits(k)
     require_vector(values, np.uint32)
-    # a BytesIO takes fresh bytes, whose pages nobody has touched, and gives them up without a copy
-    stream = io.BytesIO(bytes(packed_size(len(values), k)))
+    stream = fresh(packed_size(len(values), k))
     with stream.getbuffer() as out:
         pack_into(out, values, k, threads=threads)
     return stream.getvalue()
+
+
+def fresh(size: int) -> io.BytesIO:
+    """Zeros to be written through `getbuffer` and had by `getvalue`, without a copy.
+
+    A BytesIO takes the bytes over, whose pages nobody has touched, and gives them up again.
+    """
+    return io.BytesIO(bytes(size))
 
 
 def pack_into(out: Any, values: Vector, k: int, *, threads: int = 1) -> None:

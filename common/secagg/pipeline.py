@@ -1,12 +1,12 @@
-"""An institution's levels into the packed bytes of its message, masked, in one pass.
+"""An institution's two passes: its update to packed levels, and levels to its message, masked.
 
-For each piece of the vector: its levels, from a vector or a packed stream; all masks added; packed
-straight into the message. A piece stays in the processor's cache throughout, and no vector of
-masked values is ever whole in memory.
+For each piece of the vector either weighting, rounding and packing; or reading levels, adding all
+masks and packing, straight into the message. A piece stays in the processor's cache throughout, and
+no vector of weighted, rounded or masked values is ever whole in memory.
 
 Guarantees:
-    * The bytes are those of `add_masks_` and `pack` one after the other; neither threads nor pieces
-      change them.
+    * The bytes are those of `quantise` and `pack`, or of `add_masks_` and `pack`, one after the
+      other; neither threads nor pieces change them.
     * What is masked is only read, and no level leaves without all masks.
     * Bounded memory: buffers of `PIECE` values a thread, whatever the vector's length.
 
@@ -18,15 +18,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from common.secagg.masks import Mask, add_piece_, open_streams, require_distinct
-from common.secagg.packing import Packer, checked_stream, room_for
+from common.secagg.packing import Packer, checked_stream, fresh, packed_size, room_for
+from common.secagg.quantise import Grid, Rounding, require_no_wrap, rounding_key
 from common.secagg.vectors import Parts, Vector, in_parts, pieces, require_bits, require_vector
 
 PIECE: Final = 1 << 15
 
-_PASSES: Final = 4
-"""Unpacking and packing are about the work of four masks."""
+_ROUNDING: Final = 5
+_REPACKING: Final = 4
+"""Rounding and packing are about the work of five masks, unpacking and packing of four."""
 _BLOCK_WORDS: Final = 4
 
 
@@ -47,6 +50,84 @@ class Packed:
 
 
 Levels = Vector | Packed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounded:
+    """An update's levels, and how many values were cut, or counted as 0. All three are private."""
+
+    stream: bytes = field(repr=False)
+    clipped: int = field(repr=False)
+    not_finite: int = field(repr=False)
+
+
+def round_packed(
+    update: npt.NDArray[np.float32],
+    share: np.float32,
+    grid: Grid,
+    k: int,
+    random: Callable[[Any], None],
+    *,
+    threads: int = 1,
+) -> Rounded:
+    """Round an update times a share to the grid; a product that is not finite counts as 0.
+
+    Args:
+        update: float32 `[n]`, only read.
+        share: of it.
+        grid, k, random: as `quantise` takes them.
+        threads: at most so many.
+
+    Raises:
+        DataError: another kind of array.
+        ConfigError: another modulus, one below the grid's, or another number of threads.
+    """
+    require_no_wrap(k, grid.value_bits, 1)
+    require_vector(update, np.float32)
+    stream = fresh(packed_size(len(update), k))
+    with stream.getbuffer() as out:
+        clipped, not_finite = _round_into(
+            out, update, share, grid, k, rounding_key(random), threads
+        )
+    return Rounded(stream=stream.getvalue(), clipped=clipped, not_finite=not_finite)
+
+
+def _round_into(
+    out: Any,
+    update: npt.NDArray[np.float32],
+    share: np.float32,
+    grid: Grid,
+    k: int,
+    key: bytes,
+    threads: int,
+) -> tuple[int, int]:
+    """How many values were clipped, and not finite."""
+    n, room = len(update), room_for(out, len(update), k)
+
+    def work(parts: Parts) -> tuple[int, int]:
+        packer, rounding, not_finite = Packer(room, n, k), Rounding(grid, key, n), 0
+        weighted = np.empty(min(PIECE, n), np.float32)
+        for start, stop in parts:
+            rounding.seek(start)
+            for first, last in pieces(start, stop, PIECE):
+                piece = weighted[: last - first]
+                np.multiply(update[first:last], share, out=piece)
+                not_finite += _zero_where_not_finite(piece)
+                rounding.round(piece, packer.room(last - first))
+                packer.write(first, last - first)
+        return rounding.clipped, not_finite
+
+    cut = in_parts(n, threads, _ROUNDING, work)
+    return sum(clipped for clipped, _ in cut), sum(zeroed for _, zeroed in cut)
+
+
+def _zero_where_not_finite(values: npt.NDArray[np.float32]) -> int:
+    """How many these were."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return 0
+    values[~finite] = 0.0
+    return int(np.count_nonzero(~finite))
 
 
 def mask_levels(
@@ -79,7 +160,7 @@ def mask_levels(
                 add_piece_(piece, streams, words[: last - first])
                 packer.write(first, last - first)
 
-    in_parts(n, threads, len(masks) + _PASSES, work)
+    in_parts(n, threads, len(masks) + _REPACKING, work)
 
 
 def require_levels(levels: Levels, k: int) -> None:

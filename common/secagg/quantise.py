@@ -25,7 +25,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import CipherContext
 
 from common.errors import ConfigError, DataError
 from common.privacy.keystream import counter_mode, write_keystream
@@ -127,13 +126,15 @@ def quantise(
     require_vector(values, np.uint32, writable=True)
     if len(values) != len(vector):
         raise DataError(f"room for {len(values)} values, expected {len(vector)}")
-    key, mask = bytearray(32), np.uint32((1 << k) - 1)
-    random(key)
+    key, mask = rounding_key(random), np.uint32((1 << k) - 1)
 
     def work(parts: Parts) -> int:
-        rounding = _Rounding(vector, grid, bytes(key))
+        rounding = Rounding(grid, key, len(vector))
         for start, stop in parts:
-            rounding.fill(start, values[start:stop], mask)
+            rounding.seek(start)
+            for first, last in pieces(start, stop, PIECE):
+                rounding.round(vector[first:last], values[first:last])
+                np.bitwise_and(values[first:last], mask, out=values[first:last])
         return rounding.clipped
 
     return Quantised(values=values, clipped=sum(in_parts(len(vector), threads, _PASSES, work)))
@@ -211,43 +212,46 @@ def _require_value_bits(value_bits: int) -> None:
         )
 
 
-class _Rounding:
-    """Parts of one quantisation, through working memory of one thread.
+def rounding_key(random: Callable[[Any], None]) -> bytes:
+    """The key of one vector's rounding: 32 secret bytes, drawn once."""
+    drawn = bytearray(32)
+    random(drawn)
+    return bytes(drawn)
+
+
+class Rounding:
+    """Consecutive pieces of one vector's rounding, through working memory of one thread.
 
     Args:
-        vector: float32 `[n]`, already checked.
         grid: clip and levels.
         key: of the keystream whose word `i` rounds value `i`.
+        n: values of the vector; a piece has at most so many, and at most `PIECE`.
 
     Attributes:
         clipped: how many values have been, so far.
     """
 
-    def __init__(self, vector: npt.NDArray[np.float32], grid: Grid, key: bytes):
+    def __init__(self, grid: Grid, key: bytes, n: int):
         self.clipped = 0
-        self._vector, self._key = vector, key
         self._clip, self._per_unit = grid.clip, grid.levels / grid.clip
-        size = min(PIECE, len(vector))
+        self._key, size = key, min(PIECE, n)
         self._bits = np.empty(size, np.int32)
         self._uniform, self._scaled = np.empty(size), np.empty(size)
+        self.seek(0)
 
-    def fill(self, start: int, out: Vector, mask: np.uint32) -> None:
-        """Round values `start`, a multiple of 4, and so on, and keep the mask's bits.
+    def seek(self, start: int) -> None:
+        """Go on at value `start`, a multiple of 4: four words of the keystream are a block."""
+        self._stream = counter_mode(self._key, (start // 4).to_bytes(16, "big"))
+
+    def round(self, values: npt.NDArray[np.float32], out: Vector) -> None:
+        """Round the next values to levels modulo 2^32.
 
         Raises:
             DataError: a value that is not finite.
         """
-        # four words of the keystream are a block
-        stream = counter_mode(self._key, (start // 4).to_bytes(16, "big"))
-        for first, last in pieces(0, len(out), PIECE):
-            piece = out[first:last]
-            self._round(stream, self._vector[start + first : start + last], piece)
-            np.bitwise_and(piece, mask, out=piece)
-
-    def _round(self, stream: CipherContext, values: npt.NDArray[np.float32], out: Vector) -> None:
         n = len(values)
         bits, scaled = self._bits[:n], self._scaled[:n]
-        write_keystream(stream, bits.data.cast("B"))
+        write_keystream(self._stream, bits.data.cast("B"))
         self.clipped += self._load(values, scaled)
         round_(scaled, bits, self._uniform[:n])
         np.copyto(out.view(np.int32), scaled, casting="unsafe")

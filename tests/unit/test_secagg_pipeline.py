@@ -1,4 +1,4 @@
-"""One pass gives the bytes of two steps, reads only, refuses what they do, in little memory."""
+"""Each pass gives the bytes of its steps, reads only, refuses what they do, in little memory."""
 
 import tracemalloc
 
@@ -11,10 +11,13 @@ from common.secagg import pipeline as module
 from common.secagg import vectors
 from common.secagg.masks import Mask, add_masks_
 from common.secagg.packing import pack, packed_size
-from common.secagg.pipeline import Packed, mask_levels
+from common.secagg.pipeline import Packed, mask_levels, round_packed
+from common.secagg.quantise import Grid, quantise
 
 WIDTHS = range(16, 33)
 LENGTHS = (0, 1, 7, 8, 1003, 32768, 2 * 32768 + 1001)
+GRID = Grid(clip=0.5, value_bits=16)
+SHARE = np.float32(0.7)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,15 @@ def masks(n: int = 3) -> list[Mask]:
     return [Mask(key=stream.bytes(32), sign=(-1, 1)[i % 2]) for i in range(n)]
 
 
+def random():
+    return Keystream(Seed.for_tests(7).value, "rounding").fill
+
+
+def some_update(n: int) -> np.ndarray:
+    """Some of it is beyond the clip."""
+    return np.random.Generator(np.random.PCG64(n)).normal(0, 0.6, n).astype(np.float32)
+
+
 def some_levels(n: int, k: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(n)).integers(0, 2**k, n, dtype=np.uint32)
 
@@ -36,6 +48,58 @@ def two_steps(levels: np.ndarray, k: int, added: list[Mask]) -> bytes:
     values = levels.copy()
     add_masks_(values, added, k)
     return pack(values, k)
+
+
+@pytest.mark.parametrize("k", WIDTHS)
+def test_an_update_becomes_the_bytes_of_weighting_rounding_and_packing(k, monkeypatch):
+    for n in LENGTHS:
+        update = some_update(n)
+        expected = quantise(update * SHARE, GRID, k, random())
+        for piece, threads in ((1 << 15, 1), (1 << 15, 2), (1 << 15, 3), (1 << 12, 2)):
+            monkeypatch.setattr(module, "PIECE", piece)
+            found = round_packed(update, SHARE, GRID, k, random(), threads=threads)
+            assert found.stream == pack(expected.values, k)
+            assert (found.clipped, found.not_finite) == (expected.clipped, 0)
+        assert np.array_equal(update, some_update(n))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_count_as_zero_and_are_told(threads, wrong):
+    update = some_update(65_537)
+    update[[0, 3, 50_000]] = 0
+    expected = quantise(update * SHARE, GRID, 18, random())
+    update[[0, 3, 50_000]] = wrong
+    found = round_packed(update, SHARE, GRID, 18, random(), threads=threads)
+    assert found.stream == pack(expected.values, 18)
+    assert (found.clipped, found.not_finite) == (expected.clipped, 3)
+
+
+def test_rounding_refuses_other_moduli_threads_and_kinds_of_arrays():
+    for k in (15, 33, 16.0, None):
+        with pytest.raises(ConfigError, match="modulus"):
+            round_packed(some_update(8), SHARE, GRID, k, random())
+    with pytest.raises(ConfigError, match="a modulus of 16 bits holds"):
+        round_packed(some_update(8), SHARE, Grid(clip=1.0, value_bits=17), 16, random())
+    with pytest.raises(ConfigError, match="threads"):
+        round_packed(some_update(8), SHARE, GRID, 18, random(), threads=0)
+    with pytest.raises(DataError, match="expected float32"):
+        round_packed(np.zeros(8), SHARE, GRID, 18, random())
+
+
+def test_what_was_rounded_and_cut_does_not_show():
+    found = round_packed(np.full(8, 9.0, np.float32), SHARE, GRID, 18, random())
+    assert repr(found) == "Rounded()"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_of_rounding_beside_update_and_levels_is_small(threads):
+    update = some_update(4_000_000)
+    tracemalloc.start()
+    found = round_packed(update, SHARE, GRID, 18, random(), threads=threads)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - len(found.stream) < threads << 21
 
 
 @pytest.mark.parametrize("k", WIDTHS)
