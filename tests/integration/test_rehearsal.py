@@ -136,6 +136,19 @@ def test_what_the_policy_refuses_is_not_rehearsed(tiny_study, tmp_path, capfd):
     assert everything(site.parent) == before
 
 
+def test_a_sign_off_that_is_missing_is_refused_although_the_rehearsal_itself_needs_none(
+    tiny_study, tmp_path, capfd
+):
+    """The real start's decision comes first: what the rehearsal leaves out counts there."""
+    site = dealt(tmp_path, tiny_study)
+    (site.parent / "signed").mkdir()
+    change(site, "site", sign_offs="signed")
+    change(site, "policy", sign_offs=[{"role": "ethics committee", "public_key": "ab" * 32}])
+    with pytest.raises(FederationError, match=r"did not start \(exit code 6\)"):
+        rehearsed(site)
+    assert "no sign-off as ethics committee" in capfd.readouterr().err
+
+
 def test_the_policy_is_asked_for_each_request_too(tiny_study, tmp_path, capfd):
     """Hours that are not now: the start is allowed, training is not."""
     site = dealt(tmp_path, tiny_study)
