@@ -1,8 +1,9 @@
 """The institution's audit log: `audit.jsonl` in the site's `state`, signed with its identity.
 
 Guarantees:
-    * A request is in the log before it is worked on, so before data are touched; its reply, or why
-      it was refused, in full, before anything leaves.
+    * A request is in the log before it is worked on, so before anything is computed on data; its
+      reply, or why it was refused, in full, before anything leaves. A greeting, which needs no
+      data, is there with its answer.
     * A site that can't log refuses to work: the coordinator gets `internal-error` and no vector.
       Nothing is lost with it: a vector with noise is kept, and sent when the log works again.
     * Each reserve of the privacy ledger is there once, before the reply that it was made for; after
@@ -103,16 +104,20 @@ class SiteAudit:
 
         return handle
 
-    def working(self, request: WireRequest) -> None:
+    def heard(self, request: WireRequest) -> None:
+        """Keep what is asked for the request's entry."""
+        now = self._current()
+        now.asked, now.round = request.kind, request.round
+        now.study = request.study if _HASH.fullmatch(request.study) else None
+
+    def working(self) -> None:
         """Write the request down.
 
         Raises:
             AuditError: it can't be written.
         """
         now = self._current()
-        now.asked, now.round = request.kind, request.round
-        now.study = request.study if _HASH.fullmatch(request.study) else None
-        if request.kind != "hello":
+        if now.asked != "hello":
             self._write(self._request(now))
             now.logged = True
 

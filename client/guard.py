@@ -25,7 +25,7 @@ from common.privacy.events import GaussianSteps
 from common.privacy.keystream import Keystream, Seed
 from common.privacy.ledger import Charge, caps_of
 from common.privacy.ledger_entries import Purpose, Receipt
-from common.privacy.ledger_state import Reserved
+from common.privacy.ledger_state import LedgerState, Reserved
 from common.privacy.noise import check_truncation
 from common.privacy.plan import Plan, plan_of
 
@@ -73,6 +73,11 @@ class Guard:
         self._random = random
         self._forget_others()
         check_truncation(dimension, self.plan.noise_draws, self.plan.delta, self.plan.epsilon)
+
+    @property
+    def state(self) -> LedgerState:
+        """What the ledger says."""
+        return self._ledger.state
 
     @property
     def head(self) -> str:

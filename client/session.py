@@ -13,6 +13,7 @@ from client.consent import Consent, Denied, Witness
 from client.guard import Guard
 from client.rounding import Rounding
 from client.sums import SpentError, Sums
+from client.watch import Unwatched, Watch
 from client.work import Party, Report, Work
 from common import __version__
 from common.config.canonical import study_hash
@@ -22,6 +23,7 @@ from common.io.withdrawn_file import ReadWithdrawn
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel
 from common.policy import Facts
+from common.privacy.ledger_state import LedgerState
 from common.privacy.plan import evaluation_due
 from common.secagg.errors import OutOfOrderError, SecaggError
 from common.secagg.pipeline import Levels, Packed
@@ -65,6 +67,7 @@ class Session:
         sums: of a study with secure aggregation; exactly then.
         witness: shows the facts that the policy is decided by; nothing is shown if absent.
         read_withdrawn: reads who has withdrawn; absent if the site has no such list.
+        watch: told how each request fares; nobody if absent.
 
     Raises:
         PolicyError: a guard or sums too many or too few.
@@ -83,6 +86,7 @@ class Session:
         sums: Sums | None = None,
         witness: Witness = lambda asked: Facts(asked=asked),
         read_withdrawn: ReadWithdrawn | None = None,
+        watch: Watch | None = None,
     ):
         if (sums is None) != (study.secure is None):
             raise PolicyError(
@@ -94,6 +98,7 @@ class Session:
         self._model = model
         self._guard = guard
         self._sums = sums
+        self._watch: Watch = watch or Unwatched()
         report = report or (lambda _kind, _figures: None)
         self._work = Work(study, party, model, guard, report, progress)
         self._consent = Consent(study, party, self._work, witness, read_withdrawn)
@@ -106,6 +111,11 @@ class Session:
     def _party(self) -> Party:
         """Without the data of who has withdrawn: nothing else holds any here."""
         return self._work.party
+
+    @property
+    def ledger(self) -> LedgerState | None:
+        """What the institution's privacy ledger says; `None` without a mechanism."""
+        return None if self._guard is None else self._guard.state
 
     @property
     def max_body_bytes(self) -> int:
@@ -132,6 +142,7 @@ class Session:
             request = decode_request(data)
         except ProtocolError as error:
             return self._refuse("hello", 0, Refusal.MALFORMED, str(error))
+        self._watch.heard(request)
         try:
             return encode(self._answer(request))
         except Exception as error:  # noqa: BLE001 - logged in full, sent as a code
@@ -161,10 +172,12 @@ class Session:
         """
         level = logging.ERROR if code is Refusal.BUDGET else logging.WARNING
         log.log(level, "refused %s of round %d, %s: %s", kind, round_, code.value, why)
+        self._watch.refused(kind, round_, code, why)
         return encode(self._refusal(kind, round_, code))
 
     def _answer(self, request: Request) -> Reply:
         self._check(request)
+        self._watch.working()
         if self._sums is not None and request.kind != "hello":
             return self._reply(request, sums=self._summed(request, self._sums))
         if request.sums or request.kind == "sum":

@@ -8,7 +8,10 @@ from common.wire import Kind, Refusal, Request
 class Watch(Protocol):
     """Told by a session how a request fares, as it happens."""
 
-    def working(self, request: Request) -> None:
+    def heard(self, request: Request) -> None:
+        """It can be read; whether it is allowed is not yet decided."""
+
+    def working(self) -> None:
         """It is allowed, and nothing was done for it yet. What is raised here refuses it."""
 
     def refused(self, kind: Kind, round_: int, code: Refusal, why: str) -> None:
@@ -18,7 +21,10 @@ class Watch(Protocol):
 class Unwatched:
     """Of a session that nobody watches, as in a simulation."""
 
-    def working(self, request: Request) -> None:
+    def heard(self, request: Request) -> None:
+        """Nothing."""
+
+    def working(self) -> None:
         """Nothing."""
 
     def refused(self, kind: Kind, round_: int, code: Refusal, why: str) -> None:

@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 from typing import Final
 
+from client.audit import audited
 from client.endpoint import group_id, require_apart
 from client.guard import open_guard
-from client.service import serve
+from client.service import Handle, serve
 from client.session import Party, Session, refuse_unexpected, worth_keeping
 from client.site_paths import SitePaths
 from client.sums import Sums, open_sums
+from client.watch import Watch
 from client.witness import Witness
 from common.config.site import Site
 from common.config.study import Study
@@ -38,11 +40,12 @@ _SAY_EVERY_S: Final = 10.0
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def make_session(site: Site, base: Path) -> Session:
+def make_session(site: Site, base: Path, watch: Watch | None = None) -> Session:
     """Check the policy, then load encoder and data; who has withdrawn is left out.
 
     Args:
         base: folder of the site file, at which relative paths start.
+        watch: told how each request fares.
 
     Raises:
         PolicyError: the site's policy refuses the study; nothing was opened.
@@ -92,6 +95,7 @@ def make_session(site: Site, base: Path) -> Session:
         sums=sums,
         witness=witness,
         read_withdrawn=reader_of(site, base),
+        watch=watch,
     )
 
 
@@ -145,10 +149,17 @@ def _serve(site: Site, base: Path) -> None:
     if site.relay_group is None:
         log.warning("ONE USER: worker and relay share an OS user; for development only")
     group = None if site.relay_group is None else group_id(site.relay_group)
-    session = make_session(site, base)
+    with audited(site, base, load_study(base / site.study)) as audit:
+        session = make_session(site, base, audit)
+        answer = audit.answering(session.handle, lambda: session.ledger)
+        _answer(paths.socket, session, answer, group)
+
+
+def _answer(socket: Path, session: Session, answer: Handle, group: int | None) -> None:
+    """Serve until the process is told to end."""
     service = serve(
-        paths.socket,
-        session.handle,
+        socket,
+        answer,
         max_request_bytes=session.max_request_bytes,
         on_error=refuse_unexpected,
         keep=worth_keeping,
@@ -156,8 +167,8 @@ def _serve(site: Site, base: Path) -> None:
     )
     try:
         if group is not None:
-            require_apart(paths.socket)
-        log.info("%s is ready", site.institution)
+            require_apart(socket)
+        log.info("ready")
         service.wait_for_termination()
     finally:
         service.stop()

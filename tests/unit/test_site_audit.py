@@ -39,9 +39,10 @@ class Site:
     def _answer(self, data):
         """As a session does it."""
         request = decode_request(data)
+        self.audit.heard(request)
         try:
             if self.refuse is None:
-                self.audit.working(request)
+                self.audit.working()
                 self.worked.append(request)
                 self.at_work(request)
         except AuditError:
@@ -235,7 +236,7 @@ def test_what_the_process_does_without_is_there(site):
 
 def test_a_session_that_answers_elsewhere_is_not_watched(site):
     with pytest.raises(AuditError, match="does not answer through this log"):
-        site.audit.working(decode_request(train()))
+        site.audit.heard(decode_request(train()))
 
 
 def test_reasons_of_a_request_do_not_print_with_it(site):
