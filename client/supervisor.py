@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import fcntl
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -19,11 +20,17 @@ from common.io.processes import Child, free_port, module_command, stopping
 
 _INTERNALS: Final = "common.io.flower_internals"
 _WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""For large vectors: masking them takes a quarter less time. What the site sets itself stays."""
 _READY_LIMIT_S: Final = 600.0
 _MAX_PAUSE_S: Final = 30.0
 _FINAL_CODES: Final = frozenset(e.exit_code for e in FednerError.__subclasses__())
 _LOCK_LIMIT_S: Final = 60.0
 """For which a killed worker may hold its locks: the kernel gives them back when it is gone."""
+
+
+def _worker_environment() -> dict[str, str]:
+    return _WORKER_ENVIRONMENT | {k: os.environ.get(k, v) for k, v in _HUGE_PAGES.items()}
 
 
 @dataclass(slots=True)
@@ -98,7 +105,7 @@ def _children(paths: SitePaths, site_path: Path, uplink: Uplink, name: str) -> l
     runtime = f"127.0.0.1:{free_port()}"
     node_config = f'socket="{paths.socket}" institution="{name}"'
     return [
-        Child("worker", module_command("client.worker", str(site_path)), _WORKER_ENVIRONMENT),
+        Child("worker", module_command("client.worker", str(site_path)), _worker_environment()),
         Child(
             "supernode",
             module_command(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from client import supervisor
 from client.supervisor import await_locks
 from common.errors import FederationError
 from common.io.disk import DISK
@@ -41,3 +42,12 @@ def test_a_lock_that_is_kept_ends_the_wait_with_its_name(tmp_path: Path) -> None
         assert caught.value.place == str(tmp_path / "study.lock")
     finally:
         DISK.close(lock)
+
+
+def test_a_worker_has_huge_pages_unless_its_site_tunes_the_allocator_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert supervisor._worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    assert supervisor._worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
