@@ -110,9 +110,11 @@ def _complete(kit, dealt):
 
 
 @pytest.fixture
-def fed(made, tmp_path):
-    shutil.copytree(made / "fed", tmp_path / "fed")
-    return tmp_path / "fed"
+def fed(made, tmp_path_factory):
+    """A copy that a test may spoil, at a path short enough for a socket below it."""
+    folder = tmp_path_factory.mktemp("f")
+    shutil.copytree(made / "fed", folder / "fed")
+    return folder / "fed"
 
 
 @pytest.fixture
