@@ -152,13 +152,13 @@ def test_no_instruction_that_the_coordinator_did_not_sign_charges_the_ledger(run
         if kind == "train":
             raise StopIteration
 
-    run.before, asked = before, run.sums._ask
+    run.before, asked = before, run.sums._trips._ask
 
     def ask(kind, round_, body, sums):
         keep["bundle"] = sums[name]
         return asked(kind, round_, body, sums)
 
-    run.sums._ask = ask
+    run.sums._trips._ask = ask
     with pytest.raises(StopIteration):
         run.sums.sum("train", 1, b"")
     (instruction,) = split(keep["bundle"])
