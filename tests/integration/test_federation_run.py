@@ -80,6 +80,12 @@ def finish(server: Command, others: list[Command]) -> int:
     return server.await_end(1.0)
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory):
+    """A folder with a name so short that a site's socket fits below it."""
+    return tmp_path_factory.mktemp("f")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_provisioned_federation_runs_through_the_gate_to_the_simulations_model(
