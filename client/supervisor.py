@@ -57,7 +57,8 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
         tell: shown to the user: what happens, in one line.
 
     Raises:
-        PolicyError: relay and worker would share a user and the site has not accepted that.
+        PolicyError: relay and worker would share a user, and the site has not accepted that or is
+            made for two.
         ConfigError: no way to the coordinator, see `Uplink.of`.
         FederationError: another process has the institution's state, or the worker can't start,
             or ends with an error that a restart won't mend.
@@ -86,7 +87,8 @@ def check_runnable(site: Site, site_path: Path) -> Uplink:
     """Refuse what `fedner client` can't run; the way to the coordinator.
 
     Raises:
-        PolicyError: relay and worker would share a user and the site has not accepted that.
+        PolicyError: relay and worker would share a user, and the site has not accepted that or is
+            made for two.
         ConfigError: no way to the coordinator, see `Uplink.of`.
     """
     if not site.policy.accept_one_user:
@@ -95,6 +97,12 @@ def check_runnable(site: Site, site_path: Path) -> Uplink:
             "ships could read the worker's files",
             place=f"{site_path}: policy.accept_one_user",
             remedy="for development only, write `policy: {accept_one_user: true}`",
+        )
+    if site.relay_group is not None:
+        raise PolicyError(
+            "`fedner client` runs worker and relay as one OS user, and the site is for two",
+            place=f"{site_path}: relay_group",
+            remedy="start the two sides as two users: docs/policy.md",
         )
     return Uplink.of(site, site_path, datetime.datetime.now(datetime.UTC))
 

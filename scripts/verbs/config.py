@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from client.supervisor import check_runnable
+from client.witness import Witness
 from common.config.canonical import study_hash
 from common.config.site import Budget, Site
 from common.config.study import Study
@@ -46,10 +47,11 @@ def check(
         _show_plans(config, config.federation.institutions)
         return
     study = load_study(path.parent / config.study)
-    decision = decide(study, config.policy, config.institution)
+    now = Witness(config, path.parent).at_start()
+    decision = decide(study, config.policy, config.institution, now)
     if not decision.allowed:
         raise PolicyError(
-            "; ".join(decision.reasons),
+            str(decision),
             place=str(path),
             remedy="take part in another study, or change the site's policy on purpose",
         )

@@ -208,6 +208,7 @@ policy:
   accept_privacy_none: false
   accept_secure_aggregation_none: false
   accept_one_user: false
+  # budget, min_noise_multiplier, hours, sign_offs, code_sha256 and the rest: docs/policy.md
 """  # noqa: E501
 
 
