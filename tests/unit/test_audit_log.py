@@ -257,6 +257,13 @@ def test_an_unsigned_log_is_whole_and_yet_signed_by_nobody():
     assert "no key stands" in first_fault(signed.file).what
 
 
+def test_a_wrong_number_is_found_though_the_rest_is_right(log):
+    for number in (len(log.lines), len(log.lines) + 2):
+        entry = log.make(request(6), seq=number)
+        wrong = examine(log.file + entry.line + b"\n").faults
+        assert [(f.line, "says it is number" in f.what) for f in wrong] == [(13, True)]
+
+
 def test_open_stands_first_and_only_there():
     assert first_fault(Written([start()]).file).line == 1
     assert first_fault(Written([opening(), opening()]).file).line == 2
