@@ -18,6 +18,7 @@ from scripts.verbs import (
     budget,
     config,
     data,
+    doctor,
     encoder,
     enrol,
     evaluate,
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command("simulate")(simulate.command)
 app.command("server")(server_verb.command)
 app.command("client")(client_verb.command)
+app.command("doctor")(doctor.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)

@@ -24,6 +24,7 @@ from common.identity.identity import (
     new_identity,
     open_identity,
 )
+from common.io.credentials import credential_name, read_credential
 from common.io.disk import DISK, replace_file
 
 PUBLIC: Final = "public.json"
@@ -100,12 +101,16 @@ def open_private(folder: Path, passphrase: str | None) -> Identity:
 
 
 def read_passphrase(path: Path) -> str:
-    """The first line of a file that only its owner may read.
+    """The first line of a file that only its owner may read, or of a credential of systemd's.
+
+    Args:
+        path: of the file; `credential:NAME`, in any folder, for a credential.
 
     Raises:
         IdentityError: others may read it, or it holds no line of UTF-8.
     """
-    data = read_guarded(path, own_folder=False)
+    name = credential_name(path)
+    data = read_guarded(path, own_folder=False) if name is None else read_credential(name)
     try:
         text = data.decode("utf-8").split("\n")[0].removesuffix("\r")
     except UnicodeDecodeError:

@@ -107,7 +107,7 @@ def test_the_verbs_are_those_documented():
         "budget recover", "identity new", "identity show", "roster make", "roster verify",
         "roster pin", "provision", "enrol request", "enrol approve", "enrol list", "enrol revoke",
         "enrol leave", "enrol show", "policy sign", "policy verify", "policy check",
-        "log show", "log verify",
+        "log show", "log verify", "doctor",
     }  # fmt: skip
 
 

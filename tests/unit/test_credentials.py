@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import IdentityError
 from common.io.credentials import VARIABLE, credential_name, read_credential
+from common.io.identity_files import create, open_private, read_passphrase
 
 WORDS = b"five words of no meaning\n"
 
@@ -121,3 +122,16 @@ def test_what_is_a_third_users_is_refused_and_ones_own_has_no_group_bits(folder:
             assert "mode 0440" in refused(folder)
     finally:
         os.seteuid(0)
+
+
+def test_a_sealed_identity_opens_with_a_credential_wherever_a_passphrase_file_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(tmp_path / "identity", "north", "five words of no meaning")
+    monkeypatch.setenv(VARIABLE, str(folder))
+    words = read_passphrase(tmp_path / "credential:phrase")  # as `base / site.passphrase_file`
+    assert open_private(tmp_path / "identity", words).name == "north"
+    monkeypatch.delenv(VARIABLE)
+    (tmp_path / "phrase").write_bytes(WORDS)
+    with pytest.raises(IdentityError, match="handed no credentials"):
+        read_passphrase(tmp_path / "credential:phrase")
