@@ -3,18 +3,20 @@
 import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from flwr.app import Context
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from common.errors import FednerError
-from common.io.flower_internals import PullBound, bound_pulls, shorten_object_backoff
+from common.io.flower_internals import LOST_CODES, ReplyParts, superlink_reached
 from common.io.home import fedner_home
 from common.io.standing import Standing
+from common.transport import RelayRefusal
 from common.wire import Kind
 from server.coordinator import Coordinator
 from server.exchange import NodeExchange
+from server.mail import Lost
 from server.nodes import owners_of
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone, end_with_server
 from server.receipts import ReceiptBook
@@ -33,20 +35,52 @@ _FLOWER_KIND: Final[Mapping[Kind, FlowerKind]] = {
 }
 
 
+_ON_THE_WAY: Final = frozenset(
+    [f"flower-error-{code}" for code in LOST_CODES]
+    + [str(RelayRefusal.UNREACHABLE), str(RelayRefusal.TIMEOUT)]
+)
+
+
+class Replies(Protocol):
+    """How replies come off a grid."""
+
+    def pull(self, messages: Collection[str]) -> Mapping[str, Message | None]:
+        """What is whole by now, by the message that it answers; `None` for what is lost."""
+
+    def drop(self, messages: Collection[str]) -> None:
+        """Forget what has come of these replies."""
+
+
+class WholeReplies:
+    """Of a grid in this process, which has them whole."""
+
+    def __init__(self, grid: Grid):
+        self._grid = grid
+
+    def pull(self, messages: Collection[str]) -> Mapping[str, Message | None]:
+        """By the message that each answers."""
+        found = self._grid.pull_messages(set(messages))
+        return {message.metadata.reply_to_message_id: message for message in found}
+
+    def drop(self, messages: Collection[str]) -> None:
+        """Nothing is kept."""
+
+
 class GridMail:
-    """`server.greeting.Mail` over a Flower grid.
+    """`server.mail.Mail` over a Flower grid.
 
     Args:
-        bound: of a grid that pulls replies in parts; one in this process has them whole.
+        replies: of a grid that has them in parts; one in this process has them whole.
     """
 
-    def __init__(self, grid: Grid, bound: PullBound | None = None):
+    def __init__(self, grid: Grid, replies: Replies | None = None):
         self._grid = grid
-        self._bound = bound or PullBound()
+        self._replies = replies or WholeReplies(grid)
 
     def online(self) -> Collection[int]:
         """Nodes that can be reached."""
-        return frozenset(self._grid.get_node_ids())
+        with superlink_reached():
+            return frozenset(self._grid.get_node_ids())
 
     def send(self, kind: Kind, round_: int, requests: Mapping[int, bytes], ttl: float) -> list[str]:
         """Send each node its request; a message's id for each, empty where it was not sent."""
@@ -58,21 +92,31 @@ class GridMail:
             for request, nodes in alike.items()
             for message in request_messages(request, nodes, _FLOWER_KIND[kind], str(round_), ttl)
         ]
-        pushed = set(self._grid.push_messages(messages))
+        with superlink_reached():
+            pushed = set(self._grid.push_messages(messages))
         sent = {m.metadata.dst_node_id: m.metadata.message_id for m in messages}
         return [sent[node] if sent[node] in pushed else "" for node in requests]
 
-    def fetch(self, messages: Collection[str], within_s: float) -> dict[str, bytes | None]:
-        """What came back since, by message; `None` for an error, which is logged."""
-        self._bound.within(within_s)
-        found: dict[str, bytes | None] = {}
-        for message in self._grid.pull_messages(set(messages)):
-            data = reply_bytes(message)
-            if isinstance(data, Refusal):
-                log.warning("node %d: %s", message.metadata.src_node_id, data.code)
-            asked = message.metadata.reply_to_message_id
-            found[asked] = None if isinstance(data, Refusal) else data
-        return found
+    def fetch(self, messages: Collection[str]) -> dict[str, bytes | Lost]:
+        """What is whole since, by message."""
+        with superlink_reached():
+            found = self._replies.pull(messages)
+        return {asked: _answer(message) for asked, message in found.items()}
+
+    def drop(self, messages: Collection[str]) -> None:
+        """Nobody awaits an answer to these any more."""
+        self._replies.drop(messages)
+
+
+def _answer(message: Message | None) -> bytes | Lost:
+    if message is None:
+        log.warning("a reply was begun, and its parts are lost or make no message")
+        return Lost.ON_THE_WAY
+    data = reply_bytes(message)
+    if not isinstance(data, Refusal):
+        return data
+    log.warning("node %d: %s", message.metadata.src_node_id, data.code)
+    return Lost.ON_THE_WAY if data.code in _ON_THE_WAY else Lost.FAILED
 
 
 app = ServerApp()
@@ -84,13 +128,12 @@ def main(grid: Grid, context: Context) -> None:
     run = RunDir(Path(str(context.run_config["run-dir"])))
     end_with_server(run)
     run.log_here()
-    shorten_object_backoff()
     try:
         owners = owners_of(run)
     except FednerError as error:
         run.set_status("failed", str(error))
         raise
-    run_study(grid, run, owners=owners, bound=bound_pulls())
+    run_study(grid, run, owners=owners, replies=ReplyParts(grid))
 
 
 def run_study(
@@ -100,7 +143,7 @@ def run_study(
     home: Path | None = None,
     standing: Standing | None = None,
     owners: Mapping[int, str] | None = None,
-    bound: PullBound | None = None,
+    replies: Replies | None = None,
 ) -> None:
     """Run a study over a grid, or go on with it, from `running` to `finished` or `failed`.
 
@@ -109,13 +152,13 @@ def run_study(
             `$FEDNER_HOME/coordinator` if absent.
         standing: in a study with secure aggregation; what the run's folder names if absent.
         owners: institution by node id, where nodes authenticate.
-        bound: of the replies that this grid pulls in parts.
+        replies: of a grid that has them in parts.
 
     Raises:
         FederationError: another process carries it out, or it could not be carried through.
     """
     with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):
-        _run_alone(GridMail(grid, bound), run, on_event, home, standing, owners)
+        _run_alone(GridMail(grid, replies), run, on_event, home, standing, owners)
 
 
 def _run_alone(

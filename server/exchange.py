@@ -1,8 +1,10 @@
 """The coordinator's requests to institutions over nodes, with a deadline. No Flower here.
 
 Guarantees:
-    - A trip ends with the study's deadline at the latest, also if somebody has sent a part of a
-      reply. It sends the same bytes again after a failure, up to `_TRIES` times.
+    - A trip ends with the study's deadline at the latest. A reply that is whole by then counts,
+      whatever others have sent a part of.
+    - The same bytes are sent again after a failure, an absence and a long silence, as
+      `server.absences` says, which also says how long an institution that is away is waited for.
     - An institution that comes back as another node is found again; one that joins while a trip is
       under way is asked in that trip, with what is left of its time.
     - A trip waits for nodes that have not said who they are only as long as `server.greeting` says.
@@ -16,11 +18,14 @@ from typing import Final
 
 from common.config.study import Study
 from common.wire import Kind, Reply
-from server.greeting import Greeter, Mail, Pace
+from server.absences import Absences, Turn, away_in
+from server.greeting import Greeter
+from server.mail import Lost, Mail, Pace
 
 log = logging.getLogger("fedner.server")
 
-_TRIES: Final = 3
+_MARGIN_S: Final = 15.0
+"""How long after the deadline a reply may be fetched: Flower deletes what is past its time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,7 +34,7 @@ class _Trip:
 
     Attributes:
         pending: institution by message.
-        asked: nodes, in the try that is under way.
+        told: of whom the log has said that they are waited for.
     """
 
     kind: Kind
@@ -38,18 +43,28 @@ class _Trip:
     deadline: float
     replies: dict[str, bytes] = field(default_factory=dict, repr=False)
     pending: dict[str, str] = field(default_factory=dict)
-    asked: set[int] = field(default_factory=set)
+    turns: dict[str, Turn] = field(init=False)
+    told: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.turns = {name: Turn() for name in self.requests}
 
     @property
-    def missing(self) -> list[str]:
+    def missing(self) -> dict[str, Turn]:
         """Who has not replied."""
-        return [name for name in self.requests if name not in self.replies]
+        return {name: turn for name, turn in self.turns.items() if name not in self.replies}
 
-    def take(self, message: str, data: bytes | None) -> None:
+    def take(self, message: str, answer: bytes | Lost, now: float) -> None:
         """What came back."""
         name = self.pending.pop(message)
-        if data is not None:
-            self.replies[name] = data
+        turn = self.turns[name]
+        turn.pending.discard(message)
+        if answer is Lost.ON_THE_WAY:
+            turn.was_lost(now)
+        elif answer is Lost.FAILED:
+            turn.failed += 1
+        else:
+            self.replies.setdefault(name, answer)
 
 
 class NodeExchange:
@@ -73,6 +88,7 @@ class NodeExchange:
         self._deadline_s = study.federation.deadline_s
         self._pace = pace or Pace()
         told = on_seen or (lambda _name, _state: None)
+        self._absences = Absences(study)
         self._greeter = Greeter(mail, study, self._pace, told, owners)
 
     def discover(self, request: bytes, enough: Callable[[Mapping[str, Reply]], bool]) -> None:
@@ -103,51 +119,73 @@ class NodeExchange:
         self._greeter.started = True
         deadline = self._pace.clock() + self._deadline_s
         trip = _Trip(kind=kind, round=round_, requests=requests, deadline=deadline)
-        for attempt in range(_TRIES):
-            self._greeter.look(anew=True, until=deadline)
-            trip.asked.clear()
-            sent = self._send(trip)
-            if attempt and sent:
-                log.warning("round %d: asking %d nodes again for %s", round_, sent, kind)
-            self._collect(trip)
-            if not trip.missing or self._pace.clock() > deadline:
-                break
+        self._greeter.look(anew=True)
+        while self._go_on(trip):
+            self._greeter.look()
+        self._mail.drop(trip.pending)
         late = [name for name in self._roster if name in trip.missing]
         if late:
             log.warning("round %d: no reply to %s from %s", round_, kind, ", ".join(late))
         return trip.replies
 
-    def _send(self, trip: _Trip) -> int:
-        """Ask whoever is here and was not asked in this try; how many."""
-        missing = set(trip.missing)
-        new = {
+    def _go_on(self, trip: _Trip) -> bool:
+        """Ask who is due and take what came; wait a moment unless the trip is over."""
+        over = self._pace.clock() >= trip.deadline
+        if not over:
+            self._send(trip)
+        self._fetch(trip)
+        if over or not trip.missing:
+            return False
+        if not self._due(trip):
+            if not self._waits(trip):
+                return False
+            self._pace.sleep(self._pace.poll_s)
+        return True
+
+    def _due(self, trip: _Trip) -> dict[int, str]:
+        """Whom to ask now, by node."""
+        now, missing, online = self._pace.clock(), trip.missing, self._greeter.online
+        return {
             node: name
             for node, name in self._greeter.nodes.items()
-            if name in missing and node not in trip.asked
+            if node in online and name in missing and missing[name].is_due(node, now)
         }
-        if new:
-            ttl = max(1.0, trip.deadline - self._pace.clock())
-            requests = {node: trip.requests[name] for node, name in new.items()}
-            sent = self._mail.send(trip.kind, trip.round, requests, ttl)
-            trip.asked |= new.keys()
-            trip.pending |= {m: name for m, name in zip(sent, new.values(), strict=True) if m}
-        return len(new)
 
-    def _collect(self, trip: _Trip) -> None:
-        """Take replies, and ask who joins, until nobody is left to wait for or it is too late."""
-        while trip.pending or self._greeter.awaited(trip.missing):
-            self._fetch(trip)
-            if self._pace.clock() > trip.deadline:
-                self._fetch(trip)  # what came while parts of another's reply were awaited
-                break
-            self._greeter.look(until=trip.deadline)
-            self._send(trip)
-            if trip.pending or self._greeter.awaited(trip.missing):
-                self._pace.sleep(self._pace.poll_s)
+    def _send(self, trip: _Trip) -> None:
+        due, now = self._due(trip), self._pace.clock()
+        if not due:
+            return
+        again = [name for node, name in due.items() if trip.turns[name].node == node]
+        if again:
+            log.warning("round %d: asking %s again for %s", trip.round, ", ".join(again), trip.kind)
+        requests = {node: trip.requests[name] for node, name in due.items()}
+        sent = self._mail.send(trip.kind, trip.round, requests, trip.deadline - now + _MARGIN_S)
+        for (node, name), message in zip(due.items(), sent, strict=True):
+            trip.turns[name].sent(node, message, now, self._absences.silent_s)
+            if message:
+                trip.pending[message] = name
+
+    def _waits(self, trip: _Trip) -> bool:
+        """Whether there is somebody left to wait for."""
+        missing, known = trip.missing, set(self._greeter.nodes.values())
+        away = away_in(missing, known)
+        pending = sum(bool(turn.pending) for turn in missing.values())
+        figures = len(trip.requests), len(trip.replies), pending
+        waits = self._absences.waits(self._pace.clock(), *figures, away)
+        if waits and not trip.told.issuperset(away):
+            trip.told.update(away)
+            log.warning("round %d: waits for %s, away", trip.round, ", ".join(away))
+        return waits or bool(pending) or self._greeter.awaited(missing)
 
     def _fetch(self, trip: _Trip) -> None:
+        """Take what came; of who was asked twice, the other answer is not awaited any more."""
         if not trip.pending:
             return
-        left = max(0.0, trip.deadline - self._pace.clock())
-        for message, data in self._mail.fetch(trip.pending, left).items():
-            trip.take(message, data)
+        for message, answer in self._mail.fetch(trip.pending).items():
+            trip.take(message, answer, self._pace.clock())
+        settled = [message for message, name in trip.pending.items() if name in trip.replies]
+        self._mail.drop(settled)
+        for message in settled:
+            del trip.pending[message]
+        for name in trip.replies:
+            self._absences.replied(name)

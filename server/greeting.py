@@ -5,9 +5,10 @@ Guarantees:
       to each node, and its answer is looked for with all others.
     - A trip may wait for nodes that were greeted and have not said who they are, but for each only
       within `grace_s` of its first hello, and never over a fixed part of the study's deadline. A
-      node that says nothing costs all trips of a run together no more than that; only an answer
-      gives it another grace. One that begins an answer and does not end it costs `_ANSWER_S` each
-      time, after pauses that double.
+      node that says nothing, or a part of an answer, costs all trips of a run together no more than
+      that; only an answer gives it another grace. Where nodes don't authenticate, all that nobody
+      knows have one grace together, whatever numbers they come under; only an institution that is
+      taken in, or makes room for another of its nodes, gives them another.
     - A silent node is greeted again, after pauses that double; a node that went away, as soon as it
       is back. So one that is slow at first is taken in later.
     - Where nodes authenticate, a node is taken in only under the name of the institution whose key
@@ -18,75 +19,29 @@ Guarantees:
 """
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import ProtocolError
-from common.wire import Kind, Reply, decode_reply
 from common.wire import Refusal as ProtocolRefusal
+from common.wire import Reply, decode_reply
+from server.mail import Lost, Mail, Pace
 
 log = logging.getLogger("fedner.server")
 
 _FINAL: Final = frozenset({ProtocolRefusal.POLICY.value, ProtocolRefusal.STUDY.value})
 """Refusals of a `hello` that stay the same until the institution is started anew."""
 
-_GRACE_PART: Final = 0.25
-"""Of the study's deadline."""
 _FIRST_HELLO_S: Final = 30.0
 _LONGEST_HELLO_S: Final = 480.0
 """How long an answer to the first hello counts, and to a late one, each twice the last."""
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 """After a hello that came back as an error, each twice the last."""
-_ANSWER_S: Final = 5.0
-"""How long the parts of an answer may take, once it has begun to come: it is a kilobyte."""
-
-
-class Mail(Protocol):
-    """How bytes reach nodes."""
-
-    def online(self) -> Collection[int]:
-        """Nodes that can be reached."""
-
-    def send(self, kind: Kind, round_: int, requests: Mapping[int, bytes], ttl: float) -> list[str]:
-        """Send each node its request, to be answered within `ttl` seconds.
-
-        Returns:
-            A message's id for each request, in order; empty where it could not be sent.
-        """
-
-    def fetch(self, messages: Collection[str], within_s: float) -> dict[str, bytes | None]:
-        """What came back since, by message; `None` for an error, which is logged.
-
-        A reply that has begun to come, and is not whole within so many seconds, is an error.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """What waiting costs.
-
-    Attributes:
-        poll_s: between two looks for replies.
-        look_s: between two looks for nodes.
-        grace_s: longest that all trips of a run together wait for a node that says nothing.
-        sleep, clock: of this process, unless a test has its own.
-    """
-
-    poll_s: float = 0.1
-    look_s: float = 1.0
-    grace_s: float = 20.0
-    sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
-
-    def grace(self, deadline_s: float) -> float:
-        """Seconds, in a study with this deadline."""
-        return min(self.grace_s, _GRACE_PART * deadline_s)
 
 
 @dataclass(slots=True)
@@ -94,14 +49,12 @@ class _Silent:
     """A node that has not said who it is.
 
     Attributes:
-        grace_ends: until when a trip may wait for it.
         tries: hellos since it was last away.
         message: the hello that is out.
         due: when it is greeted next.
         behind: the living node that has its name; it is not greeted before that is gone.
     """
 
-    grace_ends: float
     tries: int = 0
     message: str = ""
     due: float = -inf
@@ -131,6 +84,7 @@ class Greeter:
         self._grace_s = pace.grace(study.federation.deadline_s)
         self._nodes: dict[int, str] = {}
         self._silent: dict[int, _Silent] = {}
+        self._grace_ends: dict[int | None, float] = {}
         self._refused: set[int] = set()
         self._foreign: set[int] = set()
         self._final: set[str] = set()
@@ -145,6 +99,11 @@ class Greeter:
     def nodes(self) -> Mapping[int, str]:
         """Institutions that were taken in, by node."""
         return self._nodes
+
+    @property
+    def online(self) -> Collection[int]:
+        """Nodes that could be reached at the last look."""
+        return self._online
 
     @property
     def present(self) -> frozenset[str]:
@@ -163,46 +122,56 @@ class Greeter:
         """Whether a node that may be one of these is within its grace."""
         now = self._pace.clock()
         return any(
-            now < silent.grace_ends
+            now < self._grace_ends[self._grace_of(node)]
             for node, silent in self._silent.items()
-            if node in self._online and self._may_be(node, names)
+            if node in self._online and silent.behind is None and self._may_be(node, names)
         )
 
-    def look(self, *, anew: bool = False, until: float = inf) -> dict[str, Reply]:
+    def look(self, *, anew: bool = False) -> dict[str, Reply]:
         """Greet who is new, and hear who has answered; who was taken in.
 
         Args:
             anew: look for nodes even if that was done a moment ago.
-            until: when answers must be whole.
         """
         now = self._pace.clock()
         if anew or now >= self._looked + self._pace.look_s:
             self._looked = now
             self._see(frozenset(self._mail.online()))
             self._greet(now)
-        return self._hear(now, max(0.0, min(_ANSWER_S, until - now)))
+        return self._hear(now)
 
     def _see(self, online: frozenset[int]) -> None:
-        """What was held against nodes that are away is forgotten, but not that they were silent."""
+        """What is known of nodes that are away is forgotten, but not that they were silent."""
         self._online = online
         self._refused &= online
-        for node, silent in self._silent.items():
-            if node not in online:
-                silent.tries, silent.message, silent.due = 0, "", -inf
+        gone = self._silent.keys() - online
+        self._mail.drop([self._silent.pop(node).message for node in gone])
+
+    def _grace_of(self, node: int) -> int | None:
+        """Whose grace a node's is: its own where it is known whose node it is."""
+        return None if self._owners is None else node
 
     def _greet(self, now: float) -> None:
         unknown = self._online - self._nodes.keys() - self._refused
         due = [node for node in sorted(unknown) if self._is_ours(node) and self._is_due(node, now)]
         waits: dict[float, list[int]] = {}
         for node in due:
-            silent = self._silent.setdefault(node, _Silent(grace_ends=now + self._grace_s))
-            wait_s = min(_LONGEST_HELLO_S, _FIRST_HELLO_S * 2**silent.tries)
-            silent.tries, silent.due, silent.behind = silent.tries + 1, now + wait_s, None
-            waits.setdefault(wait_s, []).append(node)
+            waits.setdefault(self._begin(node, now), []).append(node)
         for wait_s, nodes in waits.items():
             sent = self._mail.send("hello", 0, dict.fromkeys(nodes, self.hello), wait_s)
             for node, message in zip(nodes, sent, strict=True):
                 self._silent[node].message = message
+
+    def _begin(self, node: int, now: float) -> float:
+        """Note that a node is greeted; for how long."""
+        silent = self._silent.setdefault(node, _Silent())
+        self._mail.drop([silent.message])
+        if silent.behind is not None:  # it has answered once, and its name is free now
+            self._grace_ends.pop(self._grace_of(node), None)
+        self._grace_ends.setdefault(self._grace_of(node), now + self._grace_s)
+        wait_s = min(_LONGEST_HELLO_S, _FIRST_HELLO_S * 2.0**silent.tries)
+        silent.tries, silent.due, silent.behind = silent.tries + 1, now + wait_s, None
+        return wait_s
 
     def _is_due(self, node: int, now: float) -> bool:
         silent = self._silent.get(node)
@@ -227,9 +196,9 @@ class Greeter:
     def _owner(self, node: int) -> str:
         return (self._owners or {}).get(node, f"node {node}")
 
-    def _hear(self, now: float, within_s: float) -> dict[str, Reply]:
+    def _hear(self, now: float) -> dict[str, Reply]:
         out = {silent.message: node for node, silent in self._silent.items() if silent.message}
-        answers = self._mail.fetch(out, within_s) if out else {}
+        answers = self._mail.fetch(out) if out else {}
         taken = {}
         for message, data in sorted(answers.items(), key=lambda answer: out[answer[0]]):
             reply = self._hear_one(out[message], data, now)
@@ -237,14 +206,16 @@ class Greeter:
                 taken[reply.institution] = reply
         return taken
 
-    def _hear_one(self, node: int, data: bytes | None, now: float) -> Reply | None:
+    def _hear_one(self, node: int, data: bytes | Lost, now: float) -> Reply | None:
         silent = self._silent[node]
         silent.message = ""
-        if data is None:
+        if isinstance(data, Lost):
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (silent.tries - 1))
             silent.due = now + pause_s
             return None
         del self._silent[node]
+        if self._owners is not None:
+            self._grace_ends.pop(node, None)
         return self._introduce(node, data)
 
     def _introduce(self, node: int, data: bytes) -> Reply | None:
@@ -263,7 +234,7 @@ class Greeter:
             self._refuse(node, name, problem)
         elif before is not None and before in self._online:
             problem = "another node has this name"
-            self._silent[node] = _Silent(grace_ends=-inf, behind=before)
+            self._silent[node] = _Silent(behind=before)
         if problem:
             log.warning("node %d, %s, is not taken in: %s", node, name, problem)
             self._on_seen(name, problem)
@@ -276,6 +247,9 @@ class Greeter:
         if before is not None:
             del self._nodes[before]
         self._nodes[node] = name
+        self._grace_ends.pop(None, None)
+        for other in self._silent:
+            self._grace_ends.setdefault(self._grace_of(other), self._pace.clock() + self._grace_s)
         self._final.discard(name)
         self._facts = self._facts or reply.facts
         log.info("%s is %s", name, "here" if before is None else "back")

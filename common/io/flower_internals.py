@@ -5,8 +5,9 @@
     superexec               a warm flower-superexec that forks, and runs the node's own relay
     gated_superlink         flower-superlink with another server, and handlers that check whose
     authenticated_node      Flower's node authentication by a request's head alone
-    shorten_object_backoff  for ServerApps: messages arrive sooner
-    bound_pulls             for ServerApps: a reply whose parts don't come is given up in time
+    shorten_object_backoff  for nodes: messages arrive sooner
+    ReplyParts              for ServerApps: replies are taken whole, and no part is waited for
+    superlink_reached       for ServerApps: what Flower raises, as an error with place and remedy
     flower_environment      what every Flower process of ours has in its environment
 
 Formal guarantees of the superexec: it takes ClientApp tasks only; what runs is `client.app` as
@@ -34,8 +35,11 @@ import time
 import traceback
 from base64 import b64decode
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import islice
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn
@@ -56,12 +60,17 @@ FAST_PULL: Final = {"initial_backoff": 0.05, "backoff_cap": 1.0, "max_tries_per_
 RELAY_MODULE: Final = "client.app"  # named, not imported: `common` doesn't know `client`
 LOCAL_RUN_ID: Final = 1
 CLIENT_APP_RAISED: Final = 2  # flwr ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+LOST_CODES: Final = (3, 4, 5, 8)  # flwr ErrorCode: message, reply or node gone, process killed
 PUBLIC_KEY_HEADER: Final = b"flwr-public-key"
 UNKNOWN_KEY: Final = {  # flwr ApiErrorCode: of disabled registration, of failed activation
     "/v1/fleet/register-node": 2001,
     "/v1/fleet/activate-node": 2004,
 }
 HANDED: Final = 64  # messages a node; it takes and confirms one at a time
+MOST_PARTS: Final = 4096  # of a reply, in pieces of 5 MB
+MOST_MISSED: Final = 16  # parts of a reply in one look at it
+FIRST_LOOK_S: Final = 0.05
+LONGEST_LOOK_S: Final = 1.0
 
 Config = dict[str, Any]
 NodeConfigs = Mapping[int, Config] | Sequence[Config]
@@ -220,36 +229,143 @@ def shorten_object_backoff() -> None:
         pull.__kwdefaults__.update(FAST_PULL)
 
 
-class PullBound:
-    """Until when the grid waits for parts of replies. Flower waits for two hours.
+@dataclass(slots=True)
+class _Begun:
+    """A reply whose head was handed over, which Flower does once.
 
-    Flower hands a reply over as soon as its head is there, and then waits for its parts: without a
-    bound, a node that sends them slowly, or never, stops the ServerApp.
+    Attributes:
+        here: parts that have come, by id.
+        due: when the rest is looked for.
+        missed: parts that were not there in the look that is under way.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    head: Any
+    parts: tuple[str, ...]
+    here: dict[str, bytes] = field(default_factory=dict, repr=False)
+    due: float = -inf
+    pause_s: float = FIRST_LOOK_S
+    missed: int = 0
+
+
+class ReplyParts:
+    """Takes replies off a grid of Flower's.
+
+    Flower's own `pull_messages` hands no reply over before the parts of all that have begun are
+    there, and waits for two hours.
+
+    Formal guarantees:
+        - No part is waited for: a reply that is whole is handed over whatever has become of the
+          others, and one that is not is looked at again in the next call, after pauses of up to a
+          second while nothing new comes.
+        - A reply counts for the message that Flower has checked it against, whatever the sender
+          has written into its parts.
+        - What has too many parts, has lost one, or makes no message, is `None`.
+    """
+
+    def __init__(self, grid: Grid, clock: Callable[[], float] = time.monotonic):
+        self._grid: Any = grid
         self._clock = clock
-        self._end = float("inf")
+        self._flower: Any = import_module("flwr.superlink.grid.http_grid")
+        self._begun: dict[str, _Begun] = {}
 
-    def within(self, seconds: float) -> None:
-        """From now on; a part that is there already is taken even with none left."""
-        self._end = self._clock() + seconds
+    def pull(self, messages: Collection[str]) -> dict[str, Message | None]:
+        """What is whole by now, by the message that it answers."""
+        self._begin([asked for asked in messages if asked not in self._begun])
+        ended: dict[str, Message | None] = {}
+        for asked in messages:
+            begun = self._begun.get(asked)
+            if begun is not None and self._clock() >= begun.due and self._look(begun):
+                ended[asked] = self._end(self._begun.pop(asked))
+        return ended
 
-    def bounded(self, pull: Callable[..., Any]) -> Callable[..., Any]:
-        """Flower's `pull_objects`, with what is left as its limit."""
+    def drop(self, messages: Collection[str]) -> None:
+        """Forget what has come of these replies."""
+        for asked in messages:
+            self._begun.pop(asked, None)
 
-        def pull_in_time(*objects: Any, **options: Any) -> Any:
-            return pull(*objects, **options, max_time=max(0.0, self._end - self._clock()))
+    def _begin(self, messages: Sequence[str]) -> None:
+        if not messages:
+            return
+        request = self._flower.PullAppMessagesRequest(message_ids=messages)
+        answer = self._grid._runtime_client.PullMessages(request)
+        for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+            parts = tuple(islice(_ids(tree), MOST_PARTS + 1))
+            self._begun[head.metadata.reply_to_message_id] = _Begun(head=head, parts=parts)
 
-        return pull_in_time
+    def _look(self, begun: _Begun) -> bool:
+        """Take what has come since; whether there is nothing more to wait for."""
+        if len(begun.parts) > MOST_PARTS:
+            return True
+        before, begun.missed = len(begun.here), 0
+        try:
+            self._take(begun)
+        except self._flower.ObjectPullError:
+            if begun.missed <= MOST_MISSED:  # one is lost
+                return True
+        if begun.missed == 0:
+            return True
+        stalled = len(begun.here) == before
+        begun.pause_s = min(LONGEST_LOOK_S, 2 * begun.pause_s) if stalled else FIRST_LOOK_S
+        begun.due = self._clock() + begun.pause_s
+        return False
+
+    def _take(self, begun: _Begun) -> None:
+        """Each missing part that is there; the look ends early where many are not."""
+        unavailable = import_module("flwr.supercore.inflatable.inflatable_utils")
+        fetch = self._flower.make_pull_object_fn_protobuf(
+            pull_object_protobuf=self._grid._runtime_client.PullObject,
+            node=self._grid.node,
+            run_id=self._grid.run.run_id,
+        )
+
+        def take(part: str) -> bytes:
+            try:
+                begun.here[part] = fetch(part)
+            except unavailable.ObjectUnavailableError:
+                begun.missed += 1
+                if begun.missed > MOST_MISSED:
+                    raise
+            return b""
+
+        missing = [part for part in begun.parts if part not in begun.here]
+        self._flower.pull_objects(missing, take, max_tries_per_object=1)
+
+    def _end(self, begun: _Begun) -> Message | None:
+        """The message, whose objects the SuperLink may now forget."""
+        name = begun.head.metadata.message_id
+        request = self._flower.ConfirmMessageReceivedRequest(
+            node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=name
+        )
+        self._grid._runtime_client.ConfirmMessageReceived(request)
+        try:
+            message = self._flower.inflate_object_from_contents(name, begun.here)
+        except Exception:  # noqa: BLE001 - bytes that a node made up may raise anything
+            return None
+        if not isinstance(message, Message):
+            return None
+        message.metadata.__dict__["_message_id"] = name
+        return message
 
 
-def bound_pulls() -> PullBound:
-    """Bound the replies that this process's grid pulls."""
-    bound = PullBound()
-    grid: Any = import_module("flwr.superlink.grid.http_grid")
-    grid.pull_objects = bound.bounded(grid.pull_objects)
-    return bound
+@contextlib.contextmanager
+def superlink_reached() -> Iterator[None]:
+    """Raise FederationError where Flower's client of the SuperLink raises an error of its own."""
+    http: Any = import_module("httpx")
+    runs: Any = import_module("flwr.supercore.run")
+    try:
+        yield
+    except runs.RunNotRunningException as error:
+        raise FederationError(
+            "Flower has ended this run",
+            place="the coordinator's SuperLink",
+            remedy="somebody stopped it, or the SuperLink lost it: fedner server --resume goes on",
+        ) from error
+    except http.HTTPError as error:
+        raise FederationError(
+            f"expected an answer of the SuperLink, got {type(error).__name__}",
+            place="the coordinator's SuperLink",
+            remedy="see superlink.log in the run's folder; go on with fedner server --resume",
+        ) from error
 
 
 def supernode() -> None:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +40,13 @@ GROUND = (
     ("flwr.supernode.runtime.run_clientapp", "install_from_fab"),
     ("flwr.supernode.runtime.run_clientapp", "get_load_client_app_fn"),
     ("flwr.superlink.grid.http_grid", "pull_objects"),
+    ("flwr.superlink.grid.http_grid", "inflate_object_from_contents"),
+    ("flwr.superlink.grid.http_grid", "make_pull_object_fn_protobuf"),
+    ("flwr.superlink.grid.http_grid", "ConfirmMessageReceivedRequest"),
+    ("flwr.superlink.grid.http_grid", "ObjectPullError"),
+    ("flwr.superlink.grid.http_grid", "PullAppMessagesRequest"),
+    ("flwr.supercore.inflatable.inflatable_utils", "ObjectUnavailableError"),
+    ("flwr.supercore.run", "RunNotRunningException"),
     ("flwr.superlink.cli.flower_superlink", "flower_superlink"),
     ("flwr.superlink.routers.fleet.node_auth", "authenticate_node"),
     ("flwr.superlink.routers.fleet.node_auth", "get_linkstate"),
@@ -95,34 +101,14 @@ def test_pulls_take_the_options_that_are_shortened():
         assert pull.__kwdefaults__["max_time"] == 7200
 
 
-def test_a_reply_whose_parts_do_not_come_is_given_up_and_one_that_is_there_is_taken():
-    utils = import_module("flwr.supercore.inflatable.inflatable_utils")
-    bound = internals.PullBound()
-    pull = bound.bounded(utils.pull_objects)
-
-    def part(name):
-        if name == "late":
-            raise utils.ObjectUnavailableError(name)
-        return name.encode()
-
-    for limit_s in (0.0, 0.3):
-        begun = time.monotonic()
-        bound.within(limit_s)
-        with pytest.raises(utils.ObjectPullError):
-            pull(["here", "late"], part, initial_backoff=0.05)
-        assert limit_s <= time.monotonic() - begun < limit_s + 2
-    bound.within(0.0)
-    assert pull(["here", "there"], part) == {"here": b"here", "there": b"there"}
-
-
-def test_the_grid_bounds_what_it_pulls(monkeypatch):
-    grid = import_module("flwr.superlink.grid.http_grid")
-    given = {}
-    monkeypatch.setattr(grid, "pull_objects", lambda *_objects, **options: given.update(options))
-    internals.bound_pulls().within(9.0)
-    grid.pull_objects(object_ids=[], pull_object_fn=None)
-    assert 8 < given["max_time"] <= 9
-    assert "all_object_contents = pull_objects(" in _source(grid.__name__)
+def test_codes_of_what_is_lost_on_its_way_are_flowers_own():
+    codes = import_module("flwr.common.constant").ErrorCode
+    assert internals.LOST_CODES == (
+        codes.MESSAGE_UNAVAILABLE,
+        codes.REPLY_MESSAGE_UNAVAILABLE,
+        codes.NODE_UNAVAILABLE,
+        codes.CLIENT_APP_CRASHED,
+    )
 
 
 def test_client_app_runner_takes_the_arguments_that_are_given():

@@ -5,7 +5,7 @@ import pytest
 from common.io.flower_internals import LocalGrid
 from common.wire import decode_reply
 from server.exchange import NodeExchange
-from server.greeting import Pace
+from server.mail import Pace
 from tests.roll_call import ALL, DEADLINE_S, HELLO, TRAIN, Grid, a_federation
 
 NORTH, SOUTH = {"name": "north"}, {"name": "south"}
@@ -14,20 +14,25 @@ POLL_S = 0.2
 FOREVER = float("inf")
 
 
-def _discover(exchange: NodeExchange, *names: str) -> None:
+def discover(exchange: NodeExchange, *names: str) -> None:
     found: set[str] = set()
     exchange.discover(HELLO, lambda replies: found.update(replies) or found >= set(names))
 
 
-def _asked(exchange: NodeExchange) -> dict[str, str]:
+def asked(exchange: NodeExchange) -> dict[str, str]:
     replies = exchange.ask("train", 1, ALL)
     return {name: decode_reply(data).body.decode() for name, data in replies.items()}
+
+
+def both_here(grid: Grid, exchange: NodeExchange) -> None:
+    grid.online = (0, 1)
+    discover(exchange, "north", "south")
 
 
 def _with_a_mute(grid: Grid, exchange: NodeExchange) -> None:
     """North is taken in; then south's node appears, and never says anything."""
     grid.online = (0,)
-    _discover(exchange, "north")
+    discover(exchange, "north")
     grid.slow[1] = FOREVER
     grid.online = (0, 1)
 
@@ -37,7 +42,7 @@ def test_a_mute_node_costs_the_first_trip_its_grace_and_no_other_anything() -> N
         _with_a_mute(grid, exchange)
         for trip in range(20):
             begun = grid.time.now
-            assert _asked(exchange) == {"north": "0"}
+            assert asked(exchange) == {"north": "0"}
             assert grid.time.now - begun <= (0 if trip else GRACE_S + POLL_S)
         assert grid.time.now <= GRACE_S + POLL_S
 
@@ -46,17 +51,17 @@ def test_a_mute_node_does_not_hold_up_the_requests_to_the_others() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         _with_a_mute(grid, exchange)
         begun = grid.time.now
-        _asked(exchange)
+        asked(exchange)
         assert [when for kind, _, when in grid.sent if kind == "train"] == [begun]
 
 
 def test_an_institution_that_is_back_a_moment_later_than_the_others_reply_is_waited_for() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.awake[1] = GRACE_S - 1.0
         grid.online = (0, 1)
-        assert _asked(exchange) == {"north": "0", "south": "1"}
+        assert asked(exchange) == {"north": "0", "south": "1"}
         grid.online = (0,)
         assert exchange.present() == {"north"}
 
@@ -64,7 +69,7 @@ def test_an_institution_that_is_back_a_moment_later_than_the_others_reply_is_wai
 def test_looking_who_is_there_waits_for_who_is_just_back() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.awake[1] = GRACE_S - 1.0
         grid.online = (0, 1)
         assert exchange.present() == {"north", "south"}
@@ -73,10 +78,10 @@ def test_looking_who_is_there_waits_for_who_is_just_back() -> None:
 def test_nobody_waits_for_a_mute_node_where_all_have_replied() -> None:
     with a_federation(NORTH, SOUTH, {"name": "west"}) as (grid, exchange, _):
         grid.online = (0, 1)
-        _discover(exchange, "north", "south")
+        discover(exchange, "north", "south")
         grid.slow[2] = FOREVER
         grid.online = (0, 1, 2)
-        assert _asked(exchange) == {"north": "0", "south": "1"}
+        assert asked(exchange) == {"north": "0", "south": "1"}
         assert exchange.present() == {"north", "south"}
         assert grid.time.now == 0
 
@@ -86,7 +91,7 @@ def test_looking_who_is_there_waits_no_longer_than_the_same_grace() -> None:
         _with_a_mute(grid, exchange)
         for _ in range(20):
             assert exchange.present() == {"north"}
-            _asked(exchange)
+            asked(exchange)
         assert grid.time.now <= GRACE_S + POLL_S
 
 
@@ -95,9 +100,9 @@ def test_a_mute_node_that_comes_and_goes_gets_no_second_grace() -> None:
         _with_a_mute(grid, exchange)
         for _ in range(20):
             grid.online = (0, 1)
-            _asked(exchange)
+            asked(exchange)
             grid.online = (0,)
-            _asked(exchange)
+            asked(exchange)
         assert grid.time.now <= GRACE_S + POLL_S
 
 
@@ -110,10 +115,10 @@ def test_a_node_that_answers_with_errors_only_costs_no_more() -> None:
     failing = {**SOUTH, "failing": "yes"}
     with a_federation(NORTH, failing) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.online = (0, 1)
         for _ in range(20):
-            assert _asked(exchange) == {"north": "0"}
+            assert asked(exchange) == {"north": "0"}
         assert grid.time.now <= GRACE_S + POLL_S
 
 
@@ -121,11 +126,11 @@ def test_a_node_that_answers_with_errors_only_costs_no_more() -> None:
 def test_a_node_that_is_slow_in_its_first_hello_is_taken_in_later(slow_s: float) -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, seen):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.awake[1] = slow_s
         grid.online = (0, 1)
         for _ in range(100):
-            replies = _asked(exchange)
+            replies = asked(exchange)
             if "south" in replies:
                 break
             grid.time.sleep(10.0)
@@ -136,21 +141,21 @@ def test_a_node_that_is_slow_in_its_first_hello_is_taken_in_later(slow_s: float)
 def test_a_node_that_joins_while_a_trip_is_under_way_is_asked_in_that_trip() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.slow = {0: 50.0, 1: 15.0}  # a hello of 15 s, and the request as long again
         grid.online = (0, 1)
-        assert _asked(exchange) == {"north": "0", "south": "1"}
+        assert asked(exchange) == {"north": "0", "south": "1"}
         assert grid.time.now == pytest.approx(50.0, abs=POLL_S)
 
 
 def test_a_node_that_appears_while_a_trip_waits_is_asked_in_that_trip() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.slow[0] = 10.0
         sleep = grid.time.sleep
         object.__setattr__(exchange._pace, "sleep", lambda s: (sleep(s), _appear(grid)))
-        assert _asked(exchange) == {"north": "0", "south": "1"}
+        assert asked(exchange) == {"north": "0", "south": "1"}
 
 
 def _appear(grid: Grid) -> None:
@@ -161,10 +166,10 @@ def _appear(grid: Grid) -> None:
 def test_a_trip_ends_with_the_deadline_whoever_joined_in_it() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.slow = {0: FOREVER, 1: 29.0}  # joins after 29 s, and replies as long after
         grid.online = (0, 1)
-        assert _asked(exchange) == {"south": "1"}
+        assert asked(exchange) == {"south": "1"}
         assert grid.time.now == pytest.approx(DEADLINE_S, abs=POLL_S)
 
 
@@ -186,7 +191,7 @@ def test_a_silent_node_is_greeted_seldom_and_anew_once_it_has_been_away() -> Non
 def test_a_node_that_answers_with_errors_is_greeted_after_pauses_that_double() -> None:
     with a_federation(NORTH, {**SOUTH, "failing": "yes"}) as (grid, exchange, _):
         grid.online = (0, 1)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         for _ in range(100):
             exchange.present()
             grid.time.sleep(1.0)
@@ -198,9 +203,9 @@ def test_a_node_whose_institution_is_not_in_the_study_is_not_greeted_and_said_on
     with a_federation(NORTH, SOUTH, {"name": "west"}, owners=owners) as (grid, exchange, seen):
         grid.slow[2] = FOREVER
         grid.online = (0, 1, 2)
-        _discover(exchange, "north", "south")
+        discover(exchange, "north", "south")
         for _ in range(5):
-            _asked(exchange)
+            asked(exchange)
         assert grid.hellos(2) == []
         assert seen.count("west: not on the roster") == 1
 
@@ -217,56 +222,108 @@ def test_a_trip_waits_only_for_nodes_of_those_who_are_missing_in_it() -> None:
 def test_a_second_node_of_a_name_is_greeted_once_and_again_when_the_first_has_gone() -> None:
     with a_federation(NORTH, SOUTH, NORTH) as (grid, exchange, seen):
         grid.online = (0, 1)
-        _discover(exchange, "north", "south")
+        discover(exchange, "north", "south")
         grid.online = (0, 1, 2)
         for _ in range(50):
-            _asked(exchange)
+            asked(exchange)
             grid.time.sleep(5.0)
         assert len(grid.hellos(2)) == 1
         grid.online = (1, 2)
-        assert _asked(exchange) == {"north": "2", "south": "1"}
+        assert asked(exchange) == {"north": "2", "south": "1"}
         assert seen[-2:] == ["north: another node has this name", "north: back"]
 
 
 def test_a_failed_request_is_sent_three_times() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0, 1)
-        _discover(exchange, "north", "south")
+        discover(exchange, "north", "south")
         node = LocalGrid.get_node_ids(grid)[1]
         grid._contexts[node].node_config["failing"] = "yes"
-        assert _asked(exchange) == {"north": "0"}
+        assert asked(exchange) == {"north": "0"}
         assert sorted(seat for kind, seat, _ in grid.sent if kind == "train") == [0, 1, 1, 1]
         assert grid.time.now == 0
 
 
-def test_a_reply_that_is_begun_and_never_ended_does_not_outlast_the_deadline() -> None:
+@pytest.mark.parametrize("others_s", [0.0, 30.0, DEADLINE_S - 0.05])
+def test_a_node_that_stalls_in_the_middle_of_its_reply_costs_the_others_nothing(
+    others_s: float,
+) -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
-        grid.online = (0, 1)
-        _discover(exchange, "north", "south")
+        both_here(grid, exchange)
+        grid.halves, grid.slow = {1}, {0: others_s}
+        assert asked(exchange) == {"north": "0"}
+        assert DEADLINE_S <= grid.time.now <= DEADLINE_S + POLL_S
+
+
+def test_a_reply_by_half_is_taken_if_it_is_whole_before_the_deadline() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        both_here(grid, exchange)
         grid.halves = {1}
-        grid.slow[0] = 30.0  # comes while the other's parts are awaited
-        begun = grid.time.now
-        assert _asked(exchange) == {"north": "0"}
-        assert grid.time.now - begun <= DEADLINE_S + POLL_S
+        grid.time.at(DEADLINE_S - 10.0, grid.halves.clear)
+        assert asked(exchange) == {"north": "0", "south": "1"}
+        assert grid.time.now <= DEADLINE_S - 10.0 + POLL_S
 
 
-def test_a_hello_that_is_answered_by_half_costs_a_few_seconds_and_ever_less_often() -> None:
+def test_a_hello_that_is_answered_by_half_costs_no_more_than_silence() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.halves = {1}
         grid.online = (0, 1)
         for _ in range(20):
-            assert _asked(exchange) == {"north": "0"}
-        assert grid.time.now <= GRACE_S + 5.0 + POLL_S
+            assert asked(exchange) == {"north": "0"}
+        assert grid.time.now <= GRACE_S + POLL_S
 
 
 def test_not_even_a_hello_by_half_lets_a_trip_outlast_its_deadline() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         grid.online = (0,)
-        _discover(exchange, "north")
+        discover(exchange, "north")
         grid.halves, grid.slow = {1}, {0: FOREVER}
         grid.online = (0, 1)
         grid.awake[1] = DEADLINE_S - 1.0
-        assert _asked(exchange) == {}
+        assert asked(exchange) == {}
         assert grid.time.now <= DEADLINE_S + POLL_S
+
+
+@pytest.mark.parametrize("hello_s", [0.0, 0.5, GRACE_S - 1.0])
+def test_a_node_under_a_new_number_is_waited_for_when_the_one_it_stood_behind_has_gone(
+    hello_s: float,
+) -> None:
+    with a_federation(NORTH, SOUTH, SOUTH) as (grid, exchange, seen):
+        both_here(grid, exchange)
+        grid.online = (0, 1, 2)
+        exchange.present()
+        assert seen[-1] == "south: another node has this name"
+        grid.online = (0, 2)
+        grid.slow = {2: hello_s}
+        assert exchange.present() == {"north", "south"}
+        assert asked(exchange) == {"north": "0", "south": "2"}
+
+
+def test_nodes_that_nobody_knows_have_one_grace_together_and_are_forgotten_when_they_leave() -> (
+    None
+):
+    with a_federation(NORTH, *[SOUTH] * 20) as (grid, exchange, _):
+        grid.online = (0,)
+        discover(exchange, "north")
+        for seat in range(1, 21):
+            grid.slow[seat] = FOREVER
+            grid.online = (0, seat)
+            assert asked(exchange) == {"north": "0"}
+            grid.time.sleep(100.0)
+        assert grid.time.now <= 20 * 100.0 + GRACE_S + POLL_S
+        assert len(exchange._greeter._silent) == 1
+        assert len(exchange._greeter._grace_ends) == 1
+
+
+def test_whoever_is_taken_in_gives_the_unknown_another_grace() -> None:
+    with a_federation(NORTH, SOUTH, SOUTH) as (grid, exchange, _):
+        _with_a_mute(grid, exchange)
+        asked(exchange)
+        grid.slow.clear()
+        grid.online = (0, 2)
+        assert asked(exchange) == {"north": "0", "south": "2"}
+        grid.awake[1] = grid.time.now + GRACE_S - 1.0
+        grid.online = (0, 1)
+        assert asked(exchange) == {"north": "0", "south": "1"}

@@ -1,0 +1,63 @@
+"""What the coordinator asks of whoever carries its bytes, and what waiting for them costs."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from common.wire import Kind
+
+_GRACE_PART: Final = 0.25
+"""Of the study's deadline."""
+
+
+class Lost(Enum):
+    """Why there is no answer, which is logged."""
+
+    ON_THE_WAY = auto()
+    """The node is away, or what was sent to it, or from it, is gone."""
+    FAILED = auto()
+    """The institution's own doing."""
+
+
+class Mail(Protocol):
+    """How bytes reach nodes."""
+
+    def online(self) -> Collection[int]:
+        """Nodes that can be reached."""
+
+    def send(self, kind: Kind, round_: int, requests: Mapping[int, bytes], ttl: float) -> list[str]:
+        """Send each node its request, to be answered within `ttl` seconds.
+
+        Returns:
+            A message's id for each request, in order; empty where it could not be sent.
+        """
+
+    def fetch(self, messages: Collection[str]) -> dict[str, bytes | Lost]:
+        """What is whole since, by message. Waits for nothing."""
+
+    def drop(self, messages: Collection[str]) -> None:
+        """Nobody awaits an answer to these any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What waiting costs.
+
+    Attributes:
+        poll_s: between two looks for replies.
+        look_s: between two looks for nodes.
+        grace_s: longest that all trips of a run together wait for a node that says nothing.
+        sleep, clock: of this process, unless a test has its own.
+    """
+
+    poll_s: float = 0.1
+    look_s: float = 1.0
+    grace_s: float = 20.0
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def grace(self, deadline_s: float) -> float:
+        """Seconds, in a study with this deadline."""
+        return min(self.grace_s, _GRACE_PART * deadline_s)

@@ -1,0 +1,217 @@
+"""How replies come off Flower's own state: whole ones at once, and no part is waited for."""
+
+import time
+from importlib import import_module
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+
+from common.errors import FederationError
+from common.io import flower_internals as internals
+from common.io.flower_internals import LONGEST_LOOK_S, ReplyParts, superlink_reached
+from server.app import GridMail
+from server.mail import Lost
+from tests.integration.test_gate_handlers import Link
+
+RUNTIME = import_module("flwr.superlink.servicer.runtime.runtime_handlers")
+
+
+class Coordinators(Link):
+    """The same state from the ServerApp's side; `nodes` answer as they are told to."""
+
+    def __init__(self, monkeypatch):
+        super().__init__(monkeypatch, guarded=True)
+        self.now = 0.0
+        self.asked_for = 0
+        task = SimpleNamespace(run_id=self.run)
+        calls = {
+            "PullMessages": RUNTIME.pull_messages,
+            "PullObject": RUNTIME.pull_object,
+            "ConfirmMessageReceived": RUNTIME.confirm_message_received,
+        }
+        client = {name: self._call(handler, task) for name, handler in calls.items()}
+        self._runtime_client = SimpleNamespace(**client)
+        self.node = Node(node_id=1)
+        state_run, self.run_id = SimpleNamespace(run_id=self.run), self.run
+        self.grid = SimpleNamespace(
+            _runtime_client=self._runtime_client, node=self.node, run=state_run
+        )
+        self.replies = ReplyParts(self.grid, clock=lambda: self.now)
+
+    def _call(self, handler, task):
+        def call(request):
+            self.asked_for += handler is RUNTIME.pull_object
+            return handler(request, self.state, task)
+
+        return call
+
+    def begin(self, node, said=b"reply", reply_to=None, error=None):
+        """A node's answer without its parts; what stores so many, and says how many are left."""
+        (asked,) = self.state.get_message_ins(node, 1)
+        content = RecordDict({str(i): ConfigRecord({"b": said + b"%d" % i}) for i in range(3)})
+        reply = Message(error or content, reply_to=asked)
+        if reply_to:
+            reply.metadata.__dict__["_reply_to_message_id"] = reply_to
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        tree, parts = get_object_tree(reply), get_all_nested_objects(reply)
+        head = message_to_proto(reply)
+        head.metadata.reply_to_message_id = asked.metadata.message_id
+        request = PushMessagesRequest(messages_list=[head], message_object_trees=[tree])
+        request.node.node_id = node
+        pushed = self.handlers.push_messages(request=request, state=self.state)
+        rest = [(name, parts[name].deflate()) for name in pushed.objects_to_push]
+
+        def give(count):
+            for _ in range(min(count, len(rest))):
+                name, data = rest.pop()
+                assert self.state.store_object(self.run, pushed.session_id, name, data)
+            return len(rest)
+
+        return give
+
+    def whole(self, node, **how):
+        self.begin(node, **how)(99)
+
+
+@pytest.fixture
+def link(monkeypatch):
+    return Coordinators(monkeypatch)
+
+
+def _said(message):
+    return message.content["0"]["b"]
+
+
+def test_a_reply_by_half_costs_the_others_nothing(link):
+    mine, other = (link.instruct(node) for node in link.nodes)
+    link.begin(link.nodes[0], said=b"half")(2)
+    link.whole(link.nodes[1])
+    begun = time.monotonic()
+    found = link.replies.pull([mine, other])
+    assert time.monotonic() - begun < 2
+    assert list(found) == [other]
+    assert _said(found[other]) == b"reply0"
+
+
+def test_a_reply_by_half_is_taken_once_it_is_whole_and_each_part_once(link):
+    mine = link.instruct(link.nodes[0])
+    give = link.begin(link.nodes[0])
+    left = give(1)
+    while left:
+        assert link.replies.pull([mine]) == {}
+        link.now += LONGEST_LOOK_S
+        left = give(1)
+    found = link.replies.pull([mine])
+    assert _said(found[mine]) == b"reply0"
+    assert found[mine].metadata.message_id not in link.store  # the SuperLink has forgotten it
+
+
+def test_parts_that_do_not_come_are_looked_for_ever_less_often(link):
+    mine = link.instruct(link.nodes[0])
+    link.begin(link.nodes[0])(1)
+    link.replies.pull([mine])
+    looks = []
+    for _ in range(600):
+        link.now += 0.1
+        before = link.asked_for
+        assert link.replies.pull([mine]) == {}
+        looks += [link.now] if link.asked_for > before else []
+    assert 50 < len(looks) < 70
+
+
+def test_a_reply_that_had_begun_outlives_its_messages_time_and_its_nodes_heartbeat(link):
+    mine = link.instruct(link.nodes[0])
+    give = link.begin(link.nodes[0])
+    give(1)
+    assert link.replies.pull([mine]) == {}
+    link.state.nodes[link.nodes[0]].online_until = time.time() - 1
+    give(99)
+    link.now += LONGEST_LOOK_S
+    assert _said(link.replies.pull([mine])[mine]) == b"reply0"
+
+
+def test_a_node_whose_heartbeat_lapsed_is_away_and_its_whole_reply_lost(link):
+    """As Flower does it: so the coordinator asks again."""
+    mine = link.instruct(link.nodes[0])
+    link.whole(link.nodes[0])
+    link.state.nodes[link.nodes[0]].online_until = time.time() - 1
+    assert GridMail(link.grid, link.replies).fetch([mine]) == {mine: Lost.ON_THE_WAY}
+
+
+def test_a_reply_whose_parts_are_gone_is_lost(link):
+    mine = link.instruct(link.nodes[0])
+    link.begin(link.nodes[0])(1)
+    link.replies.pull([mine])
+    link.store.clear()
+    link.now += LONGEST_LOOK_S
+    assert GridMail(link.grid, link.replies).fetch([mine]) == {mine: Lost.ON_THE_WAY}
+
+
+def test_a_reply_of_too_many_parts_is_given_up_at_once(link, monkeypatch):
+    monkeypatch.setattr(internals, "MOST_PARTS", 3)
+    mine = link.instruct(link.nodes[0])
+    link.whole(link.nodes[0])
+    assert link.replies.pull([mine]) == {mine: None}
+    assert link.asked_for == 0
+
+
+def test_one_look_does_not_ask_for_all_of_many_parts_that_are_not_there(link, monkeypatch):
+    monkeypatch.setattr(internals, "MOST_MISSED", 0)
+    mine = link.instruct(link.nodes[0])
+    give = link.begin(link.nodes[0])
+    assert link.replies.pull([mine]) == {}
+    give(99)
+    link.now += LONGEST_LOOK_S
+    assert _said(link.replies.pull([mine])[mine]) == b"reply0"
+
+
+def test_a_reply_counts_for_the_message_that_flower_checked_whatever_its_parts_say(link):
+    mine, other = (link.instruct(node) for node in link.nodes)
+    link.whole(link.nodes[0], said=b"forged", reply_to=other)
+    found = link.replies.pull([mine, other])
+    assert list(found) == [mine]
+
+
+def test_what_is_dropped_is_forgotten(link):
+    mine = link.instruct(link.nodes[0])
+    link.begin(link.nodes[0])(1)
+    link.replies.pull([mine])
+    link.replies.drop([mine, "", "never asked"])
+    assert link.replies._begun == {}
+
+
+def test_an_institutions_error_is_told_from_an_absence(link):
+    mine = link.instruct(link.nodes[0])
+    link.whole(link.nodes[0], error=Error(code=2, reason="oh"))
+    assert GridMail(link.grid, link.replies).fetch([mine]) == {mine: Lost.FAILED}
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("x"), httpx.UnsupportedProtocol("x")])
+def test_what_flowers_client_raises_is_an_error_with_place_and_remedy(error):
+    with pytest.raises(FederationError, match=type(error).__name__) as caught, superlink_reached():
+        raise error
+    assert caught.value.place
+    assert "--resume" in caught.value.remedy
+
+
+def test_a_run_that_flower_has_ended_is_said_to_be_that():
+    ended = import_module("flwr.supercore.run").RunNotRunningException
+    with pytest.raises(FederationError, match="Flower has ended this run"), superlink_reached():
+        raise ended
+
+
+@pytest.mark.parametrize("call", ["online", "send", "fetch"])
+def test_each_call_of_the_superlink_is_guarded(call):
+    def fail(*_):
+        raise httpx.ReadTimeout("x")
+
+    grid = SimpleNamespace(get_node_ids=fail, push_messages=fail, pull_messages=fail)
+    arguments = {"online": (), "send": ("hello", 0, {}, 1.0), "fetch": (["m"],)}[call]
+    with pytest.raises(FederationError, match="ReadTimeout"):
+        getattr(GridMail(grid), call)(*arguments)

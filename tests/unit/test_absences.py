@@ -1,0 +1,125 @@
+"""Who is away, and comes back or does not: what that costs a trip, and a run.
+
+Time passes only while the exchange waits.
+"""
+
+import pytest
+
+from server.absences import Absences
+from server.exchange import NodeExchange
+from tests.roll_call import (
+    DEADLINE_S,
+    STUDY,
+    TRAIN,
+    Grid,
+    a_federation,
+    a_study,
+)
+from tests.unit.test_exchange import FOREVER, NORTH, POLL_S, SOUTH, asked, both_here, discover
+
+THREE = a_study("north, south, west")
+TWO_OF_THREE = a_study("north, south, west", ", quorum: 2")
+WEST = {"name": "west"}
+ALL_THREE = dict.fromkeys(("north", "south", "west"), TRAIN)
+AWAY_S = Absences(STUDY).away_s
+
+
+def _three_here(grid: Grid, exchange: NodeExchange) -> None:
+    grid.online = (0, 1, 2)
+    discover(exchange, "north", "south", "west")
+
+
+@pytest.mark.parametrize("others_s", [0.0, 5.0, 30.0])
+@pytest.mark.parametrize("gone_s", [0.0, 2.0])
+def test_a_node_that_is_away_for_a_moment_is_asked_again_when_it_is_back(
+    others_s: float, gone_s: float
+) -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        both_here(grid, exchange)
+        grid.slow = {0: others_s, 1: 3.0}
+        if gone_s == 0.0:
+            grid.online = (0,)
+        grid.gone(gone_s, gone_s + 10.0, 1)
+        assert asked(exchange) == {"north": "0", "south": "1"}
+        assert len(grid.asked(1)) == (1 if gone_s == 0.0 else 2)
+        back = gone_s + 10.0 + 1.0  # nodes are looked for once a second
+        assert grid.time.now == pytest.approx(max(others_s, back + 3.0), abs=1.0 + POLL_S)
+
+
+def test_while_too_few_have_replied_an_absence_may_last_as_long_as_the_deadline() -> None:
+    with a_federation(NORTH, SOUTH, WEST, study=THREE) as (grid, exchange, _):
+        _three_here(grid, exchange)
+        grid.gone(0.0, DEADLINE_S - 5.0, 2)
+        assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south", "west"}
+
+
+def test_a_node_that_is_back_too_late_ends_the_trip_with_the_deadline() -> None:
+    with a_federation(NORTH, SOUTH, WEST, study=THREE) as (grid, exchange, _):
+        _three_here(grid, exchange)
+        grid.online = (0, 1)
+        assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south"}
+        assert grid.time.now == pytest.approx(DEADLINE_S, abs=POLL_S)
+
+
+def test_who_has_left_for_good_costs_all_trips_with_a_quorum_one_short_wait() -> None:
+    with a_federation(NORTH, SOUTH, WEST, study=TWO_OF_THREE) as (grid, exchange, _):
+        _three_here(grid, exchange)
+        grid.online = (0, 1)
+        for trip in range(20):
+            begun = grid.time.now
+            assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south"}
+            assert grid.time.now - begun <= (0 if trip else AWAY_S + POLL_S)
+        assert grid.asked(2) == []
+
+
+def test_an_institution_that_has_replied_again_is_waited_for_again() -> None:
+    with a_federation(NORTH, SOUTH, WEST, study=TWO_OF_THREE) as (grid, exchange, _):
+        _three_here(grid, exchange)
+        for _ in range(5):
+            grid.online = (0, 1)
+            grid.gone(0.0, grid.time.now + AWAY_S - 2.0, 2)
+            assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south", "west"}
+
+
+def test_nobody_is_waited_for_who_cannot_make_a_quorum_any_more() -> None:
+    """Two have failed for good: the third is waited for as if it were not needed."""
+    nodes = (NORTH, {**SOUTH, "fails": "train"}, WEST)
+    with a_federation(*nodes, study=THREE) as (grid, exchange, _):
+        _three_here(grid, exchange)
+        grid.online = (0, 1)
+        assert set(exchange.ask("train", 1, ALL_THREE)) == {"north"}
+        assert grid.time.now <= AWAY_S + POLL_S
+
+
+def test_an_institution_that_never_was_here_is_not_waited_for() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        grid.online = (0,)
+        discover(exchange, "north")
+        assert asked(exchange) == {"north": "0"}
+        assert grid.time.now == 0
+
+
+def test_what_gets_lost_on_its_way_is_sent_after_pauses_that_double_and_is_no_try() -> None:
+    with a_federation(NORTH, {**SOUTH, "lost": "train"}) as (grid, exchange, _):
+        both_here(grid, exchange)
+        assert asked(exchange) == {"north": "0"}
+        assert grid.asked(1) == pytest.approx([0, 1, 3, 7, 15, 31], abs=1.0)
+        assert grid.time.now == pytest.approx(DEADLINE_S, abs=POLL_S)
+
+
+def test_a_node_that_took_a_request_and_was_started_anew_under_its_number_is_asked_again() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        both_here(grid, exchange)
+        grid.slow[1] = FOREVER
+        grid.time.at(1.0, grid.slow.clear)
+        assert asked(exchange) == {"north": "0", "south": "1"}
+        assert grid.time.now <= DEADLINE_S / 3 + POLL_S
+
+
+def test_who_answers_twice_counts_once_and_nothing_more_is_awaited() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        both_here(grid, exchange)
+        grid.slow[1] = DEADLINE_S / 3 + 1.0  # asked again a second before it answers
+        assert asked(exchange) == {"north": "0", "south": "1"}
+        assert len(grid.asked(1)) == 2
+        assert grid.time.now == pytest.approx(DEADLINE_S / 3 + 1.0, abs=POLL_S)
