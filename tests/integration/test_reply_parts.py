@@ -1,5 +1,6 @@
 """How replies come off Flower's own state: whole ones at once, and no part is waited for."""
 
+import hashlib
 import time
 from importlib import import_module
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
@@ -215,3 +217,28 @@ def test_each_call_of_the_superlink_is_guarded(call):
     arguments = {"online": (), "send": ("hello", 0, {}, 1.0), "fetch": (["m"],)}[call]
     with pytest.raises(FederationError, match="ReadTimeout"):
         getattr(GridMail(grid), call)(*arguments)
+
+
+def _odd(link, data):
+    """A reply that is one object: these bytes."""
+    asked = link.instruct(link.nodes[0])
+    (message,) = link.state.get_message_ins(link.nodes[0], 1)
+    reply, name = Message(RecordDict(), reply_to=message), hashlib.sha256(data).hexdigest()
+    reply.metadata.__dict__["_message_id"] = name
+    tree = ObjectTree(object_id=name)
+    request = PushMessagesRequest(
+        messages_list=[message_to_proto(reply)], message_object_trees=[tree]
+    )
+    request.node.node_id = link.nodes[0]
+    pushed = link.handlers.push_messages(request=request, state=link.state)
+    assert link.state.store_object(link.run, pushed.session_id, name, data)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "data", [b"no object of Flower's", ConfigRecord({"b": b"no message"}).deflate()]
+)
+def test_parts_that_make_no_message_are_a_lost_reply_and_end_no_run(link, monkeypatch, data):
+    monkeypatch.setattr(link.store, "verify", False)
+    asked = _odd(link, data)
+    assert GridMail(link.grid, link.replies).fetch([asked]) == {asked: Lost.ON_THE_WAY}
