@@ -5,6 +5,9 @@ Guarantees:
     * Of a refusal it has the code, which is all that the coordinator learns.
     * A coordinator that can't log does not go on: the error ends the run, and `--resume` goes on
       once it can.
+    * A disk that is full once vectors have come does not lose them for want of an entry: room for
+      all entries of a sum is taken before anybody is asked for a vector, and given up when it is
+      needed (`server.reserve`). Where it can't be taken, nobody is asked.
     * How the process ended is the last entry, unless it was killed.
 
 Identities sign only studies with secure aggregation; in any other run nobody signs, and the log
@@ -39,6 +42,7 @@ from common.io.standing import Standing
 from common.wire import Kind
 from common.wire import Reply as WireReply
 from server.origin import ORIGIN, Origin
+from server.reserve import Reserve
 from server.run_dir import RunDir
 
 log = logging.getLogger("fedner.server")
@@ -46,6 +50,11 @@ log = logging.getLogger("fedner.server")
 NAME: Final = "coordinator"
 MALFORMED: Final = "malformed-reply"
 """Code of what came and is no reply."""
+
+_ROOM: Final = 1 << 16
+_ROOM_EACH: Final = 1 << 14
+"""Bytes of a sum's entries: a request, a reply and a refusal in each trip, below 1 KiB each; the
+rest is for what else is written meanwhile."""
 
 
 class RunAudit:
@@ -58,6 +67,8 @@ class RunAudit:
     def __init__(self, run: RunDir, study: Study, standing: Standing | None):
         self._run, self._study, self._standing = run, study, standing
         self._log: AuditFile | None = None
+        n = len(study.federation.institutions)
+        self._reserve = Reserve(run.path, _ROOM + _ROOM_EACH * n)
 
     def __enter__(self) -> "RunAudit":
         standing = self._standing
@@ -86,6 +97,7 @@ class RunAudit:
         opened, self._log = self._log, None
         if opened is None:
             return
+        self._reserve.release()
         try:
             opened.append(_stop(error))
         except AuditError as failed:
@@ -96,7 +108,13 @@ class RunAudit:
             opened.close()
 
     def sent(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> None:
-        """Requests that are about to leave, by institution."""
+        """Requests that are about to leave, by institution; if for vectors, with room for the rest.
+
+        Raises:
+            AuditError: the disk does not take them, or has not that room.
+        """
+        if kind in _VECTORS:
+            self._reserve.hold()
         study = study_hash(self._study)
         self._append(
             Request(
@@ -138,7 +156,14 @@ class RunAudit:
     def _append(self, bodies: Iterator[Body]) -> None:
         if self._log is None:
             raise AuditError("the audit log is not open", place=str(self._run.path))
-        self._log.append(*bodies)
+        entries = tuple(bodies)
+        try:
+            self._log.append(*entries)
+        except AuditError as error:
+            if not self._reserve.release():
+                raise
+            log.error("room that was kept for the audit log is given up: %s", error)
+            self._log.append(*entries)
 
     def _choices(self) -> Iterator[Choice]:
         yield from choices_of(self._study)
@@ -150,6 +175,10 @@ class RunAudit:
             yield "no-tls"
         elif read_register(Path(federation)).demo:
             yield "demo-keys"
+
+
+_VECTORS: Final[frozenset[Kind]] = frozenset({"train", "evaluate"})
+"""Requests for what is given once, perhaps."""
 
 
 def _of_event(event: str, figures: Mapping[str, Any]) -> Iterator[Body]:

@@ -12,11 +12,14 @@ Guarantees:
     * In steady state a sum takes a trip for the vectors, one for the signatures and one for the
       shares: the next sum's keys travel on the latter two. Whoever is there and not among those who
       sent keys ahead makes what was fetched ahead void: the next sum begins in full, with all.
-    * Nothing is kept of an institution's vector but the running total.
+    * Nothing is kept of an institution's vector, once its trip is over, but the running total; in
+      the trip all are in memory: `docs/secure-aggregation.md` has the figures.
     * That vectors which may be given once only were given is said if institutions say so, or none
       tells: `server.outcome`.
     * The number of an attempt is on disk before its invitation leaves, and that vectors are wanted
       before the instruction does: a restarted coordinator goes on with the next attempt.
+    * From there on an attempt at vectors that are given once writes nothing: the number of the next
+      sum's is on disk before vectors are asked for, so that no full disk loses them for its keys.
 """
 
 import hashlib
@@ -190,6 +193,7 @@ class SecureSums:
         self._await(wanted, over)
         # 1. keys and shares: fetched ahead, or now
         current = self._with_keys(wanted, over)
+        ahead = self._begin_ahead(wanted.following)
         # 2. the model out, masked vectors back
         model = hashlib.sha256(wanted.body).digest()
         self._attempts.ask(purpose, round_)
@@ -198,7 +202,7 @@ class SecureSums:
         self._require_kept(current, current.machine.survivors, "sent a vector")
         current.requests = current.machine.close()
         # 3. signatures and shares, with the next sum's keys on top
-        self._ahead = self._begin_ahead(wanted.following, current.requests)
+        self._ahead = _narrowed(ahead, current.requests)
         survivors = self._named(current.machine.survivors)
         while current.machine.phase is not Phase.DONE:
             self._again.note(purpose, round_, current.machine.phase, survivors)
@@ -241,15 +245,11 @@ class SecureSums:
         invited = {i: r for i, r in machine.invite().items() if not only or i in only}
         return Open(session, machine, invited, only)
 
-    def _begin_ahead(
-        self, following: tuple[Purpose, int] | None, there: Collection[int]
-    ) -> Open | None:
-        """A session for the sum after this one, for those who are in this one."""
+    def _begin_ahead(self, following: tuple[Purpose, int] | None) -> Open | None:
+        """A session for the sum after this one; nobody is invited yet."""
         if following is None:
             return None
-        ahead = self._begin(*following, self._again.over(*following))
-        ahead.requests = {i: r for i, r in ahead.requests.items() if i in there}
-        return ahead
+        return self._begin(*following, self._again.over(*following))
 
     def _fetched(self, purpose: Purpose, round_: int, over: tuple[str, ...]) -> Open | None:
         """The session whose keys were fetched ahead, if all who can be reached are in it.
@@ -295,3 +295,10 @@ class SecureSums:
 
     def _named(self, indices: Collection[int]) -> tuple[str, ...]:
         return tuple(self._names[i] for i in sorted(indices))
+
+
+def _narrowed(ahead: Open | None, there: Collection[int]) -> Open | None:
+    """A session that was begun ahead, for those alone who are in this sum."""
+    if ahead is not None:
+        ahead.requests = {i: r for i, r in ahead.requests.items() if i in there}
+    return ahead

@@ -1,0 +1,42 @@
+"""A folder whose disk is full when a test says so; other folders are not touched."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from common.io.disk import Disk
+
+
+class FullDisk:
+    """Args:
+    folder: its own files alone count, not those in folders below.
+
+    Attributes:
+        capacity: bytes that its files may have together; `None` for any number.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.folder, self.capacity = folder, None
+        write = Disk.write
+
+        def limited(disk, descriptor, data, offset):
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            if path.parent == folder and self.capacity is not None:
+                grown = max(0, offset + len(data) - path.stat().st_size)
+                if grown and self.used() + grown > self.capacity:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(disk, descriptor, data, offset)
+
+        monkeypatch.setattr(Disk, "write", limited)
+
+    def used(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+
+    def fill(self) -> None:
+        """Not one byte more from now on."""
+        self.capacity = self.used()
+
+    def clear(self) -> None:
+        self.capacity = None
