@@ -6,8 +6,9 @@ Guarantees:
     - Once enough have replied, or cannot any more, it waits for each only `away_s` from when it was
       first missed, **in all trips of a run together**; only a reply gives it another such time.
     - What got lost on its way is sent again after pauses that double, and is not counted as a try;
-      an institution that fails is asked `TRIES` times. One that says nothing is asked again after a
-      part of the deadline: its node may have been started anew, and what is done is not done twice.
+      an institution that fails is asked `TRIES` times, after such pauses or as soon as no other is
+      at work. One that says nothing is asked again after a part of the deadline: its node may have
+      been started anew, and what is done is not done twice.
 """
 
 from collections.abc import Collection, Mapping
@@ -37,6 +38,7 @@ class Turn:
         pending: messages without an answer.
         failed, lost: answers that were an error of the institution, or of the way there.
         due: when it is asked again, if nothing is pending.
+        failing: whether its last answer was an error of its own.
         again: when it is asked again, if something is.
     """
 
@@ -45,13 +47,20 @@ class Turn:
     failed: int = 0
     lost: int = 0
     due: float = -inf
+    failing: bool = False
     again: float = -inf
 
-    def is_due(self, node: int, now: float) -> bool:
-        """Whether a node that is here is to be asked now."""
+    def is_due(self, node: int, now: float, *, idle: bool) -> bool:
+        """Whether a node that is here is to be asked now.
+
+        Args:
+            idle: nothing is pending of any institution.
+        """
         if node != self.node:
             return True
-        return now >= self.again if self.pending else self.may_reply and now >= self.due
+        if self.pending:
+            return now >= self.again
+        return self.may_reply and (now >= self.due or (idle and self.failing))
 
     @property
     def may_reply(self) -> bool:
@@ -70,8 +79,17 @@ class Turn:
 
     def was_lost(self, now: float) -> None:
         """What was sent, or the answer, did not arrive."""
-        self.due = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.lost)
+        self.due, self.failing = now + _pause_s(self.lost), False
         self.lost += 1
+
+    def has_failed(self, now: float) -> None:
+        """The answer was an error of the institution."""
+        self.due, self.failing = now + _pause_s(self.failed), True
+        self.failed += 1
+
+
+def _pause_s(before: int) -> float:
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**before)
 
 
 class Absences:

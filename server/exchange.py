@@ -62,7 +62,7 @@ class _Trip:
         if answer is Lost.ON_THE_WAY:
             turn.was_lost(now)
         elif answer is Lost.FAILED:
-            turn.failed += 1
+            turn.has_failed(now)
         else:
             self.replies.setdefault(name, answer)
 
@@ -145,10 +145,11 @@ class NodeExchange:
     def _due(self, trip: _Trip) -> dict[int, str]:
         """Whom to ask now, by node."""
         now, missing, online = self._pace.clock(), trip.missing, self._greeter.online
+        idle = not trip.pending
         return {
             node: name
             for node, name in self._greeter.nodes.items()
-            if node in online and name in missing and missing[name].is_due(node, now)
+            if node in online and name in missing and missing[name].is_due(node, now, idle=idle)
         }
 
     def _send(self, trip: _Trip) -> None:

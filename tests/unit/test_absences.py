@@ -5,6 +5,7 @@ Time passes only while the exchange waits.
 
 import pytest
 
+from common.io.flower_internals import LocalGrid
 from server.absences import Absences
 from server.exchange import NodeExchange
 from tests.roll_call import (
@@ -27,6 +28,16 @@ AWAY_S = Absences(STUDY).away_s
 def _three_here(grid: Grid, exchange: NodeExchange) -> None:
     grid.online = (0, 1, 2)
     discover(exchange, "north", "south", "west")
+
+
+def test_who_fails_is_asked_again_a_moment_later_while_others_are_at_work() -> None:
+    with a_federation(NORTH, {**SOUTH, "fails": "train"}) as (grid, exchange, _):
+        both_here(grid, exchange)
+        grid.slow[0] = 10.0
+        node = LocalGrid.get_node_ids(grid)[1]
+        grid.time.at(2.0, lambda: grid._contexts[node].node_config.pop("fails"))
+        assert asked(exchange) == {"north": "0", "south": "1"}
+        assert grid.asked(1) == pytest.approx([0, 1, 3], abs=0.5)
 
 
 @pytest.mark.parametrize("others_s", [0.0, 5.0, 30.0])
@@ -119,7 +130,10 @@ def test_a_node_that_took_a_request_and_was_started_anew_under_its_number_is_ask
 def test_who_answers_twice_counts_once_and_nothing_more_is_awaited() -> None:
     with a_federation(NORTH, SOUTH) as (grid, exchange, _):
         both_here(grid, exchange)
+        grid.slow[0] = DEADLINE_S - 1.0
         grid.slow[1] = DEADLINE_S / 3 + 1.0  # asked again a second before it answers
         assert asked(exchange) == {"north": "0", "south": "1"}
         assert len(grid.asked(1)) == 2
-        assert grid.time.now == pytest.approx(DEADLINE_S / 3 + 1.0, abs=POLL_S)
+        south = [m for m, seat in grid._to.items() if seat == 1 and m in grid._replies]
+        assert len(south) == 1  # the other answer was there, and nobody took it
+        assert grid.time.now == pytest.approx(DEADLINE_S - 1.0, abs=POLL_S)
