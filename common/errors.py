@@ -8,7 +8,7 @@
     ├── PolicyError            6   the institution's policy says no
     ├── ProtocolError          7   bytes between coordinator, relay and worker
     ├── FederationError        8   a run that could not be carried through
-    │   └── AuditError         11  the audit log can't be written, or is not what it was (common/audit)
+    │   └── AuditError         11  the audit log can't be written, or is not what it was
     ├── BudgetError            9   the privacy budget is spent, or its ledger is not what it was
     └── IdentityError          10  a key or a roster is missing, damaged or not the pinned one
 
