@@ -16,8 +16,9 @@ repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and it
 What is packed goes into new memory, whose pages the times hold. The coordinator adds one vector;
 and, once a round, takes n self-masks off and scales the sum back. Where n masks would be more than
 --flower-values values, Flower's are extrapolated from fewer, and the row says so. Peak extra memory
-(resident) is that of an institution with 3 masks, in a process of its own, beside the vector and
-the message.
+(resident) is that of an institution with 3 masks, in a process of its own, beside the float vector
+and one packed stream: while it rounds, the levels that are kept; while it masks, the message, and
+the vector, which is gone by then, has left its place to those levels.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Removes each check of the secure sum in a copy of the tree, and runs the test that should fail.
 
-Of the protocol (`common/secagg`), of the drivers at both ends, and of what a site remembers.
+Of the protocol (`common/secagg`), of the drivers at both ends, of what a site remembers, of the
+room that the coordinator keeps for its audit log, and of the gate.
 
     scripts/bench secagg-mutations [--only WORD]
 
@@ -44,6 +45,14 @@ _TESTS = (
     "tests/unit/test_secagg_params.py",
     "tests/unit/test_secagg_keys.py",
     "tests/unit/test_secagg_messages.py",
+    "tests/integration/test_sums_disk.py",
+    "tests/unit/test_audit_reserve.py",
+    "tests/unit/test_secagg_vectors.py",
+    "tests/unit/test_secagg_pipeline.py",
+    "tests/unit/test_gate_limits.py",
+    "tests/integration/test_gate.py",
+    "tests/integration/test_gate_bodies.py",
+    "tests/integration/test_gate_handlers.py",
 )
 _COPIED = ("common", "client", "server", "tests", "scripts", "configs", "pyproject.toml")
 
@@ -98,6 +107,30 @@ def _tried(name: str, text: str, without: str, test: str) -> Check:
 
 def _outcome(name: str, text: str, without: str, test: str) -> Check:
     return Check(name, "server/outcome.py", text, without, test)
+
+
+def _vectors(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "vectors.py", text, without, test)
+
+
+def _pipeline(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "pipeline.py", text, without, test)
+
+
+def _audit(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/audit.py", text, without, test)
+
+
+def _gate(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/gate.py", text, without, test)
+
+
+def _limits(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "server/limits.py", text, without, test)
+
+
+def _flower(name: str, text: str, without: str, test: str) -> Check:
+    return Check(name, "common/io/flower_internals.py", text, without, test)
 
 
 def _covered(name: str, part: str, test: str) -> Check:
@@ -1311,6 +1344,207 @@ CHECKS = (
         "    if not content.keys() <= set(PURPOSES):\n",
         "    if False:\n",
         "test_a_damaged_file_of_attempts_is_refused",
+    ),
+    _server(
+        "the next sum is numbered before vectors are asked for",
+        "        ahead = self._begin_ahead(wanted.following)\n"
+        "        # 2. the model out, masked vectors back\n"
+        "        model = hashlib.sha256(wanted.body).digest()\n"
+        "        self._attempts.ask(purpose, round_)\n"
+        "        current.requests = current.machine.instruct(model)\n"
+        "        self._trips.go(purpose, round_, wanted.body, [current], course)\n",
+        "        model = hashlib.sha256(wanted.body).digest()\n"
+        "        self._attempts.ask(purpose, round_)\n"
+        "        current.requests = current.machine.instruct(model)\n"
+        "        self._trips.go(purpose, round_, wanted.body, [current], course)\n"
+        "        ahead = self._begin_ahead(wanted.following)\n",
+        "test_a_disk_that_is_full_once_vectors_are_asked_for_costs_no_sum",
+    ),
+    _audit(
+        "room for a sum's entries serves when the disk is full",
+        "            if not self._reserve.release():\n",
+        "            if True:\n",
+        "test_replies_that_came_on_a_full_disk_are_logged_and_used",
+    ),
+    _audit(
+        "room for a sum's entries before vectors are asked for",
+        "        if kind in _VECTORS:\n",
+        "        if False:\n",
+        "test_no_vector_is_asked_for_without_room_for_what_follows",
+    ),
+    _audit(
+        "room for what a cohort logs",
+        "_ROOM + _ROOM_EACH * n",
+        "_ROOM",
+        "test_the_room_holds_all_entries_of_a_sum_of_the_longest_names",
+    ),
+    _vectors(
+        "moduli of 16 to 32 bits",
+        "    if type(k) is not int or not MIN_BITS <= k <= MAX_BITS:\n",
+        "    if False:\n",
+        "test_moduli_threads_and_kinds_of_arrays_are_those_of_the_steps",
+    ),
+    _vectors(
+        "vectors of one type",
+        "    if not isinstance(values, np.ndarray) or values.dtype != dtype:\n",
+        "    if not isinstance(values, np.ndarray):\n",
+        "test_another_kind_of_array_is_refused_and_named",
+    ),
+    _vectors(
+        "vectors that are flat and contiguous",
+        "    if values.ndim != 1 or not values.flags.c_contiguous or not values.flags.aligned:\n",
+        "    if False:\n",
+        "test_another_kind_of_array_is_refused_and_named",
+    ),
+    _vectors(
+        "vectors that can be written",
+        "    if writable and not values.flags.writeable:\n",
+        "    if False:\n",
+        "test_a_read_only_vector_is_refused_only_where_it_is_written",
+    ),
+    _vectors(
+        "parts begin at units",
+        "    size = -(-units // (used * _PARTS_A_THREAD)) * PART_UNIT\n",
+        "    size = -(-n // (used * _PARTS_A_THREAD))\n",
+        "test_parts_cover_the_vector_once_and_begin_at_units",
+    ),
+    _vectors(
+        "a slow thread's parts are taken by others",
+        "_PARTS_A_THREAD: Final = 8\n",
+        "_PARTS_A_THREAD: Final = 1\n",
+        "test_what_a_slow_thread_does_not_take_the_others_do",
+    ),
+    _vectors(
+        "errors of threads are raised",
+        "    return [own, *(other.result() for other in others)]\n",
+        "    return [own, *(o.result() for o in others if o.exception() is None)]\n",
+        "test_an_error_of_any_thread_is_raised_after_the_others_have_ended",
+    ),
+    _vectors(
+        "one thread or more",
+        "    if type(threads) is not int or threads < 1:\n",
+        "    if False:\n",
+        "test_fewer_threads_than_one_are_refused_even_of_nothing",
+    ),
+    _pipeline(
+        "no mask of one key twice",
+        "    require_distinct(masks)\n",
+        "",
+        "test_one_key_twice_is_refused_and_nothing_is_written",
+    ),
+    _pipeline(
+        "all masks on every piece",
+        "                add_piece_(piece, streams, words[: last - first])\n",
+        "                add_piece_(piece, streams[1:], words[: last - first])\n",
+        "test_levels_packed_or_not_become_the_bytes_of_masking_and_packing",
+    ),
+    _pipeline(
+        "masks go on where a part begins",
+        "open_streams(masks, start // _BLOCK_WORDS)",
+        "open_streams(masks, 0)",
+        "test_levels_packed_or_not_become_the_bytes_of_masking_and_packing",
+    ),
+    _pipeline(
+        "what is masked is only read",
+        "        piece = packer.room(n)\n"
+        "        np.copyto(piece, vector[first : first + n])\n"
+        "        return piece\n",
+        "        packer.room(n)[:] = vector[first : first + n]\n"
+        "        vector[first : first + n] = 0\n"
+        "        return packer.room(n)\n",
+        "test_levels_packed_or_not_become_the_bytes_of_masking_and_packing",
+    ),
+    _pipeline(
+        "rounding goes on where a part begins",
+        "            rounding.seek(start)\n",
+        "            rounding.seek(0)\n",
+        "test_an_update_becomes_the_bytes_of_weighting_rounding_and_packing",
+    ),
+    _pipeline(
+        "what is rounded is weighted",
+        "                np.multiply(update[first:last], share, out=piece)\n",
+        "                np.copyto(piece, update[first:last])\n",
+        "test_an_update_becomes_the_bytes_of_weighting_rounding_and_packing",
+    ),
+    _pipeline(
+        "what is not finite counts as 0",
+        "    values[~finite] = 0.0\n",
+        "    values[~finite] = 1.0\n",
+        "test_values_that_are_not_finite_count_as_zero_and_are_told",
+    ),
+    _pipeline(
+        "rounding refuses moduli below the grid's",
+        "    require_no_wrap(k, grid.value_bits, 1)\n",
+        "",
+        "test_rounding_refuses_other_moduli_threads_and_kinds_of_arrays",
+    ),
+    _pipeline(
+        "no copy of the update",
+        "    n, room = len(update), room_for(out, len(update), k)\n",
+        "    update = update.copy()\n    n, room = len(update), room_for(out, len(update), k)\n",
+        "test_memory_of_rounding_beside_update_and_levels_is_small",
+    ),
+    _gate(
+        "signature before body",
+        "            node = await self._node_of(scope)\n",
+        "            node = 1\n",
+        "test_a_head_that_no_registered_node_has_signed_is_refused_before_its_body",
+    ),
+    _gate(
+        "room before body",
+        "            if not there_is:\n                return _NO_ROOM\n",
+        "",
+        "test_half_sent_bodies_of_many_nodes_never_hold_more_than_all_room",
+    ),
+    _gate(
+        "bodies that are too large",
+        "        if len(body) > limits.max_body:\n",
+        "        if False:\n",
+        "test_a_body_that_is_too_large_is_refused_by_its_length_and_by_its_bytes",
+    ),
+    _gate(
+        "no body to health",
+        "    most = 0 if path == HEALTH else limits.max_body\n",
+        "    most = limits.max_body\n",
+        "test_a_body_to_health_is_refused_unread",
+    ),
+    _limits(
+        "a node's share of the room",
+        "min(free, self._limits.node_bodies - self._held[node])",
+        "free",
+        "test_room_is_bounded_for_a_node_and_for_all_and_given_back",
+    ),
+    _limits(
+        "all nodes' room",
+        "min(free, self._limits.node_bodies - self._held[node])",
+        "self._limits.node_bodies - self._held[node]",
+        "test_room_is_bounded_for_a_node_and_for_all_and_given_back",
+    ),
+    _limits(
+        "room of requests that fail is given back",
+        "        try:\n            yield True\n        finally:\n"
+        "            self._held[node] -= size\n",
+        "        if True:\n            yield True\n        if True:\n"
+        "            self._held[node] -= size\n",
+        "test_room_is_given_back_when_a_request_fails",
+    ),
+    _flower(
+        "a node confirms its own messages only",
+        "        if not handed.has_message(request.node.node_id, request.message_object_id):\n",
+        "        if False:\n",
+        "test_a_node_cannot_delete_anothers_message_before_or_after_it_was_handed_over",
+    ),
+    _flower(
+        "a node fetches its own objects only",
+        "        if not handed.has_object(request.node.node_id, request.object_id):\n",
+        "        if False:\n",
+        "test_a_node_fetches_all_objects_of_its_messages_and_none_of_anothers",
+    ),
+    _flower(
+        "a node answers in its own name only",
+        "        if senders - {request.node.node_id}:\n",
+        "        if False:\n",
+        "test_a_node_answers_in_its_own_name_only",
     ),
 )
 

@@ -132,3 +132,26 @@ def test_an_error_of_any_thread_is_raised_after_the_others_have_ended(failing):
     with pytest.raises(DataError, match=f"thread {failing}"):
         in_parts(N, 3, 1, work)
     assert len(ended) == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (np.zeros(8, np.int32), "a vector of int32"),
+        ([1, 2], "a vector of list"),
+        (np.zeros((2, 4), np.uint32), "flat contiguous"),
+        (np.zeros(8, np.uint32)[::2], "flat contiguous"),
+        (np.frombuffer(bytes(33), np.uint8)[1:].view(np.uint32), "flat contiguous"),
+    ],
+)
+def test_another_kind_of_array_is_refused_and_named(wrong, said):
+    with pytest.raises(DataError, match=said):
+        vectors.require_vector(wrong, np.uint32)
+
+
+def test_a_read_only_vector_is_refused_only_where_it_is_written():
+    fixed = np.zeros(8, np.uint32)
+    fixed.flags.writeable = False
+    vectors.require_vector(fixed, np.uint32)
+    with pytest.raises(DataError, match="read-only"):
+        vectors.require_vector(fixed, np.uint32, writable=True)
