@@ -20,7 +20,7 @@ from server.mail import Pace
 DEADLINE_S = 60
 
 
-def a_study(names: str = "north, south", more: str = "") -> Study:
+def a_study(names: str = "north, south", more: str = "", deadline_s: int = DEADLINE_S) -> Study:
     """Of these institutions.
 
     Args:
@@ -31,7 +31,7 @@ def a_study(names: str = "north, south", more: str = "") -> Study:
 study: rejoin
 encoder: {{name: tiny, weights_sha256: {"ab" * 32}}}
 training: {{rounds: 2, learning_rate: 1e-3}}
-federation: {{institutions: [{names}], deadline_s: {DEADLINE_S}{more}}}
+federation: {{institutions: [{names}], deadline_s: {deadline_s}{more}}}
 privacy: none
 secure_aggregation: none
 """,

@@ -16,11 +16,10 @@ from tests.roll_call import (
     a_federation,
     a_study,
 )
-from tests.unit.test_exchange import FOREVER, NORTH, POLL_S, SOUTH, asked, both_here, discover
+from tests.unit.test_exchange import FOREVER, NORTH, POLL_S, SOUTH, WEST, asked, both_here, discover
 
 THREE = a_study("north, south, west")
 TWO_OF_THREE = a_study("north, south, west", ", quorum: 2")
-WEST = {"name": "west"}
 ALL_THREE = dict.fromkeys(("north", "south", "west"), TRAIN)
 AWAY_S = Absences(STUDY).away_s
 
@@ -100,6 +99,11 @@ def test_nobody_is_waited_for_who_cannot_make_a_quorum_any_more() -> None:
         grid.online = (0, 1)
         assert set(exchange.ask("train", 1, ALL_THREE)) == {"north"}
         assert grid.time.now <= AWAY_S + POLL_S
+
+
+def test_the_short_wait_is_a_minute_or_a_part_of_a_short_deadline() -> None:
+    assert AWAY_S == DEADLINE_S / 4
+    assert Absences(a_study(more=", quorum: 1", deadline_s=3600)).away_s == 60.0
 
 
 def test_an_institution_that_never_was_here_is_not_waited_for() -> None:

@@ -8,7 +8,7 @@ from server.exchange import NodeExchange
 from server.mail import Pace
 from tests.roll_call import ALL, DEADLINE_S, HELLO, TRAIN, Grid, a_federation
 
-NORTH, SOUTH = {"name": "north"}, {"name": "south"}
+NORTH, SOUTH, WEST = {"name": "north"}, {"name": "south"}, {"name": "west"}
 GRACE_S = Pace().grace(DEADLINE_S)
 POLL_S = 0.2
 FOREVER = float("inf")
@@ -295,6 +295,7 @@ def test_a_node_under_a_new_number_is_waited_for_when_the_one_it_stood_behind_ha
         grid.online = (0, 1, 2)
         exchange.present()
         assert seen[-1] == "south: another node has this name"
+        grid.time.sleep(100.0)
         grid.online = (0, 2)
         grid.slow = {2: hello_s}
         assert exchange.present() == {"north", "south"}
@@ -318,12 +319,31 @@ def test_nodes_that_nobody_knows_have_one_grace_together_and_are_forgotten_when_
 
 
 def test_whoever_is_taken_in_gives_the_unknown_another_grace() -> None:
-    with a_federation(NORTH, SOUTH, SOUTH) as (grid, exchange, _):
+    with a_federation(NORTH, SOUTH, SOUTH, SOUTH) as (grid, exchange, _):
         _with_a_mute(grid, exchange)
         asked(exchange)
         grid.slow.clear()
         grid.online = (0, 2)
         assert asked(exchange) == {"north": "0", "south": "2"}
-        grid.awake[1] = grid.time.now + GRACE_S - 1.0
-        grid.online = (0, 1)
-        assert asked(exchange) == {"north": "0", "south": "1"}
+        grid.time.sleep(100.0)
+        grid.online = (0, 1, 2)
+        exchange.present()
+        grid.awake[3] = grid.time.now + GRACE_S - 1.0
+        grid.online = (0, 3)
+        assert exchange.present() == {"north", "south"}
+
+
+def test_what_is_awaited_no_longer_is_dropped() -> None:
+    """Or the parts of replies that never become whole would stay in memory."""
+    with a_federation(NORTH, SOUTH, WEST) as (grid, exchange, _):
+        both_here(grid, exchange)
+        grid.slow, grid.halves = {1: FOREVER}, {2}
+        grid.online = (0, 1, 2)
+        dropped: list[str] = []
+        exchange._mail.drop = dropped.extend
+        asked(exchange)
+        _hello, *requests = [message for message, seat in grid._to.items() if seat == 1]
+        *hellos, last = [message for message, seat in grid._to.items() if seat == 2]
+        assert (len(requests), len(hellos)) == (3, 1)  # both were asked again
+        assert {*requests, *hellos} <= {*dropped}
+        assert last not in dropped
