@@ -198,9 +198,9 @@ class Federation:
     Attributes:
         institutions: roster of names.
         quorum: fewest institutions whose updates make a round; all if absent.
-        deadline_s: longest wait for one trip's replies, an absence included; choose it at least three
-            times as long as a round takes. The start waits as long for the whole
-            roster, and then goes on with the quorum; a secure sum, for enough institutions.
+        deadline_s: longest wait for one trip's replies, an absence included; choose it at least
+            three times as long as a round takes. The start waits as long for the whole roster, and
+            then goes on with the quorum; a secure sum, for enough institutions.
         evaluate_every: rounds between federated evaluations; the last round always is one.
     """
 
