@@ -31,8 +31,9 @@ def test_an_internal_error_is_not_given_again() -> None:
     assert len(calls) == 2
 
 
-def test_a_refusal_is_worth_keeping_and_so_is_a_long_reply() -> None:
-    assert worth_keeping(_reply(Refusal.POLICY.value))
+def test_a_refusal_for_good_is_worth_keeping_and_so_is_a_long_reply() -> None:
+    assert worth_keeping(_reply(Refusal.STUDY.value))
     assert worth_keeping(_reply(body=bytes(1 << 17)))
     assert not worth_keeping(_reply(Refusal.INTERNAL.value))
     assert not worth_keeping(_reply(Refusal.SPENT.value))
+    assert not worth_keeping(_reply(Refusal.POLICY.value))

@@ -209,7 +209,7 @@ def test_a_coordinator_that_dies_again_and_again_comes_to_the_same_end(private, 
     dead = set()
 
     def fault(_run, asked):
-        if asked.stage and asked not in dead and asked.attempt < 3 and asked.name == NAMES[1]:
+        if asked.stage and asked not in dead and asked.attempt < 4 and asked.name == NAMES[1]:
             dead.add(asked)
             raise CrashError
 

@@ -27,7 +27,7 @@ POLICY = Policy(
 )
 PRIVACY = (
     "{mechanism: local, unit: %s, noise_multiplier: 0.5, delta: 1e-3, clip: 0.5, "
-    "sampling_rate: 0.5, steps_per_round: 2, declared_units: 8, "
+    "sampling_rate: 0.9, steps_per_round: 4, declared_units: 8, "
     "evaluation: {epsilon: 1, clip: 3}, settings_from: synthetic, insecure_seed: 5}"
 )
 TRAINING = "{rounds: 2, learning_rate: 1e-3, precision: float32}"
