@@ -2,7 +2,7 @@
 
 Guarantees:
     * A request is in the log before it is worked on, so before anything is computed on data; its
-      reply, or why it was refused, in full, before anything leaves. A greeting, which needs no
+      reply, or why it was refused, before anything leaves. A greeting, which needs no
       data, is there with its answer.
     * A site that can't log refuses to work: the coordinator gets `internal-error` and no vector.
       Nothing is lost with it: a vector with noise is kept, and sent when the log works again.
@@ -16,14 +16,13 @@ socket's memory, and is not there again. Of refusals and greetings that repeat, 
 """
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
+from client.service import Handle
 from client.site_paths import SitePaths
 from common.audit.choices import choices_of
 from common.audit.entries import Body, Choice, Insecure, Reply, Request, Spend, Stop
@@ -35,18 +34,14 @@ from common.config.site import Site
 from common.config.study import Study
 from common.identity.signing import Signer
 from common.io.audit_file import AuditFile
-from common.io.identity_files import open_private, read_passphrase
+from common.io.standing import site_identity
 from common.privacy.ledger_state import LedgerState, Reserved
-from common.wire import Kind, Refusal, encode
+from common.wire import Kind, Refusal, encode, is_hash
 from common.wire import Reply as WireReply
 from common.wire import Request as WireRequest
 
 log = logging.getLogger("fedner.worker")
 
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
-
-
-Answer = Callable[[bytes], bytes]
 Ledger = Callable[[], LedgerState | None]
 """The institution's privacy ledger as it stands; `None` without one."""
 
@@ -82,9 +77,7 @@ class SiteAudit:
         self._repeats, self._lock = Repeats(), threading.Lock()
         self._now: _Exchange | None = None
 
-    def answering(
-        self, answer: Callable[[bytes], bytes], ledger: "Ledger"
-    ) -> Callable[[bytes], bytes]:
+    def answering(self, answer: Handle, ledger: Ledger) -> Handle:
         """`answer`, with each request and reply in the log. One request at a time.
 
         Args:
@@ -108,7 +101,7 @@ class SiteAudit:
         """Keep what is asked for the request's entry."""
         now = self._current()
         now.asked, now.round = request.kind, request.round
-        now.study = request.study if _HASH.fullmatch(request.study) else None
+        now.study = request.study if is_hash(request.study) else None
 
     def working(self) -> None:
         """Write the request down.
@@ -216,10 +209,7 @@ def audited(site: Site, base: Path, study: Study) -> Iterator[SiteAudit]:
 
 
 def _signer(site: Site, base: Path) -> Signer | None:
-    if site.identity is None:
-        return None
-    words = None if site.passphrase_file is None else read_passphrase(base / site.passphrase_file)
-    return open_private(base / site.identity, words).signer
+    return None if site.identity is None else site_identity(site.identity, site, base).signer
 
 
 def _choices(site: Site, study: Study) -> Iterator[Choice]:

@@ -1,7 +1,8 @@
 """Whether the site takes part in what is asked, by its policy and by who has withdrawn until now.
 
 Guarantees:
-    * The policy is decided anew for each request, with the facts of that moment.
+    * The policy is decided anew for each request that is not answered from memory (the same bytes
+      as before), with the facts of that moment.
     * Who has withdrawn is read anew before each request that touches data, and taken out before it
       is answered. A list that is missing, unreadable or malformed refuses that request.
 """

@@ -74,8 +74,11 @@ def _remove_stale(path: Path) -> None:
             place=str(path),
             remedy="name another socket path",
         )
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    path.chmod(0o600)  # one for a group keeps its owner out, who would take it for dead
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(str(path)) == 0:
+            path.chmod(mode)
             raise _taken(path)
     path.unlink()
 

@@ -38,6 +38,7 @@ from common.wire import (
     decode_reply,
     decode_request,
     encode,
+    is_hash,
     vector_to_bytes,
 )
 
@@ -171,7 +172,8 @@ class Session:
             why: with figures, names and ids; never a document's text.
         """
         level = logging.ERROR if code is Refusal.BUDGET else logging.WARNING
-        log.log(level, "refused %s of round %d, %s: %s", kind, round_, code.value, why)
+        line = "; ".join(why.splitlines())
+        log.log(level, "refused %s of round %d, %s: %s", kind, round_, code.value, line)
         self._watch.refused(kind, round_, code, why)
         return encode(self._refusal(kind, round_, code))
 
@@ -233,9 +235,8 @@ class Session:
             Denied: another study, the policy, or a request that this study has not.
         """
         if request.study != self._hash:
-            raise Denied(
-                Refusal.STUDY, f"study {request.study} is asked, this site's is {self._hash}"
-            )
+            asked = request.study if is_hash(request.study) else "that is no hash"
+            raise Denied(Refusal.STUDY, f"study {asked} is asked, this site's is {self._hash}")
         self._consent.require(request.kind)
         if request.round > self._study.training.rounds or (request.round < 1) != (
             request.kind == "hello"

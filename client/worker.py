@@ -148,8 +148,8 @@ def _serve(site: Site, base: Path) -> None:
     _log_to(paths)
     if site.relay_group is None:
         log.warning("ONE USER: worker and relay share an OS user; for development only")
-    group = None if site.relay_group is None else group_id(site.relay_group)
     with audited(site, base, load_study(base / site.study)) as audit:
+        group = None if site.relay_group is None else group_id(site.relay_group)
         session = make_session(site, base, audit)
         answer = audit.answering(session.handle, lambda: session.ledger)
         _answer(paths.socket, session, answer, group)

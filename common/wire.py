@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from common.config.study import NAME_PATTERN
+from common.config.study import NAME_PATTERN, SHA256_PATTERN
 from common.errors import ProtocolError
 
 MAGIC: Final = b"FDN2"
@@ -29,6 +29,11 @@ LEDGER_PATTERN: Final = r"([0-9a-f]{32}:[1-9][0-9]{0,17}:[0-9a-f]{64})?"
 
 Kind = Literal["hello", "train", "evaluate", "sum"]
 KINDS: Final = get_args(Kind)
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text from outside is a SHA-256 in hexadecimal, and so may be repeated in a log."""
+    return re.fullmatch(SHA256_PATTERN, text) is not None
 
 
 class Refusal(StrEnum):

@@ -115,7 +115,7 @@ class Insecure:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Torn:
-    """An end that a crash left unfinished was set aside: it was never acknowledged."""
+    """An unfinished or unreadable end, as a crash leaves it, was set aside."""
 
     file: TornFile
     bytes: Positive
@@ -148,7 +148,7 @@ class Reply:
         institution: from whom.
         code: of a refusal; empty if it was done as asked.
         ledger: head of the institution's privacy ledger that travels with it.
-        reasons: of a refusal, in full; at the site only.
+        reasons: of a refusal, each cut at `MAX_REASON` characters; at the site only.
     """
 
     institution: Name
@@ -163,7 +163,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Repeated:
-    """The same request and answer as entry `entry`, `count` times more, not written one by one."""
+    """So many more of the kind and code that entry `entry` has, not written one by one."""
 
     entry: Positive
     count: Positive

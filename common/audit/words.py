@@ -30,7 +30,7 @@ def reasons_of(error: BaseException) -> tuple[str, ...]:
     """Why something was refused, as an entry may hold it."""
     if not isinstance(error, _SAYABLE):
         return (name_of(error),)
-    return sayable([f"{name_of(error)}: {error.message}"])
+    return sayable(f"{name_of(error)}: {line}" for line in error.message.splitlines())
 
 
 def sayable(texts: Iterable[str]) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from pydantic.dataclasses import dataclass
 from common.config.data import STRICT, Data
 from common.config.hours import Window
 from common.config.privacy import refusal
-from common.config.study import NAME_PATTERN
+from common.config.study import NAME_PATTERN, SHA256_PATTERN
 from common.privacy.events import Unit
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 
 def _number(value: object) -> str:

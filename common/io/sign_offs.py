@@ -16,12 +16,14 @@ def read_sign_offs(folder: Path) -> tuple[tuple[SignOff, ...], tuple[str, ...]]:
     """
     found, problems = [], []
     try:
-        files = sorted(folder.glob("*.json"))[:MAX_FILES]
+        files = sorted(folder.glob("*.json"))
+        if len(files) > MAX_FILES:
+            problems.append(f"{folder}: {len(files)} files, of which {MAX_FILES} are read")
         if not folder.is_dir():
             problems.append(f"{folder}: is no folder")
     except OSError as error:
         return (), (f"{folder}: can't be read: {type(error).__name__}",)
-    for file in files:
+    for file in files[:MAX_FILES]:
         try:
             found.append(read_sign_off(file))
         except IdentityError as error:

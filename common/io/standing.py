@@ -47,10 +47,19 @@ def institution_standing(site: Site, base: Path, study: Study) -> Standing:
     roster = load_roster(base / site.roster)
     require_pin(roster, site.policy.roster_sha256, "the site's policy")
     _require_study(roster, study)
-    words = None if site.passphrase_file is None else read_passphrase(base / site.passphrase_file)
-    identity = open_private(base / site.identity, words)
+    identity = site_identity(site.identity, site, base)
     require_member(roster, site.institution, identity.signer.public_key)
     return Standing(identity=identity, roster=roster)
+
+
+def site_identity(folder: str, site: Site, base: Path) -> Identity:
+    """The site's own keys, in the folder that its file names.
+
+    Raises:
+        IdentityError: they can't be opened.
+    """
+    words = None if site.passphrase_file is None else read_passphrase(base / site.passphrase_file)
+    return open_private(base / folder, words)
 
 
 def coordinator_standing(

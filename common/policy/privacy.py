@@ -51,6 +51,12 @@ def _weaknesses(privacy: LocalPrivacy, policy: Policy) -> Iterator[Refused]:
             "the study's noise follows from `insecure_seed`; the site does not "
             "`accept_insecure_seed: true`",
         )
+    if privacy.insecure_seed is not None and policy.min_noise_multiplier is not None:
+        yield no(
+            Code.NOISE,
+            "the study has an `insecure_seed`, whose noise can be taken off; the site has a "
+            "`min_noise_multiplier`",
+        )
     if privacy.insecure_seed is not None and policy.budget:
         yield no(
             Code.BUDGET,
@@ -81,7 +87,8 @@ def _strength(
         return
     try:
         plan = plan_of(study, institution)
-        yield from _noise(plan, policy.min_noise_multiplier or 0.0)
+        if policy.min_noise_multiplier is not None:
+            yield from _noise(plan, policy.min_noise_multiplier)
         for budget in budgets:
             yield from _over(plan, budget, budget.epsilon_per_study or 0.0)
     except BudgetError as error:
@@ -89,9 +96,8 @@ def _strength(
 
 
 def _noise(plan: Plan, least: float) -> Iterator[Refused]:
-    found = {"updates": plan.mechanism.noise_multiplier}
-    if plan.counts is not None:
-        found["counts"] = plan.counts.noise_multiplier
+    counts = 0.0 if plan.counts is None else plan.counts.noise_multiplier
+    found = {"updates": plan.mechanism.noise_multiplier, "counts": counts}
     for what, value in found.items():
         if not value >= least:
             yield no(

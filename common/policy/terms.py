@@ -72,7 +72,8 @@ class Decision:
         return tuple(refused.code for refused in self.refusals)
 
     def __str__(self) -> str:
-        return "; ".join(str(refused) for refused in self.refusals)
+        """A line for each reason."""
+        return "\n".join(str(refused) for refused in self.refusals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,9 @@ from common.identity.roster import Roster
 from common.io.atomic import write_bytes
 from common.io.configs import load_any, load_study
 from common.io.corpus import load_documents, save_documents
-from common.io.datasets import load_sides, simulated_sides
+from common.io.datasets import simulated_sides
 from common.io.identity_files import create
+from common.io.withdrawn_file import own_sides
 from scripts.console import err, out, show_counts, show_path
 from scripts.verbs.evaluate import check_format
 
@@ -54,7 +55,7 @@ def inspect(
     config = load_any(path)
     if isinstance(config, Site):
         study = load_study(path.parent / config.study)
-        holders = {config.institution: load_sides(config.data, study.task.labels, path.parent)}
+        holders = {config.institution: own_sides(config, study.task.labels, path.parent)}
     else:
         holders = simulated_sides(config, path.parent)
     rows = {

@@ -12,8 +12,9 @@ from common.data.records import Document
 from common.errors import UsageError
 from common.io.configs import load_any
 from common.io.corpus import Format, load_documents
-from common.io.datasets import load_sides, simulated_sides
+from common.io.datasets import simulated_sides
 from common.io.models import load_model
+from common.io.withdrawn_file import own_sides
 from common.model.ner import set_threads
 from scripts.console import (
     out,
@@ -74,7 +75,7 @@ def _documents(
         return result.documents, result.notes
     config = load_any(path)
     if isinstance(config, Site):
-        own = load_sides(config.data, labels, path.parent)
+        own = own_sides(config, labels, path.parent)
         return own.test, own.notes
     sides = simulated_sides(config, path.parent)
     return tuple(d for s in sides.values() for d in s.test), next(iter(sides.values())).notes

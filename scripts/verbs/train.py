@@ -10,9 +10,10 @@ from common.config.site import Site
 from common.config.study import Study
 from common.errors import UsageError
 from common.io.configs import load_any, load_study
-from common.io.datasets import Sides, load_sides
+from common.io.datasets import Sides
 from common.io.encoders import resolve_encoder
 from common.io.models import save_model
+from common.io.withdrawn_file import own_sides
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel, set_threads
 from scripts.baselines import POOLED, fit
@@ -82,7 +83,7 @@ def _sides(config: Study | Site, study: Study, base: Path, on: str | None) -> tu
     if isinstance(config, Site):
         if on is not None:
             raise UsageError("--on goes with a study; a site trains on its own documents")
-        return config.institution, load_sides(config.data, study.task.labels, base)
+        return config.institution, own_sides(config, study.task.labels, base)
     bench = Bench.of(study, base)
     if on is None or on == POOLED:
         return POOLED, Sides(bench.all_train, bench.all_test)

@@ -18,8 +18,10 @@ from common import __version__
 from common.data.flatten import flatten
 from common.data.records import Document, span
 from common.data.sentences import tokenise
+from common.io.configs import load_site
 from common.io.corpus import load_documents, save_documents
 from common.io.models import load_model
+from common.io.withdrawn_file import own_sides
 from common.metrics.entities import LabelCounts, count_entities, report
 from common.model.ner import set_threads
 from scripts import cli
@@ -27,6 +29,7 @@ from server.coordinator import as_json
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
+LABELS = ("Disease", "Symptom", "Medication")
 TEXT = "Denies chest pain; on metoprolol 50 mg.\nKnown hypertension (since 2011), no fever."
 
 
@@ -230,6 +233,32 @@ def test_a_site_whose_policy_refuses_its_study_exits_with_6(fedner, dealt, key):
     result = fedner("config", "check", site)
     assert result.code == 6
     assert key in result.said
+
+
+def test_who_has_withdrawn_is_in_nothing_that_a_sites_verbs_read(fedner, dealt):
+    site = next(dealt.glob("*/site.yaml"))
+    before = own_sides(load_site(site), LABELS, site.parent)
+    gone = {before.train[0].doc_id, before.test[0].doc_id}
+    lines = "".join(f"document {one}\n" for one in sorted(gone))
+    (site.parent / "gone.txt").write_text(lines)
+    site.write_text(f"{site.read_text()}exclude: gone.txt\n")
+    after = own_sides(load_site(site), LABELS, site.parent)
+    for old, new in ((before.train, after.train), (before.test, after.test)):
+        assert {d.doc_id for d in new} == {d.doc_id for d in old} - gone
+        assert len(new) == len(old) - 1
+
+
+def test_a_sites_verbs_refuse_where_who_has_withdrawn_cannot_be_known(
+    fedner, dealt, model_folder, tmp_path
+):
+    site = next(dealt.glob("*/site.yaml"))
+    site.write_text(f"{site.read_text()}exclude: gone.txt\n")
+    for arguments in (
+        ("train", site, "--out", tmp_path / "run"),
+        ("evaluate", model_folder, site),
+        ("data", "inspect", site),
+    ):
+        assert fedner(*arguments).code == 4, arguments
 
 
 def test_one_user_is_refused_unless_the_site_accepts_it(fedner, dealt):

@@ -217,6 +217,13 @@ def untouchable(study, party, model, monkeypatch):
 ALL_KINDS = [("hello", 0), ("train", 1), ("evaluate", 1)]
 
 
+def test_what_is_asked_as_a_study_is_no_text_of_the_sites_log(untouchable, caplog):
+    with caplog.at_level("WARNING", logger="fedner.worker"):
+        untouchable().handle(encode(Request(kind="hello", study="a\nREFUSED forged", round=0)))
+    assert "forged" not in caplog.text
+    assert "study that is no hash is asked" in caplog.text
+
+
 @pytest.mark.parametrize(("kind", "round_"), ALL_KINDS)
 def test_another_study_is_refused(untouchable, request_bytes, kind, round_):
     for other in ("0" * 64, "", "tiny", "../tiny"):

@@ -107,6 +107,16 @@ def test_a_relay_of_the_workers_own_user_reaches_nothing(worker, path):
 
 
 @as_root
+def test_a_worker_is_not_pushed_out_by_another_of_its_user_though_the_lock_is_gone(worker, path):
+    """Their own user can't connect to either, and so must not take the first for dead."""
+    path.with_name("socket.lock").unlink()
+    second = child("serve", WORKER, [GROUP], path)
+    assert second.communicate(timeout=60)[0] == ""
+    assert second.returncode != 0
+    assert ask(RELAY, [GROUP], path) == "cba"
+
+
+@as_root
 def test_a_worker_that_was_killed_comes_back_on_its_socket(serve, path):
     first = serve()
     first.kill()

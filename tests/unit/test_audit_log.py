@@ -323,3 +323,9 @@ def test_what_an_entry_costs(signer):
     each = [f"{s / number * 1e6:.0f} us" for s in (made - begun, read - made)]
     print(f"\n{each[0]} to make, {each[1]} to check, {len(log.file) // number} bytes")  # noqa: T201
     assert made - begun < number * 0.02
+
+
+def test_each_reason_of_a_refused_start_is_one_of_its_own_and_none_cuts_another():
+    error = PolicyError("\n".join(f"[sign-off] {role} {'x' * 580}" for role in "abc"))
+    found = reasons_of(error)
+    assert [reason.split()[2] for reason in found] == ["a", "b", "c"]

@@ -121,6 +121,16 @@ def test_a_site_with_a_least_noise_takes_no_study_without_any():
     assert codes(STUDY, dataclasses.replace(OPEN, min_noise_multiplier=0.1)) == (Code.NOISE,)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"evaluation": "exact"}, {"evaluation": NOISED, "insecure_seed": "1"}]
+)
+def test_a_site_with_a_least_noise_takes_no_counts_without_and_no_seed_that_takes_it_off(changes):
+    accepts = dataclasses.replace(ACCEPTS, accept_exact_evaluation=True, accept_insecure_seed=True)
+    study = private(**changes)
+    assert codes(study, accepts) == ()
+    assert codes(study, dataclasses.replace(accepts, min_noise_multiplier=1e-6)) == (Code.NOISE,)
+
+
 def test_a_reason_names_both_figures():
     policy = dataclasses.replace(ACCEPTS, max_rounds=4, min_noise_multiplier=99.0)
     rounds, noise, counts = decide(MADE, policy, "north").reasons
@@ -300,7 +310,7 @@ def test_a_decision_prints_codes_and_reasons_and_repeats_itself():
     first = decide(MADE, policy, "north", facts)
     assert first == decide(MADE, policy, "north", facts)
     assert str(first).startswith("[one-user] worker and relay")
-    assert "; [rounds] the study has 5 rounds" in str(first)
+    assert "\n[rounds] the study has 5 rounds" in str(first)
     assert len(first.codes) == len(first.reasons) == 3
 
 
