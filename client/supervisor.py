@@ -21,7 +21,7 @@ from common.io.processes import Child, free_port, module_command, stopping
 _INTERNALS: Final = "common.io.flower_internals"
 _WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""For large vectors: masking them takes a quarter less time. What the site sets itself stays."""
+"""For large vectors, whose masking then takes less (docs/results.md). What the site sets stays."""
 _READY_LIMIT_S: Final = 600.0
 _MAX_PAUSE_S: Final = 30.0
 _FINAL_CODES: Final = frozenset(e.exit_code for e in FednerError.__subclasses__())
@@ -29,7 +29,8 @@ _LOCK_LIMIT_S: Final = 60.0
 """For which a killed worker may hold its locks: the kernel gives them back when it is gone."""
 
 
-def _worker_environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
+    """What a worker has in its environment, beside this process's own."""
     return _WORKER_ENVIRONMENT | {k: os.environ.get(k, v) for k, v in _HUGE_PAGES.items()}
 
 
@@ -113,7 +114,7 @@ def _children(paths: SitePaths, site_path: Path, uplink: Uplink, name: str) -> l
     runtime = f"127.0.0.1:{free_port()}"
     node_config = f'socket="{paths.socket}" institution="{name}"'
     return [
-        Child("worker", module_command("client.worker", str(site_path)), _worker_environment()),
+        Child("worker", module_command("client.worker", str(site_path)), worker_environment()),
         Child(
             "supernode",
             module_command(
@@ -135,7 +136,7 @@ def _children(paths: SitePaths, site_path: Path, uplink: Uplink, name: str) -> l
 
 def _await_worker(worker: Child, path: Path) -> None:
     deadline = time.monotonic() + _READY_LIMIT_S
-    while not _listens(path):
+    while not listens(path):
         _check_final(worker)
         if worker.exit_code is not None or time.monotonic() > deadline:
             raise FederationError("the worker did not start", remedy="read what it said above")
@@ -171,7 +172,8 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _listens(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Whether somebody answers on a socket."""
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
         return probe.connect_ex(str(path)) == 0
     return False  # the path is too long for a socket: the worker itself says so

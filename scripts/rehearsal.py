@@ -1,9 +1,10 @@
 """`fedner client --rehearse`: a round of the real study with made-up documents, on this machine.
 
-Real are the study, the site's policy, encoder, device and socket, its worker as a process, the
-relay's code, Flower's messages and the coordinator's code. Made up are documents, ledger, and, in a
-study with secure aggregation, identities and roster, since nobody has the others' keys. The other
-institutions are sessions in this process.
+Real are the study, the site's policy, encoder and device, its worker as a process, the relay's
+code, Flower's messages and the coordinator's code. Made up are documents, ledger, and, in a study
+with secure aggregation, identities and roster, since nobody has the others' keys. The other
+institutions are sessions in this process. The socket lies in a temporary folder: on the site's own,
+the real worker could be asked by the rehearsal, or the rehearsal's by the real relay.
 
 Guarantees:
     - No budget is spent: the site's ledger, vault and all else below `state` stay as they are, byte
@@ -14,7 +15,6 @@ Guarantees:
 """
 
 import hashlib
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -25,9 +25,11 @@ from typing import Any, Final
 from client.app import app as relay
 from client.session import Session
 from client.site_paths import SitePaths
+from client.supervisor import listens, worker_environment
 from common.config.canonical import study_yaml
+from common.config.secagg import SecureAggregation
 from common.config.site import Site
-from common.errors import FederationError
+from common.errors import FederationError, UsageError
 from common.io.configs import load_study
 from common.io.flower_internals import LocalGrid
 from common.io.processes import Child, module_command, stopping
@@ -43,7 +45,6 @@ from server.run_dir import RunDir
 
 Tell = Callable[[str], None]
 _READY_LIMIT_S: Final = 600.0
-_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 class _EnoughError(Exception):
@@ -64,11 +65,14 @@ def rehearse(site: Site, site_path: Path, tell: Tell) -> None:
     study, paths = load_study(base / site.study), SitePaths.of(site, base)
     before = digests(paths.state)
     if study.secure is not None:
+        _require_own_roster(study.secure)
         institution_standing(site, base, study)
         tell("identity and roster stand; the rehearsal's own, made up, are in their place")
+    if site.relay_group is not None:
+        tell(f"not rehearsed: the relay as another user, through the group {site.relay_group}")
     with tempfile.TemporaryDirectory(prefix="fedner-rehearsal-") as name, ExitStack() as stack:
         stage = Stage.set_up(study, site.institution, Path(name))
-        place = stack.enter_context(_socket(site, paths, stage.folder, tell))
+        place = stage.folder / "worker" / "socket"
         stack.enter_context(_worker(site_path, stage, place, tell))
         parties = {site.institution: stack.enter_context(through_relay(site.institution, place))}
         parties |= {p: stack.enter_context(_peer(stage, p)) for p in stage.peers}
@@ -76,30 +80,13 @@ def rehearse(site: Site, site_path: Path, tell: Tell) -> None:
     _require_untouched(paths.state, before, tell)
 
 
-@contextmanager
-def _socket(site: Site, paths: SitePaths, folder: Path, tell: Tell) -> Iterator[Path]:
-    """The site's own socket; what was not there before is gone afterwards."""
-    if site.relay_group is not None:
-        tell(
-            f"not rehearsed: the relay as another user, through the group {site.relay_group}; the "
-            "socket lies in a temporary folder"
+def _require_own_roster(section: SecureAggregation) -> None:
+    if section.roster_sha256 is not None:
+        raise UsageError(
+            "the study names its roster, whose keys a rehearsal does not have",
+            place="secure_aggregation.roster_sha256",
+            remedy="look at the parts with `fedner doctor`; the start itself is not affected",
         )
-        yield folder / "worker" / "socket"
-        return
-    if _listens(paths.socket):
-        raise FederationError(
-            "another worker serves this socket",
-            place=str(paths.socket),
-            remedy="stop `fedner client` first: the rehearsal takes its place for a while",
-        )
-    lock = Path(f"{paths.socket}.lock")
-    new = [path for path in (lock, lock.parent, paths.state) if not path.exists()]
-    try:
-        yield paths.socket
-    finally:
-        for path in new:
-            with suppress(OSError):
-                path.rmdir() if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -108,10 +95,12 @@ def _worker(site_path: Path, stage: Stage, place: Path, tell: Tell) -> Iterator[
     started = time.monotonic()
     pairs = [word for pair in stage.labels.items() for word in ("--label", "=".join(pair))]
     given = (str(site_path.absolute()), str(stage.folder), str(place), *pairs)
-    worker = Child("worker", module_command("scripts.rehearsal_worker", *given), _ENVIRONMENT)
+    worker = Child(
+        "worker", module_command("scripts.rehearsal_worker", *given), worker_environment()
+    )
     with stopping(worker):
         worker.start()
-        while not _listens(place):
+        while not listens(place):
             if worker.exit_code is not None or time.monotonic() - started > _READY_LIMIT_S:
                 raise FederationError(
                     f"the worker did not start (exit code {worker.exit_code})",
@@ -120,12 +109,6 @@ def _worker(site_path: Path, stage: Stage, place: Path, tell: Tell) -> Iterator[
             time.sleep(0.1)
         tell(f"{_took(started)}  worker ready on {place}")
         yield
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        return probe.connect_ex(str(path)) == 0
-    return False
 
 
 Party = Callable[[Kind, bytes], bytes]

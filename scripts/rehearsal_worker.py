@@ -6,6 +6,7 @@ of a real start, decides first; what it refuses is not rehearsed.
 
 import argparse
 import logging
+import resource
 import signal
 import sys
 from dataclasses import replace
@@ -93,6 +94,7 @@ def main(argv: list[str]) -> int:
         parser.add_argument(name, type=Path)
     parser.add_argument("--label", action="append", default=[], help="FROM=TO")
     given = parser.parse_args(argv)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # as in the real one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.ERROR, format="rehearsal: %(message)s")
     quiet_libraries()

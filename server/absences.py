@@ -17,6 +17,7 @@ from math import inf
 from typing import Final
 
 from common.config.study import Study
+from server.mail import doubled
 
 TRIES: Final = 3
 _AWAY_S: Final = 60.0
@@ -89,7 +90,7 @@ class Turn:
 
 
 def _pause_s(before: int) -> float:
-    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**before)
+    return doubled(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, before)
 
 
 class Absences:

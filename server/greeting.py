@@ -29,7 +29,7 @@ from common.config.study import Study
 from common.errors import ProtocolError
 from common.wire import Refusal as ProtocolRefusal
 from common.wire import Reply, decode_reply
-from server.mail import Lost, Mail, Pace
+from server.mail import Lost, Mail, Pace, doubled
 
 log = logging.getLogger("fedner.server")
 
@@ -169,7 +169,7 @@ class Greeter:
         if silent.behind is not None:  # it has answered once, and its name is free now
             self._grace_ends.pop(self._grace_of(node), None)
         self._grace_ends.setdefault(self._grace_of(node), now + self._grace_s)
-        wait_s = min(_LONGEST_HELLO_S, _FIRST_HELLO_S * 2.0**silent.tries)
+        wait_s = doubled(_FIRST_HELLO_S, _LONGEST_HELLO_S, silent.tries)
         silent.tries, silent.due, silent.behind = silent.tries + 1, now + wait_s, None
         return wait_s
 
@@ -210,7 +210,7 @@ class Greeter:
         silent = self._silent[node]
         silent.message = ""
         if isinstance(data, Lost):
-            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (silent.tries - 1))
+            pause_s = doubled(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, silent.tries - 1)
             silent.due = now + pause_s
             return None
         del self._silent[node]

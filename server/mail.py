@@ -12,6 +12,11 @@ _GRACE_PART: Final = 0.25
 """Of the study's deadline."""
 
 
+def doubled(first: float, most: float, times: int) -> float:
+    """A wait that doubles so many times, up to its longest; of any number of times."""
+    return min(most, first * 2.0 ** min(times, 32))
+
+
 class Lost(Enum):
     """Why there is no answer, which is logged."""
 

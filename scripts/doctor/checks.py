@@ -9,13 +9,15 @@ Guarantees:
       what is `private` anywhere but on the institution's own terminal.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from common.errors import FednerError
+from common.errors import DataError, FednerError
 
 State = Literal["ok", "warning", "failed"]
 LIMIT_S: Final = 20.0
@@ -128,6 +130,8 @@ def _looked(check: Check) -> Finding:
         return check.look()
     except FednerError as error:
         place = f"{error.place}: " if error.place not in (None, check.looked_at) else ""
+        if check.discreet and isinstance(error, DataError) and not _is_file(error.place or ""):
+            return replace(failed(error.message, error.remedy or _FAULT), private=place)
         return failed(f"{place}{error.message}", error.remedy or _FAULT)
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
@@ -135,3 +139,8 @@ def _looked(check: Check) -> Finding:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a failure of this check alone
         text = "" if check.discreet else f": {error}"
         return failed(f"{type(error).__name__}{text}", _FAULT)
+
+
+def _is_file(place: str) -> bool:
+    """Whether an error's place is a path of this machine; else it may be a document's id."""
+    return os.sep in place and Path(place).parent.is_dir()

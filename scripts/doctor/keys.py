@@ -119,11 +119,11 @@ def authority_key(federation: Path) -> Finding:
 def node_keys(federation: Path) -> Finding:
     """Register and the node keys that the server will register; no other file lies there."""
     register = read_register(federation)
-    wanted = {f"{name}.pub": request.node_key for name, request in register.approved.items()}
+    wanted = {f"{n}.pub": f"{request.node_key} {n}" for n, request in register.approved.items()}
     wrong = []
     for path in sorted((federation / NODES).glob("*")):
         with os_errors(path):
-            said = " ".join(path.read_text("ascii", errors="replace").split()[:2])
+            said = path.read_text("ascii", errors="replace").strip()
         if wanted.pop(path.name, None) != said:
             wrong.append(path.name)
     if wrong or wanted:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from common.errors import FederationError
@@ -79,9 +79,30 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def _parts(proxy: str) -> SplitResult:
+    """A proxy's URL; where it can't be read, what stands in it may be a password."""
+    try:
+        parts = urlsplit(proxy)
+        readable = parts.port is None or parts.port > 0
+    except ValueError:
+        readable = False
+    if not readable or "@" in parts.path + parts.query + parts.fragment:
+        raise FederationError(
+            "the proxy's URL can't be read",
+            place="the variables of a proxy",
+            remedy="percent-encode what is special in its user or password: # as %23, / as %2F, "
+            "? as %3F, @ as %40",
+        )
+    return parts
+
+
 def shown(proxy: str) -> str:
-    """A proxy without user and password."""
-    parts = urlsplit(proxy)
+    """A proxy without user and password.
+
+    Raises:
+        FederationError: it is no URL of a proxy.
+    """
+    parts = _parts(proxy)
     port = f":{parts.port}" if parts.port else ""
     hidden = " (with a password, not shown)" if "@" in parts.netloc else ""
     return f"{parts.scheme}://{parts.hostname}{port}{hidden}"
@@ -146,7 +167,7 @@ def connect(route: Route, limit_s: float) -> socket.socket:
 
 
 def _tunnel(route: Route, proxy: str, limit_s: float) -> socket.socket:
-    parts = urlsplit(proxy)
+    parts = _parts(proxy)
     remedy = "ask who runs the proxy to pass CONNECT to this port, or add the host to NO_PROXY"
     if parts.scheme != "http" or parts.hostname is None:
         said = "this kind of proxy is not looked through"

@@ -582,6 +582,13 @@ def test_keys_at_the_coordinator_have_their_modes_and_belong_together(fed):
     assert "stranger.pub" in said
 
 
+def test_a_node_key_with_another_name_behind_it_fails_as_at_the_servers_start(fed):
+    path = min((fed / "nodes").iterdir())
+    path.write_text(path.read_text().replace(path.stem, "somebody"))
+    (said,) = of_federation(fed)
+    assert "not as the register says" in said
+
+
 def test_a_certificate_that_is_over_fails_at_the_coordinator(fed):
     later = clock.utc_now() + datetime.timedelta(days=200)
     said = " ".join(of_federation(fed, now=lambda: later))

@@ -17,7 +17,7 @@ from common.config.data import Data
 from common.config.load import parse_study
 from common.config.site import Policy, Signatory
 from common.data.synthetic import LABELS
-from common.errors import FederationError, IdentityError
+from common.errors import FederationError, IdentityError, UsageError
 from common.io.configs import load_site
 from common.io.ledger_file import LedgerFile
 from common.io.vault import Vault, VaultName
@@ -177,17 +177,30 @@ def test_another_roster_than_the_pinned_one_ends_it_before_anything_starts(tiny_
         rehearsed(site)
 
 
-def test_a_worker_that_runs_is_not_disturbed(tiny_study, tmp_path):
+def test_a_worker_that_runs_is_asked_nothing(tiny_study, tmp_path):
+    """Whether it was there before, or takes its socket while the rehearsal begins."""
     site = dealt(tmp_path, tiny_study)
     path = SitePaths.of(load_site(site), site.parent).socket
     path.parent.mkdir(parents=True, mode=0o700)
-    path.parent.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as running:
         running.bind(str(path))
         running.listen()
-        with pytest.raises(FederationError, match="another worker serves this socket"):
-            rehearsed(site)
+        running.setblocking(False)
+        assert "evaluate: after round 1" in rehearsed(site)
+        with pytest.raises(BlockingIOError):
+            running.accept()
         assert path.exists()
+
+
+def test_a_study_that_names_its_roster_is_not_rehearsed(tiny_study, tmp_path):
+    pinned = f"{{roster_sha256: {'ab' * 32}}}"
+    site = dealt(tmp_path, tiny_study, federation=EVERY_2, secure_aggregation="{}")
+    study = site.parent / ".." / "study.yaml"
+    content = yaml.safe_load(study.read_text())
+    content["secure_aggregation"] = yaml.safe_load(pinned)
+    study.write_text(yaml.safe_dump(content))
+    with pytest.raises(UsageError, match="the study names its roster"):
+        rehearsed(site)
 
 
 def test_a_state_that_changes_meanwhile_is_a_failure(tmp_path):
@@ -246,11 +259,7 @@ def test_as_many_peers_as_a_quorum_needs_and_two_for_a_secure_sum(tiny_study):
 
 
 def test_two_users_are_not_rehearsed_which_is_said(tiny_study, tmp_path):
-    """The worker's own user can't reach the socket then; the site's own stays as it is."""
-    site = load_site(dealt(tmp_path, tiny_study))
-    site = dataclasses.replace(site, relay_group="root", socket="/run/fedner/socket")
-    said = []
-    paths = SitePaths.of(site, tmp_path)
-    with rehearsal._socket(site, paths, tmp_path, said.append) as place:
-        assert place == tmp_path / "worker" / "socket"
-    assert "not rehearsed: the relay as another user, through the group root" in said[0]
+    site = dealt(tmp_path, tiny_study)
+    change(site, "site", relay_group="root", socket="/run/fedner/socket")
+    change(site, "policy", accept_one_user=True)
+    assert "not rehearsed: the relay as another user, through the group root" in rehearsed(site)

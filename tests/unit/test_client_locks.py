@@ -48,6 +48,6 @@ def test_a_worker_has_huge_pages_unless_its_site_tunes_the_allocator_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert supervisor._worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert supervisor.worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
-    assert supervisor._worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
+    assert supervisor.worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"

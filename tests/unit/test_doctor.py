@@ -66,6 +66,15 @@ def test_nothing_is_out_of_order_without_a_remedy() -> None:
             make("broken", "")
 
 
+def test_a_documents_id_is_for_a_terminal_alone() -> None:
+    for place in ("case-4711", "ward/case-4711"):
+        error = DataError("names no patient", place=place, remedy="name it")
+        outcome = done(raising(error), discreet=True)
+        assert outcome.finding.state == "failed"
+        assert "case-4711" not in as_text([outcome], "institution")
+    assert "case-4711" in " ".join(line.plain for line in lines(outcome, private=True))
+
+
 def test_what_is_private_is_for_a_terminal_alone() -> None:
     outcome = done(lambda: ok("can be read", private="24 documents"))
     assert "24 documents" in " ".join(line.plain for line in lines(outcome, private=True))
@@ -111,6 +120,16 @@ def test_the_proxy_is_the_one_that_flowers_http_client_takes(
             route = Route.of(host, 9192)
             transport = client._transport_for_url(httpx.URL(f"https://{route}"))
             assert (route.proxy is not None) == (transport is not client._transport), host
+
+
+@pytest.mark.parametrize("mark", ["#", "/", "?", "@/", "%", "#1@"])
+def test_a_password_that_makes_no_url_is_not_shown_either(mark: str) -> None:
+    for url in (f"http://alice:sec{mark}ret@proxy:3128", f"http://alice:12{mark}34@proxy:3128"):
+        try:
+            said = shown(url)
+        except FederationError as error:
+            said = f"{error} {error.remedy}"
+        assert not any(piece in said for piece in ("sec", "ret", ":12", "34", "alice")), said
 
 
 def test_a_proxys_password_is_never_shown() -> None:

@@ -5,7 +5,7 @@ import pytest
 from common.io.flower_internals import LocalGrid
 from common.wire import decode_reply
 from server.exchange import NodeExchange
-from server.mail import Pace
+from server.mail import Pace, doubled
 from tests.roll_call import ALL, DEADLINE_S, HELLO, TRAIN, Grid, a_federation
 
 NORTH, SOUTH, WEST = {"name": "north"}, {"name": "south"}, {"name": "west"}
@@ -196,6 +196,21 @@ def test_a_node_that_answers_with_errors_is_greeted_after_pauses_that_double() -
             exchange.present()
             grid.time.sleep(1.0)
         assert grid.hellos(1) == pytest.approx([0, 1, 3, 7, 15, 31, 61, 91], abs=3)
+
+
+@pytest.mark.parametrize("times", [0, 1, 5, 2000])
+def test_a_wait_doubles_up_to_its_longest_however_often(times: int) -> None:
+    assert doubled(1.0, 30.0, times) == {0: 1.0, 1: 2.0, 5: 30.0, 2000: 30.0}[times]
+
+
+def test_a_node_that_answers_with_errors_for_a_day_ends_no_run() -> None:
+    with a_federation(NORTH, {**SOUTH, "failing": "yes"}) as (grid, exchange, _):
+        grid.online = (0, 1)
+        discover(exchange, "north")
+        for _ in range(1200):
+            grid.time.sleep(35.0)
+            exchange.present()
+        assert len(grid.hellos(1)) > 1100
 
 
 def test_a_node_whose_institution_is_not_in_the_study_is_not_greeted_and_said_once() -> None:
