@@ -1,81 +1,25 @@
 """Real processes on loopback: `fedner server`, two `fedner client`s, Flower between them."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from typer.testing import CliRunner
 
 from common.config.load import parse_study
 from common.io.models import load_model
 from common.io.processes import free_port
+from scripts.benchmarks._stage import Command
 from scripts.cli import app
 from scripts.simulation import Bench, simulate
 from server.run_dir import RunDir
 from tests import tiny
 
-FEDNER = str(Path(sys.executable).parent / "fedner")
 LIMIT_S = 240.0
-
-
-class Command:
-    """One running `fedner` command and every process that ever was below it."""
-
-    def __init__(self, log: Path, *arguments: str):
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [FEDNER, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=log.parent,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,
-            )
-        self._seen: dict[int, psutil.Process] = {}
-
-    def look(self) -> list[psutil.Process]:
-        """The processes below it now."""
-        try:
-            now = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            now = []
-        self._seen |= {p.pid: p for p in now}
-        return now
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text("utf-8", "replace")
-
-    def await_end(self, limit_s: float = LIMIT_S) -> int:
-        deadline = time.monotonic() + limit_s
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline, self.text
-            self.look()
-            time.sleep(0.1)
-        return self.process.returncode
-
-    def left(self) -> list[str]:
-        """Command lines of what outlived it."""
-        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=5)
-        return [" ".join(p.cmdline()) for p in alive if p.status() != psutil.STATUS_ZOMBIE]
-
-    def destroy(self) -> None:
-        self.look()
-        self.process.kill()
-        self.process.wait()
-        for process in self._seen.values():
-            if process.is_running():
-                process.kill()
 
 
 class Federation:
