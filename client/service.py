@@ -12,6 +12,10 @@ Guarantees:
     * Bounds: a request beyond `max_request_bytes` is refused once that many bytes have come. At
       most `MAX_CALLS` requests are read at once and `MAX_WAITING` run or wait, so hostile callers
       can make the worker hold no more than their sum times `max_request_bytes` (plus an eighth).
+      At most `MAX_CONNECTIONS` connections stand (`client.endpoint`); one more is closed at once.
+      One that does not begin to speak HTTP/2 is closed after 10 s, one without a call after 60 s.
+    * Apart: with a relay's group, nothing is taken before this user was kept out of the socket.
+    * Health: grpc.health.v1 beside the one method, see `client.health`.
 """
 
 import contextlib
@@ -28,7 +32,8 @@ from typing import Final
 
 import grpc
 
-from client.endpoint import bind, claim, prepare_directory
+from client.endpoint import bind, claim, limits, prepare_directory
+from client.health import handler as health_handler
 from client.relay import CHUNK_BYTES, METHOD, SERVICE, gather, split
 
 MAX_CALLS: Final = 4
@@ -181,6 +186,7 @@ def serve(
 
     Raises:
         FederationError: the path is unsafe or too long, or another worker serves it.
+        PolicyError: with a relay's group, this very user could reach the socket.
     """
     path = socket_path.absolute()
     prepare_directory(path.parent, relay_group)
@@ -266,8 +272,8 @@ def _make_server(exchange: _Exchange) -> grpc.Server:
     methods = {METHOD: grpc.stream_stream_rpc_method_handler(exchange)}
     return grpc.server(
         ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="fedner-socket"),
-        handlers=(grpc.method_handlers_generic_handler(SERVICE, methods),),
-        options=(("grpc.max_receive_message_length", CHUNK_BYTES), ("grpc.so_reuseport", 0)),
+        handlers=(grpc.method_handlers_generic_handler(SERVICE, methods), health_handler()),
+        options=limits(CHUNK_BYTES),
         maximum_concurrent_rpcs=MAX_CALLS,
     )
 

@@ -29,6 +29,11 @@ class SitePaths:
         return self.door or self.state / "worker" / "socket"
 
     @property
+    def health(self) -> Path:
+        """Where the worker's own user asks how it is, if it can't reach the socket."""
+        return self.state / "health" / "socket"
+
+    @property
     def flower(self) -> Path:
         """Flower's own state."""
         return self.state / "flower"

@@ -1,4 +1,7 @@
-"""`fedner client`: starts an institution's worker, SuperNode and relay, and keeps them alive."""
+"""`fedner client`: starts an institution's worker, SuperNode and relay, and keeps them alive.
+
+All of them as one OS user, for development: each side as a user of its own is `client.sides`.
+"""
 
 import contextlib
 import datetime
@@ -22,7 +25,7 @@ _INTERNALS: Final = "common.io.flower_internals"
 _WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """For large vectors, whose masking then takes less (docs/results.md). What the site sets stays."""
-_READY_LIMIT_S: Final = 600.0
+READY_LIMIT_S: Final = 600.0
 _MAX_PAUSE_S: Final = 30.0
 _FINAL_CODES: Final = frozenset(e.exit_code for e in FednerError.__subclasses__())
 _LOCK_LIMIT_S: Final = 60.0
@@ -71,50 +74,62 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
     paths = SitePaths.of(site, site_path.parent)
     paths.state.mkdir(parents=True, exist_ok=True)
     paths.state.chmod(0o700)
-    children = _children(paths, site_path, uplink, site.institution)
-    with stopping(*children):
-        worker = children[0]
+    worker = worker_child(site_path)
+    relay = outward_children(paths, uplink, site.institution)
+    with stopping(worker, *relay):
         await_locks(paths.state, tell)
         worker.start()
-        _await_worker(worker, paths.socket)
+        await_worker(worker, paths.socket)
         tell(f"{site.institution}: worker is ready, logs under {paths.state}")
-        for child in children[1:]:
+        for child in relay:
             child.start()
         tell(f"{site.institution}: connecting to {site.coordinator}; Ctrl-C ends")
-        _keep_alive(children, paths.state, tell)
+        keep_alive([worker, *relay], paths.state, tell)
 
 
 def check_runnable(site: Site, site_path: Path) -> Uplink:
-    """Refuse what `fedner client` can't run; the way to the coordinator.
+    """Refuse what `fedner client` without `--side` can't run; the way to the coordinator.
 
     Raises:
         PolicyError: relay and worker would share a user, and the site has not accepted that or is
             made for two.
         ConfigError: no way to the coordinator, see `Uplink.of`.
     """
+    if site.relay_group is not None:
+        raise PolicyError(
+            "without `--side` worker and relay run as one OS user, and the site is for two",
+            place=f"{site_path}: relay_group",
+            remedy="`fedner client SITE --side worker` as the one, `fedner client RELAY --side "
+            "relay` as the other: docs/deployment.md",
+        )
     if not site.policy.accept_one_user:
         raise PolicyError(
             "worker and relay would run as the same OS user, so that code the coordinator "
             "ships could read the worker's files",
             place=f"{site_path}: policy.accept_one_user",
-            remedy="for development only, write `policy: {accept_one_user: true}`",
-        )
-    if site.relay_group is not None:
-        raise PolicyError(
-            "`fedner client` runs worker and relay as one OS user, and the site is for two",
-            place=f"{site_path}: relay_group",
-            remedy="start the two sides as two users: docs/policy.md",
+            remedy="two users, with `relay_group`: docs/deployment.md; for development only, "
+            "`policy: {accept_one_user: true}`",
         )
     return Uplink.of(site, site_path, datetime.datetime.now(datetime.UTC))
 
 
-def _children(paths: SitePaths, site_path: Path, uplink: Uplink, name: str) -> list[Child]:
+def worker_child(site_path: Path) -> Child:
+    """The worker; what it says stays on the terminal."""
+    command = module_command("client.worker", str(site_path))
+    return Child("worker", command, worker_environment())
+
+
+def outward_children(paths: SitePaths, uplink: Uplink, name: str) -> list[Child]:
+    """SuperNode and relay; they are told where the socket is, and nothing else of the site.
+
+    Args:
+        paths: whose `flower` and logs are theirs.
+    """
     environment = flower_environment(paths.flower)
     paths.flower.mkdir(exist_ok=True)
     runtime = f"127.0.0.1:{free_port()}"
     node_config = f'socket="{paths.socket}" institution="{name}"'
     return [
-        Child("worker", module_command("client.worker", str(site_path)), worker_environment()),
         Child(
             "supernode",
             module_command(
@@ -134,8 +149,13 @@ def _children(paths: SitePaths, site_path: Path, uplink: Uplink, name: str) -> l
     ]  # fmt: skip
 
 
-def _await_worker(worker: Child, path: Path) -> None:
-    deadline = time.monotonic() + _READY_LIMIT_S
+def await_worker(worker: Child, path: Path) -> None:
+    """Wait until a worker that was started answers on a socket.
+
+    Raises:
+        FederationError: it ended, or does not answer in time.
+    """
+    deadline = time.monotonic() + READY_LIMIT_S
     while not listens(path):
         _check_final(worker)
         if worker.exit_code is not None or time.monotonic() > deadline:
@@ -179,7 +199,12 @@ def listens(path: Path) -> bool:
     return False  # the path is too long for a socket: the worker itself says so
 
 
-def _keep_alive(children: list[Child], state: Path, tell: Callable[[str], None]) -> None:
+def keep_alive(children: list[Child], state: Path, tell: Callable[[str], None]) -> None:
+    """Start again what ends, for ever.
+
+    Raises:
+        FederationError: the worker ended with an error that a restart won't mend.
+    """
     restarts = {child.name: Restarts(started=time.monotonic()) for child in children}
     while True:
         time.sleep(0.2)

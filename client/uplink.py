@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.config.relay import RelaySite
 from common.config.site import Site
 from common.errors import ConfigError, IdentityError
 from common.identity.authority import expiry_notice
@@ -37,8 +38,8 @@ class Uplink:
     notice: str
 
     @classmethod
-    def of(cls, site: Site, site_path: Path, now: datetime.datetime) -> "Uplink":
-        """As the site file says.
+    def of(cls, site: Site | RelaySite, site_path: Path, now: datetime.datetime) -> "Uplink":
+        """As the site file says, or the relay's.
 
         Raises:
             ConfigError: certificate or key can't be used, or a coordinator beyond this machine

@@ -10,12 +10,14 @@ import resource
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from client.audit import audited
-from client.endpoint import group_id, require_apart
+from client.endpoint import group_id, require_member
 from client.guard import open_guard
+from client.health import HealthDoor
 from client.service import Handle, serve
 from client.session import Party, Session, refuse_unexpected, worth_keeping
 from client.site_paths import SitePaths
@@ -149,29 +151,35 @@ def _serve(site: Site, base: Path) -> None:
     if site.relay_group is None:
         log.warning("ONE USER: worker and relay share an OS user; for development only")
     with audited(site, base, load_study(base / site.study)) as audit:
-        group = None if site.relay_group is None else group_id(site.relay_group)
+        group = None if site.relay_group is None else _group(site.relay_group)
         session = make_session(site, base, audit)
         answer = audit.answering(session.handle, lambda: session.ledger)
-        _answer(paths.socket, session, answer, group)
+        _answer(paths, session, answer, group)
 
 
-def _answer(socket: Path, session: Session, answer: Handle, group: int | None) -> None:
+def _group(name: str) -> int:
+    """The relay's group, which this process is in."""
+    group = group_id(name)
+    require_member(group, name)
+    return group
+
+
+def _answer(paths: SitePaths, session: Session, answer: Handle, group: int | None) -> None:
     """Serve until the process is told to end."""
     service = serve(
-        socket,
+        paths.socket,
         answer,
         max_request_bytes=session.max_request_bytes,
         on_error=refuse_unexpected,
         keep=worth_keeping,
         relay_group=group,
     )
-    try:
+    with ExitStack() as stack:
+        stack.callback(service.stop)
         if group is not None:
-            require_apart(socket)
+            stack.callback(HealthDoor(paths.health).close)
         log.info("ready")
         service.wait_for_termination()
-    finally:
-        service.stop()
 
 
 def _log_to(paths: SitePaths) -> None:

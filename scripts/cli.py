@@ -22,6 +22,7 @@ from scripts.verbs import (
     encoder,
     enrol,
     evaluate,
+    health,
     identity,
     log,
     policy,
@@ -45,6 +46,7 @@ app.command("simulate")(simulate.command)
 app.command("server")(server_verb.command)
 app.command("client")(client_verb.command)
 app.command("doctor")(doctor.command)
+app.command("health")(health.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)

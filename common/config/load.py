@@ -1,4 +1,4 @@
-"""YAML text into a study, site or roster: strict, with line, YAML path, value and remedy."""
+"""YAML text into a study, site, relay or roster: strict, with line, YAML path, value and remedy."""
 
 import difflib
 import json
@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from common.config.relay import RelaySite
 from common.config.site import Site
 from common.config.study import Study
 from common.errors import ConfigError
 from common.identity.roster import Roster
 
-Config = TypeVar("Config", Study, Site, Roster)
+Config = TypeVar("Config", Study, Site, RelaySite, Roster)
 YamlPath = tuple[str | int, ...]
 
 FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
@@ -70,6 +71,15 @@ def parse_site(text: str, source: str) -> Site:
         ConfigError: naming `source:line`, the YAML path, the value, what was expected.
     """
     return _parse(text, source, Site)
+
+
+def parse_relay(text: str, source: str) -> RelaySite:
+    """Parse a relay's file.
+
+    Raises:
+        ConfigError: naming `source:line`, the YAML path, the value, what was expected.
+    """
+    return _parse(text, source, RelaySite)
 
 
 def parse_roster(text: str, source: str) -> Roster:

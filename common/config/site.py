@@ -12,6 +12,7 @@ from common.config.privacy import refusal
 from common.config.study import NAME_PATTERN, SHA256_PATTERN
 from common.privacy.events import Unit
 
+ADDRESS_PATTERN = r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}$"
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 
@@ -144,6 +145,16 @@ class Policy:
         return (pinned,) if isinstance(pinned, str) else pinned
 
 
+def require_both_or_neither(authority: str | None, node: str | None) -> None:
+    """TLS without node authentication is refused, and the other way round."""
+    if (authority is None) != (node is None):
+        missing = "authority" if authority is None else "node"
+        raise refusal(
+            f"TLS and node authentication go together, and `{missing}` is missing",
+            "give `authority: ca.crt` and `node: node`, or leave both out to stay on this machine",
+        )
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Site:
     """One institution.
@@ -174,7 +185,7 @@ class Site:
     institution: str = Field(pattern=NAME_PATTERN)
     study: str = Field(min_length=1)
     data: Data
-    coordinator: str = Field(pattern=r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}$")
+    coordinator: str = Field(pattern=ADDRESS_PATTERN)
     state: str = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
@@ -191,13 +202,7 @@ class Site:
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "Site":
-        if (self.authority is None) != (self.node is None):
-            missing = "authority" if self.authority is None else "node"
-            raise refusal(
-                f"TLS and node authentication go together, and `{missing}` is missing",
-                "give `authority: ca.crt` and `node: node`, or leave both out to stay on this "
-                "machine",
-            )
+        require_both_or_neither(self.authority, self.node)
         return self
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
-"""Study, site and roster files from disk."""
+"""Study, site, relay and roster files from disk."""
 
 from pathlib import Path
 
-from common.config.load import parse_any, parse_roster, parse_site, parse_study
+from common.config.load import parse_any, parse_relay, parse_roster, parse_site, parse_study
+from common.config.relay import RelaySite
 from common.config.site import Site
 from common.config.study import Study
 from common.errors import ConfigError
@@ -33,6 +34,11 @@ def load_study(path: Path) -> Study:
 def load_site(path: Path) -> Site:
     """Read and check a site file."""
     return parse_site(read_config(path), str(path))
+
+
+def load_relay(path: Path) -> RelaySite:
+    """Read and check a relay's file."""
+    return parse_relay(read_config(path), str(path))
 
 
 def load_roster(path: Path) -> Roster:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from client.relay import MAX_SOCKET_PATH_BYTES
+from client.sides import check_start
 from client.site_paths import SitePaths
-from client.supervisor import check_runnable
 from client.witness import Witness
 from common.config.canonical import study_hash
 from common.config.site import Site
@@ -37,10 +37,11 @@ def policy(site: Site, base: Path, study: Study) -> Finding:
 
 def runnable(site: Site, path: Path) -> Finding:
     """What `fedner client` refuses before it starts anything."""
-    found = check_runnable(site, path)
-    if not found.notice:
-        return ok("`fedner client` would start")
-    return warning(f"`fedner client` would start; {found.notice}", "docs/provisioning.md, 4 and 5")
+    notice = check_start(site, path)
+    how = "`fedner client`" if site.relay_group is None else "`fedner client --side worker`"
+    if not notice:
+        return ok(f"{how} would start")
+    return warning(f"{how} would start; {notice}", "docs/provisioning.md, 4 and 5")
 
 
 def socket_path(site: Site, base: Path) -> Finding:

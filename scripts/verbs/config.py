@@ -8,7 +8,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from client.supervisor import check_runnable
+from client.sides import check_start
 from client.witness import Witness
 from common.config.canonical import study_hash
 from common.config.site import Budget, Site
@@ -55,7 +55,7 @@ def check(
             place=str(path),
             remedy="take part in another study, or change the site's policy on purpose",
         )
-    check_runnable(config, path)
+    check_start(config, path)
     if study.secure is not None:
         institution_standing(config, path.parent, study)
         out.print(f"roster {config.policy.roster_sha256}, with this site's key", highlight=False)

@@ -18,7 +18,6 @@ import os, sys
 import grpc._channel, grpc._server  # now: another user may not read where Python lies
 from pathlib import Path
 from client import service
-from client.endpoint import require_apart
 from client.relay import WorkerError, WorkerSocket
 from common.errors import PolicyError
 
@@ -27,17 +26,16 @@ os.setgroups([int(g) for g in groups.split(",") if g])
 os.setresgid(user, user, user)
 os.setresuid(user, user, user)
 if role == "serve":
-    served = service.serve(
-        Path(path), lambda r: r[::-1], max_request_bytes=100, on_error=lambda e: b"failed",
-        relay_group=int(groups.split(",")[0]),
-    )
     try:
-        require_apart(Path(path))
+        served = service.serve(
+            Path(path), lambda r: r[::-1], max_request_bytes=100, on_error=lambda e: b"failed",
+            relay_group=int(groups.split(",")[0]),
+        )
         print("apart", flush=True)
         sys.stdin.read()
+        served.stop()
     except PolicyError as error:
         print(error.message, flush=True)
-    served.stop()
 else:
     try:
         print(WorkerSocket(path, 10, connect_timeout_s=3).exchange(b"abc").decode())
@@ -140,6 +138,35 @@ def test_a_socket_that_its_owner_reaches_is_not_apart(tmp_path):
         listening.listen()
         with pytest.raises(PolicyError, match="own user can connect"):
             require_apart(tmp_path / "s")
+
+
+def test_nothing_is_taken_before_this_user_was_kept_out(tmp_path, monkeypatch):
+    """Whoever connects first, in that very moment, waits until it is known, and is then dropped."""
+    import socket
+
+    from client import endpoint, service
+
+    early = socket.socket(socket.AF_UNIX)
+
+    def look(path):
+        monkeypatch.undo()
+        path.chmod(0o600)
+        early.connect(str(path))
+        early.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        early.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            early.recv(1)  # a server that takes connections sends its settings at once
+        require_apart(path)
+
+    monkeypatch.setattr(endpoint, "require_apart", look)
+    with early, pytest.raises(PolicyError, match="own user can connect"):
+        service.serve(
+            tmp_path / "door" / "s",
+            lambda request: request,
+            max_request_bytes=9,
+            on_error=lambda _: b"",
+            relay_group=os.getgid(),
+        )
 
 
 def test_what_does_not_listen_is_not_shown_to_be_apart(tmp_path):

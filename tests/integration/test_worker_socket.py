@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
 
-from client import service
+from client import endpoint, service
 from client.relay import (
     CHUNK_BYTES,
     FAILED,
@@ -26,7 +27,7 @@ from client.relay import (
     gather,
     split,
 )
-from common.errors import FederationError, ProtocolError
+from common.errors import FederationError, PolicyError, ProtocolError
 
 SECRET = "Jane Doe, born 1 April"
 ROUTE = f"/{SERVICE}/{METHOD}"
@@ -78,11 +79,31 @@ def test_socket_and_directory_are_the_owners_alone(start, path):
 
 
 def test_a_relay_group_gets_the_socket_and_nothing_wider(start, path):
-    start(relay_group=os.getgid())
+    if os.geteuid() == 0:  # root is kept out by no mode, and so refused before it serves
+        with pytest.raises(PolicyError, match="own user can connect"):
+            start(relay_group=os.getgid())
+    else:
+        start(relay_group=os.getgid())
     assert stat.S_IMODE(path.stat().st_mode) == 0o060
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o710
-    if os.geteuid() == 0:  # root is kept out by no mode
-        assert _ask(path, b"x") == b"x"
+
+
+def test_the_socket_has_its_final_mode_from_the_moment_on_when_it_is_there(path, monkeypatch):
+    """Nothing is left to a later chmod, which is taken away here, or to the umask of before."""
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    monkeypatch.setattr(endpoint, "require_apart", lambda _: None)
+    path.parent.mkdir()
+    before = os.umask(0)
+    try:
+        for group, mode in ((None, 0o600), (os.getgid(), 0o060)):
+            server = grpc.server(ThreadPoolExecutor(1))
+            endpoint.bind(server, path, group)
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+            server.stop(0).wait()
+            path.unlink(missing_ok=True)
+            assert os.umask(0) == 0
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o710, 0o701, 0o777])
