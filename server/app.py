@@ -14,11 +14,12 @@ from common.io.home import fedner_home
 from common.io.standing import Standing
 from common.transport import RelayRefusal
 from common.wire import Kind
+from server.approvals import Approvals, ApprovedMail
 from server.coordinator import Coordinator
 from server.exchange import NodeExchange
-from server.mail import Lost
+from server.mail import Lost, Mail
 from server.nodes import owners_of
-from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone, end_with_server
+from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, Origin, alone, end_with_server
 from server.receipts import ReceiptBook
 from server.records import Kind as FlowerKind
 from server.records import Refusal, reply_bytes, request_messages
@@ -133,7 +134,8 @@ def main(grid: Grid, context: Context) -> None:
     except FednerError as error:
         run.set_status("failed", str(error))
         raise
-    run_study(grid, run, owners=owners, replies=ReplyParts(grid))
+    approvals = None if owners is None else Approvals(Path(Origin.read(run).federation))
+    run_study(grid, run, owners=owners, approvals=approvals, replies=ReplyParts(grid))
 
 
 def run_study(
@@ -144,6 +146,7 @@ def run_study(
     standing: Standing | None = None,
     owners: Mapping[int, str] | None = None,
     replies: Replies | None = None,
+    approvals: Approvals | None = None,
 ) -> None:
     """Run a study over a grid, or go on with it, from `running` to `finished` or `failed`.
 
@@ -153,21 +156,23 @@ def run_study(
         standing: in a study with secure aggregation; what the run's folder names if absent.
         owners: institution by node id, where nodes authenticate.
         replies: of a grid that has them in parts.
+        approvals: which of these institutions take part now.
 
     Raises:
         FederationError: another process carries it out, or it could not be carried through.
     """
     with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):
-        _run_alone(GridMail(grid, replies), run, on_event, home, standing, owners)
+        _run_alone(GridMail(grid, replies), run, on_event, home, standing, owners, approvals)
 
 
 def _run_alone(
-    mail: GridMail,
+    mail: Mail,
     run: RunDir,
     on_event: Callable[[str, Mapping[str, object]], None] | None,
     home: Path | None,
     standing: Standing | None,
     owners: Mapping[int, str] | None,
+    approvals: Approvals | None,
 ) -> None:
     run.set_status("running")
     try:
@@ -178,16 +183,17 @@ def _run_alone(
             run.record("torn", study, bytes=torn)
 
         def on_seen(name: str, state: str) -> None:
-            run.record("institution", study, name=name, state=state)
-            if on_event:
-                on_event("institution", {"name": name, "state": state})
+            coordinator.seen(name, state)
 
         book = None
         if study.local_privacy is not None:
             book = ReceiptBook(home or fedner_home() / "coordinator")
+        if approvals is not None:
+            mail = ApprovedMail(mail, approvals, owners or {}, on_seen)
         exchange = NodeExchange(mail, study, on_seen=on_seen, owners=owners)
         standing = standing or standing_of(run)
-        Coordinator(study, exchange, run, on_event, book, standing).run()
+        coordinator = Coordinator(study, exchange, run, on_event, book, standing)
+        coordinator.run()
     except FednerError as error:
         run.set_status("failed", str(error))
         raise

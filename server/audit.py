@@ -181,6 +181,9 @@ _VECTORS: Final[frozenset[Kind]] = frozenset({"train", "evaluate"})
 """Requests for what is given once, perhaps."""
 
 
+_ENDED: Final = ("revoked", "left", "not-enrolled")
+
+
 def _of_event(event: str, figures: Mapping[str, Any]) -> Iterator[Body]:
     match event:
         case "start":
@@ -199,6 +202,8 @@ def _of_event(event: str, figures: Mapping[str, Any]) -> Iterator[Body]:
             yield Progress(what="abort", round=figures["round"], rule=figures["rule"])
         case "evaluation_missing":
             yield Progress(what="evaluation-missing", round=figures["round"])
+        case "institution" if figures["state"] in _ENDED:
+            yield Progress(what=figures["state"], round=0, institutions=(figures["name"],))
         case "round" | "evaluation":
             institutions = tuple(figures["institutions"])
             yield Progress(what=event, round=figures["round"], institutions=institutions)

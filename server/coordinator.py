@@ -98,6 +98,10 @@ class Coordinator:
         with self._audit:
             self._carry_out()
 
+    def seen(self, name: str, state: str) -> None:
+        """Note what became of an institution: joined, back, why it is not taken in, or revoked."""
+        self._record("institution", name=name, state=state)
+
     def _carry_out(self) -> None:
         for notice in notices(self._study):
             log.warning(notice)

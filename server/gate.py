@@ -11,8 +11,9 @@ Guarantees:
     - It speaks HTTP/1.1 over TLS 1.3. Upgrades, a length beside chunks (RFC 9112, 6.1) and bodies
       over `max_body` are refused before Flower sees the request; so is any body to `/health`.
     - No body is asked for, or kept, before its head has passed Flower's node authentication: a
-      signature, in Flower's window of time, by the key of a node that is registered now. Flower
-      authenticates again, with the body.
+      signature, in Flower's window of time, by the key of a node that is registered now and whose
+      institution the federation's register approves now. The register is looked at again when the
+      body is whole (`server.approvals`), and Flower authenticates again, with the body.
     - Room for a body is taken before it is read: `server.limits`. Where there is none, 503 and the
       reason; Flower's nodes then try again.
     - A body comes at `min_rate` after `patience_s`: who is slower is cut off. For connections,
@@ -31,13 +32,16 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
 from common.errors import FednerError, UsageError
 from common.io.addresses import parse_loopback
-from common.io.flower_internals import NodeRefusedError, authenticated_node, gated_superlink
+from common.io.flower_internals import NodeRefusedError, gated_superlink
+from common.io.register_file import REGISTER
+from server.approvals import Admission, Approvals
 from server.door import Door, GatedServer, open_door
 from server.limits import Limits, Room
 
@@ -49,6 +53,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 NodeOf = Callable[[Scope], Awaitable[int]]
 """The node whose key has signed a head; `NodeRefusedError` without."""
+Require = Callable[[Scope], None]
+"""Raises `NodeRefusedError` for a head whose key is not approved any more."""
 Refusal = tuple[int, str | Mapping[str, Any]]
 """Status, and the reason as text, or as Flower's JSON."""
 
@@ -107,12 +113,14 @@ class Gate:
 
     Args:
         node_of: authenticates a head.
+        require: asked again when the body is whole.
     """
 
-    def __init__(self, app: App, limits: Limits, node_of: NodeOf):
+    def __init__(self, app: App, limits: Limits, node_of: NodeOf, require: Require):
         self._app = app
         self._limits = limits
         self._node_of = node_of
+        self._require = require
         self._room = Room(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,14 +138,20 @@ class Gate:
         """Pass on a node's request, or say why not."""
         try:
             node = await self._node_of(scope)
+            return await self._take_body(node, scope, receive, send)
         except NodeRefusedError as error:
             return error.status, error.said
+
+    async def _take_body(
+        self, node: int, scope: Scope, receive: Receive, send: Send
+    ) -> Refusal | None:
         with self._room.body(node, _announced(_lower(scope), self._limits)) as there_is:
             if not there_is:
                 return _NO_ROOM
             body = await _collect(receive, self._limits)
             if not isinstance(body, bytes):
                 return body
+            self._require(scope)  # it may have been revoked meanwhile
             await self._app(scope, _replay(body, receive), send)
         return None
 
@@ -183,42 +197,48 @@ async def _answer(send: Send, status: int, reason: str | Mapping[str, Any]) -> N
     await send({"type": "http.response.body", "body": text})
 
 
-def public_config(app: App, door: Door, node_of: NodeOf) -> uvicorn.Config:
+def public_config(app: App, door: Door, node_of: NodeOf, require: Require) -> uvicorn.Config:
     """How uvicorn serves the public side: HTTP/1.1 by h11, the gate in front."""
     return uvicorn.Config(
-        Gate(app, door.limits, node_of), http="h11", ws="none", lifespan="off", log_config=None,
-        proxy_headers=False, timeout_keep_alive=int(door.limits.idle_s),
+        Gate(app, door.limits, node_of, require), http="h11", ws="none", lifespan="off",
+        log_config=None, proxy_headers=False, timeout_keep_alive=int(door.limits.idle_s),
     )  # fmt: skip
 
 
-def serve(app: App, door: Door, **flowers: Any) -> None:
+def serve(app: App, door: Door, approvals: Approvals, **flowers: Any) -> None:
     """In place of the `uvicorn.run` that Flower calls: the same server, and the public socket."""
     host, port = flowers.pop("host"), flowers.pop("port")
     parse_loopback(f"{host}:{port}", "--host")
     private = uvicorn.Config(
         app, host=host, port=port, ws="none", proxy_headers=False, server_header=False, **flowers
     )
-    public = public_config(app, door, lambda scope: authenticated_node(app, scope))
+    admission = Admission(app, approvals)
+    public = public_config(app, door, admission.node_of, admission.require)
     GatedServer(private, public, door).run()
 
 
 def main(argv: list[str]) -> None:
-    """`HOST PORT CERTIFICATE KEY`, then the arguments of `flower-superlink`.
+    """`HOST PORT CERTIFICATE KEY FEDERATION`, then the arguments of `flower-superlink`.
+
+    FEDERATION is the folder with `register.json`.
 
     Raises:
         UsageError: fewer, or without node authentication.
         FederationError: another Flower is installed, or the public socket can't be opened.
     """
-    if len(argv) < 4 or "--enable-supernode-auth" not in argv:
+    if len(argv) < 5 or "--enable-supernode-auth" not in argv:
         raise UsageError(
-            "expected HOST PORT CERTIFICATE KEY and flower-superlink's arguments",
+            "expected HOST PORT CERTIFICATE KEY FEDERATION and flower-superlink's arguments",
             remedy="node authentication is never left out: --enable-supernode-auth",
         )
-    host, port, certificate, key, *rest = argv
+    host, port, certificate, key, folder, *rest = argv
+    if not (Path(folder) / REGISTER).is_file():
+        raise UsageError("has no register", place=folder, remedy="give the federation's folder")
     door = open_door(host, int(port), certificate, key, Limits())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    gated_superlink(rest, lambda **flowers: serve(door=door, **flowers))
+    approvals = Approvals(Path(folder))
+    gated_superlink(rest, lambda **flowers: serve(door=door, approvals=approvals, **flowers))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def behind_gate(federation: Federation) -> SuperLink:
     authority, port = str(files / AUTHORITY), free_port()
     command = module_command(
         "server.gate", server.listen, str(server.port), certificate, key,
-        "--host", _LOOPBACK, "--port", str(port), "--enable-supernode-auth",
+        str(federation.root), "--host", _LOOPBACK, "--port", str(port), "--enable-supernode-auth",
         "--ssl-ca-certfile", authority, "--ssl-certfile", str(files / f"{LINK}.crt"),
         "--ssl-keyfile", str(files / f"{LINK}.key"), _OFFLINE,
     )  # fmt: skip

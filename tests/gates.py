@@ -35,6 +35,7 @@ from common.io.certificate_files import create_authority, create_server, open_au
 from common.io.flower_internals import authenticated_node
 from common.io.processes import free_port
 from server import gate
+from server.approvals import Admission, Approvals
 from server.door import GatedServer, open_door
 from server.limits import Limits
 
@@ -144,13 +145,21 @@ def status(answer: bytes) -> int:
 
 
 @contextmanager
-def opened(certificates: Path, limits: Limits) -> Iterator[Knocker]:
-    """A gate that runs as long as the context lasts."""
+def opened(certificates: Path, limits: Limits, folder: Path | None = None) -> Iterator[Knocker]:
+    """A gate that runs as long as the context lasts.
+
+    Args:
+        folder: with the register that it looks at; without, every registered key is approved.
+    """
     app, port, private = App(), free_port(), free_port()
     crt, key = certificates / "server.crt", certificates / "server.key"
     door = open_door("127.0.0.1", port, str(crt), str(key), limits)
     config = uvicorn.Config(app, host="127.0.0.1", port=private, ws="none", log_config=None)
-    public = gate.public_config(app, door, partial(authenticated_node, app))
+    node_of, require = partial(authenticated_node, app), lambda _scope: None
+    if folder is not None:
+        admission = Admission(app, Approvals(folder))
+        node_of, require = admission.node_of, admission.require
+    public = gate.public_config(app, door, node_of, require)
     server = GatedServer(config, public, door)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

@@ -28,7 +28,17 @@ MAX_REASONS: Final = 32
 Side = Literal["site", "coordinator"]
 Process = Literal["worker", "coordinator"]
 Outcome = Literal["finished", "stopped", "failed"]
-What = Literal["begun", "resumed", "round", "evaluation", "evaluation-missing", "abort"]
+What = Literal[
+    "begun",
+    "resumed",
+    "round",
+    "evaluation",
+    "evaluation-missing",
+    "abort",
+    "revoked",  # or left, or not enrolled: the register's word for an institution, since this entry
+    "left",
+    "not-enrolled",
+]
 Choice = Literal[
     "one-user",  # worker and relay may share an OS user
     "no-tls",
@@ -221,7 +231,8 @@ class Progress:
     """At the coordinator: how far the study is.
 
     Attributes:
-        institutions: whose vectors or counts are in it.
+        round: 0 where what happened belongs to none.
+        institutions: whose vectors or counts are in it; or who was revoked.
         rule: which ended an attempt.
     """
 

@@ -163,6 +163,16 @@ def load_node_key(line: str) -> ec.EllipticCurvePublicKey:
     return _p384(key)
 
 
+def node_pem(line: str) -> bytes:
+    """The key of an OpenSSH line as PEM, which is how Flower's nodes name themselves.
+
+    Raises:
+        IdentityError: as `load_node_key`.
+    """
+    pem = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return load_node_key(line).public_bytes(*pem)
+
+
 def node_fingerprint(line: str) -> str:
     """40 digits of a node key."""
     return fingerprint("fedner node key fingerprint v1", line.encode("ascii"))
@@ -213,6 +223,13 @@ class Register:
     def ended(self) -> tuple[EnrolmentRequest, ...]:
         """Requests that count no more."""
         return tuple(e.request for e in self.entries if e.state != "approved")
+
+    def ended_as(self, name: str) -> Literal["revoked", "left", "not-enrolled"]:
+        """What became of an institution's last keys that count no more."""
+        for entry in reversed(self.entries):
+            if entry.request.name == name and entry.state != "approved":
+                return entry.state
+        return "not-enrolled"
 
     def approve(self, request: EnrolmentRequest, names: tuple[str, ...], when: str) -> "Register":
         """With one institution more.

@@ -471,14 +471,23 @@ async def authenticated_node(app: Any, scope: Mapping[str, Any]) -> int:
     Raises:
         NodeRefusedError: there is none, or Flower's time for the signature is over.
     """
-    fields = {name.lower(): value for name, value in scope["headers"]}
-    try:
-        key = b64decode(fields[PUBLIC_KEY_HEADER], validate=True)
-    except (KeyError, ValueError):
-        raise _unauthenticated() from None
+    key = key_in(scope)
     threads: Any = import_module("starlette.concurrency")
     node: int = await threads.run_in_threadpool(_authenticate, app, scope, key)
     return node
+
+
+def key_in(scope: Mapping[str, Any]) -> bytes:
+    """The key that a head names, as PEM; nothing is proven by that.
+
+    Raises:
+        NodeRefusedError: it names none.
+    """
+    fields = {name.lower(): value for name, value in scope["headers"]}
+    try:
+        return b64decode(fields[PUBLIC_KEY_HEADER], validate=True)
+    except (KeyError, ValueError):
+        raise _unauthenticated() from None
 
 
 def _authenticate(app: Any, scope: Mapping[str, Any], key: bytes) -> int:
@@ -488,7 +497,7 @@ def _authenticate(app: Any, scope: Mapping[str, Any], key: bytes) -> int:
     request = http.Request({**scope, "app": app, "state": {}})
     node = checks.get_linkstate(request).get_node_id_by_public_key(key)
     if node is None:
-        raise _unknown_key(scope["path"])
+        raise unknown_key(scope["path"])
     request.state.protobuf_request = SimpleNamespace(node_id=node)
     try:
         checks.authenticate_node(request)
@@ -501,8 +510,11 @@ def _unauthenticated() -> NodeRefusedError:
     return NodeRefusedError(401, {"detail": "Invalid SuperNode authentication"})
 
 
-def _unknown_key(path: str) -> NodeRefusedError:
-    """What Flower says there: its nodes log it and end, where at another 401 they end silently."""
+def unknown_key(path: str) -> NodeRefusedError:
+    """What Flower says there of a key that is not registered.
+
+    Its nodes log it and end, where at another 401 they end silently.
+    """
     code = UNKNOWN_KEY.get(path)
     if code is None:
         return _unauthenticated()

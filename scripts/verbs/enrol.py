@@ -240,7 +240,7 @@ def _end(folder: Path, name: str, state: Literal["revoked", "left"], why: str) -
     register = read_register(folder).end(name, state, moment(_now()), why)
     write_register(folder, register)
     write_roster(folder, register, names)
-    _line(f"{name}: {state}; a running server refuses its node after it is restarted")
+    _line(f"{name}: {state}; a running server refuses its node from now on")
     show_roster_state(folder, register, names)
 
 

@@ -236,7 +236,7 @@ def test_what_the_application_gets_is_only_after_the_whole_body(door):
 
 def test_the_private_side_must_be_on_loopback_and_authentication_on(certificates):
     with pytest.raises(ConfigError, match="not on this machine"):
-        gate.serve(App(), None, host="0.0.0.0", port=9093)
+        gate.serve(App(), None, None, host="0.0.0.0", port=9093)
     with pytest.raises(UsageError, match="--enable-supernode-auth"):
         gate.main(["127.0.0.1", "1", "c", "k", "--host", "127.0.0.1"])
 

@@ -64,6 +64,7 @@ class Federation:
         create_server(self.server, authority, ("127.0.0.1",), now, 1)
         self.ca = self.server / "ca.crt"
         self.public, self.private = free_port(), free_port()
+        write_register(root, Register(federation="fed"))
         for name, port in (("stranger", self.public), ("own", self.private)):
             (root / name).mkdir()
             text = CONFIG.format(name=name, port=port, ca=self.ca)
@@ -75,7 +76,8 @@ class Federation:
         at = self.server
         return module_command(
             "server.gate", "127.0.0.1", str(self.public), f"{at}/server.crt", f"{at}/server.key",
-            "--host", "127.0.0.1", "--port", str(self.private), "--enable-supernode-auth",
+            str(self.root), "--host", "127.0.0.1", "--port", str(self.private),
+            "--enable-supernode-auth",
             "--ssl-ca-certfile", f"{at}/ca.crt", "--ssl-certfile", f"{at}/link.crt",
             "--ssl-keyfile", f"{at}/link.key", "--disable-runtime-dependency-installation",
         )  # fmt: skip
