@@ -103,8 +103,8 @@ class Proxy:
 
         def change() -> None:
             for direction in directions:
-                line = self._lines[direction]
-                _ = line.open.set() if carries else line.open.clear()
+                line = self._lines[direction].open
+                (line.set if carries else line.clear)()
             finished.set()
 
         self._loop.call_soon_threadsafe(change)

@@ -142,11 +142,14 @@ class Stage:
         folder: to be made; its path must be short enough for a socket below a site's folder.
         study_text: as YAML, with `simulation`, whose data are dealt out.
         port: the public one; any free one if absent.
+        run: the run's folder, if not `run` below `folder`.
     """
 
-    def __init__(self, folder: Path, study_text: str, port: int | None = None):
+    def __init__(
+        self, folder: Path, study_text: str, port: int | None = None, run: Path | None = None
+    ):
         folder.mkdir(parents=True)
-        self.folder, self.fed, self.run = folder, folder / "fed", RunDir(folder / "run")
+        self.folder, self.fed, self.run = folder, folder / "fed", RunDir(run or folder / "run")
         self.port = port or free_port()
         self.environment = {"FEDNER_HOME": str(_own_home(folder)), "OMP_NUM_THREADS": "1"}
         (folder / "study.yaml").write_text(study_text)
@@ -288,8 +291,10 @@ class Stage:
 
     # --- what has become of them
 
-    def await_true(self, holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-        """What `holds` says once it says anything.
+    def await_true(
+        self, holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S, poll_s: float = 0.005
+    ) -> Any:
+        """What `holds` says once it says anything; it is asked every `poll_s`.
 
         Raises:
             StageError: `what` did not come within `limit_s`, or the server is gone.
@@ -300,7 +305,7 @@ class Stage:
             if ended or time.monotonic() > deadline:
                 said = "" if self.server is None else self.server.text
                 raise StageError(f"{what} did not come: {said}")
-            time.sleep(0.005)
+            time.sleep(poll_s)
         return found
 
     def await_event(self, kind: str, count: int = 1, limit_s: float = LIMIT_S) -> None:

@@ -1,0 +1,307 @@
+"""The faults that are made in a running federation; each returns the rounds that it concerned."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import yaml
+
+from scripts.benchmarks._faults_campaign import DEADLINE_S, NAMES, SERVER, SMALL_DISK, Campaign
+from scripts.benchmarks._faults_clock import wrong_clock
+from scripts.benchmarks._proxy import Direction
+from scripts.benchmarks._stage import Role, StageError
+
+STAGES: Final = ("keys", "boxes", "vectors", "signatures", "shares")
+EVALUATION: Final = "evaluation"
+_RETURN_S: Final = 20.0
+"""For which a server is given time to find nobody, or a site to be refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a row has to say beside its round.
+
+    Attributes:
+        round: that the fault was made in.
+        until: the last one that it concerned.
+        said: in words, if something is to be told.
+        ended: why the run did, if it did.
+    """
+
+    round: int
+    until: int
+    said: str = ""
+    ended: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: short, as `--rows` takes it.
+        fault: in words.
+        site: whose it is; empty where it is not one institution's.
+    """
+
+    name: str
+    fault: str
+    make: Callable[[Campaign], Done]
+    site: str = ""
+
+
+def _killed(role: Role, stage: str, site: str) -> Row:
+    def make(c: Campaign) -> Done:
+        purpose, at = ("evaluate", "vectors") if stage == EVALUATION else ("train", stage)
+        round_ = c.reach(site, at, purpose)
+        count = c.stage.send(site, role)
+        c.await_round(round_ if stage != EVALUATION else round_ + 1)
+        return Done(round=round_, until=round_, said=f"{count} processes killed")
+
+    fault = f"SIGKILL of {site}'s {role}, {stage}"
+    return Row(name=f"{role}-{stage}", fault=fault, make=make, site=site)
+
+
+def _server_killed(stage: str, site: str) -> Row:
+    def make(c: Campaign) -> Done:
+        purpose, at = ("evaluate", "vectors") if stage == EVALUATION else ("train", stage)
+        round_ = c.reach(site, at, purpose)
+        c.stage.kill_server()
+        begun = time.monotonic()
+        c.stage.serve()
+        c.stage.await_event("resume", 1 + _count(c, "resume"))
+        said = f"resumed after {time.monotonic() - begun:.0f} s"
+        c.await_round(round_ if stage != EVALUATION else round_ + 1)
+        return Done(round=round_, until=round_, said=said)
+
+    return Row(name=f"server-{stage}", fault=f"SIGKILL of the server, {stage}; --resume", make=make)
+
+
+def _count(c: Campaign, event: str) -> int:
+    return len(c.stage.run.events(event))
+
+
+def _cut(name: str, fault: str, site: str, seconds: float, *directions: Direction) -> Row:
+    def make(c: Campaign) -> Done:
+        round_ = c.reach(site, "vectors")
+        proxy = c.proxies[site]
+        proxy.hold(*directions)
+        time.sleep(seconds)
+        proxy.release()
+        c.await_round(round_)
+        until = c.round
+        c.whole()
+        return Done(round=round_, until=until, said=f"back in round {c.round}")
+
+    return Row(name=name, fault=fault, make=make, site=site)
+
+
+def _delayed(seconds: float) -> Row:
+    def make(c: Campaign) -> Done:
+        begun = c.round
+        for proxy in c.proxies.values():
+            proxy.delay(seconds)
+        c.await_round(begun + 3)
+        for proxy in c.proxies.values():
+            proxy.delay(0.0)
+        return Done(round=begun + 2, until=begun + 3)
+
+    fault = f"{seconds * 1000:.0f} ms later each way, all institutions, two rounds"
+    return Row(name="delay", fault=fault, make=make)
+
+
+def _stalled(seconds: float, pause_s: float) -> Row:
+    def make(c: Campaign) -> Done:
+        begun = c.round
+        while c.round < begun + 3:
+            for proxy in c.proxies.values():
+                proxy.hold()
+            time.sleep(seconds)
+            for proxy in c.proxies.values():
+                proxy.release()
+            time.sleep(pause_s)
+        return Done(round=begun + 2, until=begun + 3)
+
+    fault = f"all links stall for {seconds:g} s, again and again, two rounds"
+    return Row(name="stalls", fault=fault, make=make)
+
+
+def _reset(every_s: float) -> Row:
+    def make(c: Campaign) -> Done:
+        begun, count = c.round, 0
+        while c.round < begun + 3:
+            count += sum(proxy.reset() for proxy in c.proxies.values()) // 2
+            time.sleep(every_s)
+        return Done(round=begun + 2, until=begun + 3, said=f"{count} connections reset")
+
+    fault = f"every connection reset (RST) each {every_s:g} s, two rounds"
+    return Row(name="resets", fault=fault, make=make)
+
+
+def _slow(site: str) -> Row:
+    def make(c: Campaign) -> Done:
+        round_ = c.reach(site, "vectors")
+        c.stage.send(site, "worker", signal.SIGSTOP)
+        try:
+            c.await_round(round_, 4 * DEADLINE_S)
+        finally:
+            c.stage.send(site, "worker", signal.SIGCONT)
+        c.whole()
+        return Done(round=round_, until=round_, said=f"back in round {c.round}")
+
+    fault = f"{site}'s worker stopped in training for longer than the deadline ({DEADLINE_S} s)"
+    return Row(name="slow", fault=fault, make=make, site=site)
+
+
+def _sites_disk(site: str) -> Row:
+    def make(c: Campaign) -> Done:
+        round_ = c.reach(site, "keys")
+        with c.full(site):
+            c.await_round(round_)
+        until = c.round
+        c.whole()
+        return Done(round=round_, until=until, said=f"back in round {c.round}")
+
+    return Row(name="disk-site", fault=f"{site}'s disk full for a round", make=make, site=site)
+
+
+def _servers_disk(site: str) -> Row:
+    def make(c: Campaign) -> Done:
+        round_ = c.reach(site, "vectors")
+        ended = ""
+        with c.full(SERVER):
+            deadline = time.monotonic() + 2 * DEADLINE_S
+            while time.monotonic() < deadline and c.stage.server is not None:
+                if c.stage.server.process.poll() is not None:
+                    ended = _last_words(c)
+                    break
+                time.sleep(0.2)
+        if not ended:
+            raise StageError("the server goes on upon a full disk")
+        c.stage.serve()
+        c.await_round(round_)
+        return Done(round=round_, until=round_, said=f"ended: {ended}; resumed with room")
+
+    return Row(name="disk-server", fault="the server's disk full; --resume with room", make=make)
+
+
+def _last_words(c: Campaign) -> str:
+    text = "" if c.stage.server is None else c.stage.server.text
+    lines = [line for line in text.splitlines() if line.strip()]
+    found = [line for line in lines if line.startswith("error")] or lines[-1:]
+    return " ".join(found)[:300]
+
+
+def _skewed(site: str, seconds: int) -> Row:
+    def make(c: Campaign) -> Done:
+        c.stage.stop(site)
+        more = wrong_clock(c.stage.folder, seconds)
+        begun = c.round
+        c.stage.start(site, **more)
+        c.await_round(begun + 3)
+        log = (c.stage.state(site) / "supernode.log").read_text("utf-8", "replace")
+        until = c.round
+        c.stage.stop(site)
+        c.stage.start(site)
+        c.whole()
+        refused = "refused by the gate (401)" if "401" in log else "see supernode.log"
+        return Done(round=begun + 2, until=until, said=f"{refused}; back in round {c.round}")
+
+    sign = "ahead" if seconds > 0 else "behind"
+    fault = f"{site}'s clock an hour {sign}, two rounds"
+    return Row(name=f"clock-{sign}", fault=fault, make=make, site=site)
+
+
+def _other_study(site: str) -> Row:
+    def make(c: Campaign) -> Done:
+        c.stage.stop(site)
+        path = c.stage.sites[site].parent / "study.yaml"
+        before = path.read_text()
+        changed = before.replace("learning_rate: 0.005", "learning_rate: 0.006")
+        if yaml.safe_load(changed) == yaml.safe_load(before):
+            raise StageError(f"{path}: nothing was changed")
+        path.write_text(changed)
+        begun = c.round
+        c.stage.start(site)
+        with suppress(StageError):
+            c.stage.await_true(lambda: "other-study" in _seen(c, site), "a refusal", 180.0, 0.2)
+        c.await_round(c.round + 2)
+        until, seen = c.round, ", ".join(sorted(_seen(c, site) - {"joined", "back"}))
+        c.stage.stop(site)
+        path.write_text(before)
+        c.stage.start(site)
+        c.whole()
+        said = f"not taken in: {seen or 'nothing was said'}; back in round {c.round}"
+        return Done(round=begun + 2, until=until, said=said)
+
+    return Row(name="study-byte", fault=f"one byte of {site}'s study changed", make=make, site=site)
+
+
+def _seen(c: Campaign, site: str) -> set[str]:
+    return {e["state"] for e in c.stage.run.events("institution") if e["name"] == site}
+
+
+def _gone(*sites: str) -> Row:
+    def make(c: Campaign) -> Done:
+        round_ = c.reach(sites[0], "vectors")
+        for site in sites:
+            c.stage.clients[site].look()
+            c.stage.clients[site].destroy()
+        c.await_round(round_ + 2, 6 * DEADLINE_S)
+        return Done(round=round_, until=round_ + 2)
+
+    fault = f"{' and '.join(sites)} gone for good (SIGKILL of all that is theirs)"
+    return Row(name="two-gone", fault=fault, make=make, site=sites[0])
+
+
+def _third_gone(site: str) -> Row:
+    def make(c: Campaign) -> Done:
+        round_ = c.reach(site, "vectors")
+        c.stage.clients[site].destroy()
+        code = c.stage.finish(12 * DEADLINE_S)
+        return Done(round=c.round, until=round_, ended=f"exit code {code}: {_last_words(c)}")
+
+    return Row(name="three-gone", fault=f"a third, {site}, gone for good", make=make, site=site)
+
+
+def _rows() -> Iterator[Row]:
+    yield _killed("worker", "vectors", "north")
+    yield _killed("worker", "keys", "east")
+    yield _killed("relay", "keys", "west")
+    yield _killed("worker", "signatures", "south")
+    yield _killed("supernode", "keys", "centre")
+    yield _killed("worker", "shares", "north")
+    yield _killed("relay", "boxes", "east")
+    yield _killed("worker", EVALUATION, "south")
+    yield _killed("supernode", "boxes", "west")
+    yield _killed("worker", "boxes", "centre")
+    for stage in ("vectors", "signatures", "shares"):
+        yield _killed("relay", stage, "north")
+        yield _killed("supernode", stage, "east")
+    yield _killed("relay", EVALUATION, "south")
+    yield _killed("supernode", EVALUATION, "west")
+    for stage in ("vectors", "signatures", "shares", EVALUATION, "keys", "boxes"):
+        yield _server_killed(stage, "north")
+    yield _cut("cut", "north cut off for 60 s, both ways", "north", 60.0)
+    yield _cut("cut-up", "east's bytes to the server held for 60 s", "east", 60.0, "up")
+    yield _cut("cut-down", "the server's bytes to south held for 60 s", "south", 60.0, "down")
+    yield _delayed(0.2)
+    yield _stalled(5.0, 3.0)
+    yield _reset(4.0)
+    yield _slow("centre")
+    yield _sites_disk(SMALL_DISK)
+    yield _servers_disk("north")
+    yield _skewed("east", 3600)
+    yield _skewed("east", -3600)
+    yield _other_study("south")
+    yield _gone("north", "east")
+    yield _third_gone("south")
+
+
+ROWS: Final = tuple(_rows())
+"""In the order in which one run can have them: the last two end it."""
+if {row.site for row in ROWS} - {"", *NAMES}:
+    raise ValueError("a row of no institution")

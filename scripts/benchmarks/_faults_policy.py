@@ -1,0 +1,253 @@
+"""A policy that is stricter than the study, field by field: what the worker says, and to whom.
+
+The worker's own process is started on a provisioned site whose file has that one field changed; its
+exit code and the code in its log are what it said at the start. Then, as if the start had not
+looked, its session is asked to train: the reply's bytes are what the coordinator would get.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import torch
+
+from client import worker
+from client.site_paths import SitePaths
+from common.config.canonical import study_hash
+from common.io.configs import load_site, load_study
+from common.policy import Code, Decision
+from common.wire import Request, decode_reply, encode
+from scripts.benchmarks import _stage_tiny as tiny
+from scripts.benchmarks._faults_campaign import NAMES
+from scripts.benchmarks._stage import Stage, StageError
+
+SITE: Final = "north"
+LIMIT_S: Final = 240.0
+_OTHER: Final = "ab" * 32
+_LIST: Final = "withdrawn.txt"
+_NOBODY: Final = "patient nobody-of-this-name\n"
+
+_LOCAL: Final = (
+    "{{mechanism: local, unit: {unit}, noise_multiplier: 1.5, delta: 1e-3, clip: 0.5, "
+    "sampling_rate: 0.5, steps_per_round: 2, declared_units: 8, evaluation: {evaluation}, "
+    "settings_from: synthetic{more}}}"
+)
+_NOISED: Final = "{epsilon: 20, clip: 3}"
+STUDIES: Final[Mapping[str, Mapping[str, str]]] = {
+    "private": {"privacy": _LOCAL.format(unit="patient", evaluation=_NOISED, more="")},
+    "seeded": {
+        "privacy": _LOCAL.format(unit="record", evaluation=_NOISED, more=", insecure_seed: 7")
+    },
+    "trusting": {
+        "privacy": _LOCAL.format(unit="patient", evaluation="exact", more=""),
+        "secure_aggregation": "{collusion: 1, threshold: 4, adversary: semi_honest}",
+    },
+    "open": {"privacy": "none", "secure_aggregation": "none"},
+}
+"""Of different protection: each field is tried where there is something to refuse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One row of the policy's table, stricter than the study.
+
+    Attributes:
+        policy: what is changed in the site's policy.
+        site: what is changed beside it.
+        at_start: whether the start already refuses.
+        listed: the list of the withdrawn at the start; what it is when the request comes is
+            `then`, and it is gone if that is `None`.
+    """
+
+    name: str
+    code: Code
+    study: str = "private"
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    site: Mapping[str, Any] = field(default_factory=dict)
+    at_start: bool = True
+    listed: str = ""
+    then: str | None = None
+
+
+def _budget(**caps: float) -> dict[str, Any]:
+    return {"budget": [{"unit": "patient", "delta": 1e-3, **caps}]}
+
+
+_CLOSED: Final = {"start": "00:00", "end": "00:01"}
+_SOMEBODY: Final = [{"role": "ethics committee", "public_key": _OTHER}]
+
+FIELDS: Final = (
+    Field(name="(roster)", code=Code.INSTITUTION, site={"institution": "elsewhere"}),
+    Field(name="study_sha256", code=Code.STUDY, policy={"study_sha256": _OTHER}),
+    Field(name="sign_offs", code=Code.SIGN_OFF, policy={"sign_offs": _SOMEBODY},
+          site={"sign_offs": "."}),
+    Field(name="roster_sha256", code=Code.ROSTER, policy={"roster_sha256": None}),
+    Field(name="code_sha256", code=Code.CODE, policy={"code_sha256": _OTHER}),
+    Field(name="accept_one_user", code=Code.USERS, policy={"accept_one_user": False}),
+    Field(name="labels", code=Code.LABELS, policy={"labels": ["Disease"]}),
+    Field(name="max_rounds", code=Code.ROUNDS, policy={"max_rounds": 1}),
+    Field(name="hours", code=Code.HOURS, policy={"hours": [_CLOSED]}, at_start=False),
+    Field(name="accept_privacy_none", code=Code.PRIVACY_NONE, study="open",
+          policy={"accept_privacy_none": False}),
+    Field(name="minimum_unit", code=Code.UNIT, study="seeded",
+          policy={"minimum_unit": "patient"}),
+    Field(name="accept_exact_evaluation", code=Code.EVALUATION, study="trusting",
+          policy={"accept_exact_evaluation": False}),
+    Field(name="accept_insecure_seed", code=Code.SEED, study="seeded",
+          policy={"accept_insecure_seed": False}),
+    Field(name="min_noise_multiplier", code=Code.NOISE, policy={"min_noise_multiplier": 99.0}),
+    Field(name="budget", code=Code.BUDGET, policy=_budget(epsilon_per_study=0.1)),
+    Field(name="accept_secure_aggregation_none", code=Code.AGGREGATION_NONE, study="open",
+          policy={"accept_secure_aggregation_none": False}),
+    Field(name="accept_semi_honest", code=Code.SEMI_HONEST, study="trusting",
+          policy={"accept_semi_honest": False}),
+    Field(name="min_cohort", code=Code.COHORT, policy={"min_cohort": 5}),
+    Field(name="exclude", code=Code.EXCLUDE, site={"exclude": _LIST}, at_start=False,
+          listed="# nobody\n", then=None),
+    Field(name="accept_unknown_exclusions", code=Code.EXCLUDE_UNKNOWN, site={"exclude": _LIST},
+          at_start=False, listed=_NOBODY, then=_NOBODY),
+)  # fmt: skip
+"""`tasks` has one value in this version, so none is stricter; `coordinator_key` is the ledger's."""
+
+
+def policy_rows(folder: Path, only: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
+    """A line of the table for each field.
+
+    Args:
+        folder: to be made.
+        only: whether a row of this name is wanted.
+
+    Raises:
+        StageError: a site can't be set up.
+    """
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True)
+    stages: dict[str, Stage] = {}
+    for one in FIELDS:
+        if only(f"policy-{one.name}"):
+            if one.study not in stages:
+                stages[one.study] = _stage(folder / one.study, one.study)
+            yield {"row": f"policy-{one.name}", **_tried(stages[one.study], one)}
+
+
+def _stage(folder: Path, study: str) -> Stage:
+    encoder = tiny.bert_folder(folder.with_name(f"{folder.name}-encoder"))
+    sections = {
+        "study": study,
+        "model": "{train: full, dropout: 0}",
+        "training": "{rounds: 2, learning_rate: 5e-3, precision: float32}",
+        "federation": f"{{institutions: [{', '.join(NAMES)}], quorum: 4}}",
+        "secure_aggregation": "{collusion: 1, threshold: 4}",
+        "simulation": "{synthetic: {patients_per_institution: 12, notes_per_patient: [1, 2]}}",
+    }
+    return Stage(folder, tiny.study_text(encoder, **{**sections, **STUDIES[study]}))
+
+
+def _tried(stage: Stage, one: Field) -> dict[str, Any]:
+    path = stage.sites[SITE]
+    before, listed = path.read_bytes(), path.parent / _LIST
+    if one.listed:
+        listed.write_text(one.listed)
+    try:
+        stage.change(SITE, policy=dict(one.policy), **one.site)
+        code, log = _started(stage, path)
+        reply = _asked(path, one)
+    finally:
+        path.write_bytes(before)
+    answer = decode_reply(reply)
+    told = [word for word in (one.code.value, one.name) if word.encode() in reply]
+    return {
+        "fault": f"policy `{one.name}` stricter than the study",
+        "exit": code,
+        "logged": f"[{one.code}]" in log or f"[{one.code}]" in stage.worker_log(SITE),
+        "code": one.code.value,
+        "replied": answer.refusal,
+        "as_expected": (code == 6) == one.at_start and answer.refusal == "policy" and not told,
+    }
+
+
+def _started(stage: Stage, site: Path) -> tuple[int | None, str]:
+    """Exit code of the worker, `None` if it serves, and what it logged."""
+    seen = len(stage.worker_log(SITE))
+    child = _forked(lambda: worker.main([str(site)]))
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        said = stage.worker_log(SITE)[seen:]
+        if done:
+            return os.waitstatus_to_exitcode(status), said
+        if ": ready" in said:
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+            return None, said
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise StageError(f"{site}: the worker did neither serve nor end in {LIMIT_S:g} s")
+
+
+def _asked(site: Path, one: Field) -> bytes:
+    """The bytes of a reply to a request to train, of a session that began all the same."""
+    into, out = os.pipe()
+
+    def ask() -> int:
+        said = _reply_of(site, one)
+        os.write(out, said)
+        return 0
+
+    child = _forked(ask)
+    os.close(out)
+    with os.fdopen(into, "rb") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) or not said:
+        raise StageError(f"{site}: {one.name}: the session did not answer")
+    return said
+
+
+def _reply_of(site: Path, one: Field) -> bytes:
+    vars(worker)["decide"] = lambda *_: Decision(())  # at the start alone: requests still decide
+    loaded = load_site(site)
+    study = load_study(site.parent / loaded.study)
+    worker._log_to(SitePaths.of(loaded, site.parent))
+    if one.code is Code.INSTITUTION:
+        loaded = _under_a_known_name(site)
+    session = worker.make_session(loaded, site.parent)
+    if one.listed:
+        listed = site.parent / _LIST
+        listed.unlink() if one.then is None else listed.write_text(one.then)
+    if one.code is Code.INSTITUTION:
+        session._consent._name = "elsewhere"
+    request = Request(kind="train", study=study_hash(study), round=1, receipts={})
+    return session.handle(encode(request))
+
+
+def _under_a_known_name(site: Path) -> Any:
+    """Nothing can be opened for a name that no roster has; the policy alone is asked under it."""
+    return replace(load_site(site), institution=SITE)
+
+
+def _forked(work: Callable[[], int]) -> int:
+    """A child of this process, in which torch is loaded already."""
+    child = os.fork()
+    if child == 0:
+        _end_with(work)
+    return child
+
+
+def _end_with(work: Callable[[], int]) -> NoReturn:
+    code = 70
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        code = work()
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
