@@ -143,7 +143,8 @@ class SecureCollector:
     def updates(self, round_: int, body: bytes) -> Collected[Vector]:
         """See `Collector`."""
         total = self._sum("train", round_, body)
-        summed = dequantise_sum(total.values, self._grid, self._bits)
+        room = total.values.view(np.float32)  # in the levels' place
+        summed = dequantise_sum(total.values, self._grid, self._bits, out=room)
         summed /= np.float32(sum(self._shares[name] for name in total.survivors))
         return _collected(summed, total)
 

@@ -33,7 +33,6 @@ from common.secagg.errors import (
     OutOfOrderError,
     UnknownInstitutionError,
 )
-from common.secagg.masks import add_masks_
 from common.secagg.messages import (
     Advert,
     Boxes,
@@ -50,6 +49,7 @@ from common.secagg.messages import (
     Unmask,
 )
 from common.secagg.openings import Openings, View
+from common.secagg.pipeline import Packed, unmask
 from common.secagg.replies import Replies
 from common.secagg.session import HASH_BYTES, Context, Session
 from common.secagg.transitions import COLLECTS, Phase, phase_after
@@ -93,6 +93,7 @@ class Coordinator:
         self._done: dict[Phase, set[int]] = {phase: set() for phase in COLLECTS}
         self._replies = Replies(context, session, length, threads)
         self._openings: Openings | None = None
+        self._total: Vector | None = None
 
     @property
     def phase(self) -> Phase:
@@ -106,10 +107,9 @@ class Coordinator:
         Raises:
             OutOfOrderError: before.
         """
-        total = self._replies.total
-        if self._phase is not Phase.DONE or total is None:
+        if self._phase is not Phase.DONE or self._total is None:
             raise OutOfOrderError("the sum is not opened")
-        return total
+        return self._total
 
     @property
     def survivors(self) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ class Coordinator:
     def abort(self) -> None:
         """Give the session up. What was collected is dropped."""
         self._phase = Phase.FAILED
-        self._replies.total = None
+        self._replies.total = self._total = None
         self._openings = None
 
     def _asked(self) -> frozenset[int]:
@@ -292,6 +292,7 @@ class Coordinator:
         total, openings = self._replies.total, self._openings
         if openings is None or total is None:
             raise OutOfOrderError("the sum is not there to be opened")
-        bits = self._context.parameters.bits
-        add_masks_(total, openings.masks(), bits, self._threads)
-        self._openings = None
+        masked = Packed(stream=total.stream, length=len(total))
+        bits, masks = self._context.parameters.bits, openings.masks()
+        self._total = unmask(masked, bits, masks, threads=self._threads)
+        self._replies.total = self._openings = None

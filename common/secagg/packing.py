@@ -17,7 +17,6 @@ Guarantees:
 
 import io
 import math
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -110,36 +109,12 @@ def unpack(data: bytes | memoryview, n: int, k: int, *, threads: int = 1) -> Vec
     values = np.empty(n, np.uint32)
 
     def work(parts: Parts) -> None:
-        for first, last, piece in _unpacked(stream, n, k, parts):
-            values[first:last] = piece
+        unpacker = Unpacker(stream, n, k)
+        for first, last in in_pieces(parts, PIECE):
+            unpacker.read_into(values[first:last], first)
 
     in_parts(n, threads, _PASSES, work)
     return values
-
-
-def add_packed_(total: Vector, data: bytes | memoryview, k: int, *, threads: int = 1) -> None:
-    """Add a stream's values to a vector in place, modulo `2^k`.
-
-    Args:
-        total: uint32 `[n]`; left with values below `2^k`.
-        data: the stream of `n` values.
-        k: bits of each.
-        threads: at most so many.
-
-    Raises:
-        ProtocolError, ConfigError, DataError: as `unpack`, or another kind of array. The vector is
-            as it was.
-    """
-    require_bits(k)
-    require_vector(total, np.uint32, writable=True)
-    stream = checked_stream(data, len(total), k)
-
-    def work(parts: Parts) -> None:
-        for first, last, piece in _unpacked(stream, len(total), k, parts):
-            np.add(total[first:last], piece, out=total[first:last])
-            np.bitwise_and(total[first:last], np.uint32((1 << k) - 1), out=total[first:last])
-
-    in_parts(len(total), threads, _PASSES, work)
 
 
 def checked_stream(data: bytes | memoryview, n: int, k: int) -> _Bytes:
@@ -233,6 +208,32 @@ class Packer:
         self._out[place : place + size] = self._buffers.bytes[:size]
 
 
+class Unpacker:
+    """Reads a stream's values piece by piece, through working memory of one thread.
+
+    Args:
+        stream: checked.
+        n: its values; a piece is at most so long, and at most `PIECE`.
+        k: bits of each.
+    """
+
+    def __init__(self, stream: _Bytes, n: int, k: int):
+        self._stream, self._buffers = stream, _Buffers(n, k)
+        self._low = np.uint32((1 << k) - 1)
+
+    def read(self, first: int, n: int) -> Vector:
+        """Values `first`, a multiple of 8, and so on: uint32 `[n]`, of each the low `k` bits.
+
+        They may be changed, and are overwritten by the next.
+        """
+        _read(self._buffers, self._stream, first, n)
+        return self._buffers.values[:n]
+
+    def read_into(self, out: Vector, first: int) -> None:
+        """The same to an array of their number, and nothing above the low bits."""
+        np.bitwise_and(self.read(first, len(out)), self._low, out=out)
+
+
 def _pack_parts(values: Vector, k: int, out: _Bytes, parts: Parts) -> None:
     packer = Packer(out, len(values), k)
     for first, last in in_pieces(parts, PIECE):
@@ -285,16 +286,11 @@ def _scatter_fours(buffers: _Buffers, first: _Words, rest: _Words) -> None:
     np.copyto(first, word)
 
 
-def _unpacked(stream: _Bytes, n: int, k: int, parts: Parts) -> Iterator[tuple[int, int, Vector]]:
-    """Bounds and values of each piece; the next piece overwrites them."""
-    buffers = _Buffers(n, k)
-    for first, last in in_pieces(parts, PIECE):
-        _read(buffers, stream, first, last - first)
-        yield first, last, buffers.values[: last - first]
-
-
 def _read(buffers: _Buffers, stream: _Bytes, first: int, n: int) -> None:
-    """A stream's values `first`, a multiple of 8, and so on; after them others may stand."""
+    """A stream's values `first`, a multiple of 8, and so on; after them others may stand.
+
+    Of each the low `k` bits count; above them stands what follows it.
+    """
     size = packed_size(n, buffers.k)
     buffers.bytes[:size] = stream[first * buffers.k // 8 :][:size]
     _gather(buffers)
@@ -313,14 +309,10 @@ def _gather(buffers: _Buffers) -> None:
 
 
 def _part(buffers: _Buffers) -> None:
-    """Lanes to values, of each the low `k` bits."""
-    low = np.uint64((1 << buffers.k) - 1)
+    """Lanes to values; above a value's own bits stands what follows it."""
     if not buffers.paired:
-        np.bitwise_and(buffers.lanes, low, out=buffers.lanes)
         np.copyto(buffers.values, buffers.lanes, casting="unsafe")
         return
-    words, odd = buffers.values.view(np.uint64), buffers.spare
-    np.left_shift(buffers.lanes, np.uint64(32 - buffers.k), out=odd)
-    np.bitwise_and(odd, low << np.uint64(32), out=odd)
-    np.bitwise_and(buffers.lanes, low, out=words)
-    np.bitwise_or(words, odd, out=words)
+    words, even = buffers.values.view(np.uint64), buffers.lanes.view(np.uint32)[::2]
+    np.left_shift(buffers.lanes, np.uint64(32 - buffers.k), out=words)
+    np.copyto(buffers.values[::2], even)

@@ -1,12 +1,13 @@
-"""An institution's two passes: its update to packed levels, and levels to its message, masked.
+"""Passes over a vector: an update to packed levels, levels to a message, and the total to levels.
 
-For each piece of the vector either weighting, rounding and packing; or reading levels, adding all
-masks and packing, straight into the message. A piece stays in the processor's cache throughout, and
-no vector of weighted, rounded or masked values is ever whole in memory.
+For each piece of the vector an institution either weights, rounds and packs; or reads levels, adds
+all masks and packs, straight into the message; and the coordinator reads the total and takes masks
+off. A piece stays in the processor's cache throughout, and no vector of weighted, rounded or masked
+values is ever whole in memory.
 
 Guarantees:
-    * The bytes are those of `quantise` and `pack`, or of `add_masks_` and `pack`, one after the
-      other; neither threads nor pieces change them.
+    * The result is that of `quantise` and `pack`, of `add_masks_` and `pack`, or of `unpack` and
+      `add_masks_`, one after the other; neither threads nor pieces change it.
     * What is masked is only read, and no level leaves without all masks.
     * Bounded memory: buffers of `PIECE` values a thread, whatever the vector's length.
 
@@ -15,13 +16,14 @@ Where an error is raised, the buffer holds nothing that may be sent.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from common.secagg.masks import Mask, add_piece_, open_streams, require_distinct
-from common.secagg.packing import Packer, checked_stream, fresh, packed_size, room_for
+from common.secagg.packing import Packer, Unpacker, checked_stream, fresh, packed_size, room_for
 from common.secagg.quantise import Grid, Rounding, require_no_wrap, rounding_key
 from common.secagg.vectors import Parts, Vector, in_parts, pieces, require_bits, require_vector
 
@@ -29,7 +31,8 @@ PIECE: Final = 1 << 15
 
 _ROUNDING: Final = 5
 _REPACKING: Final = 4
-"""Rounding and packing are about the work of five masks, unpacking and packing of four."""
+_UNPACKING: Final = 1
+"""About the work of so many masks: rounding and packing, unpacking and packing, unpacking."""
 _BLOCK_WORDS: Final = 4
 
 
@@ -50,6 +53,9 @@ class Packed:
 
 
 Levels = Vector | Packed
+_Load = Callable[[int, int], Vector]
+"""Values `first` and so on, `n` of them, which may be changed."""
+_Store = Callable[[int, Vector], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,18 +155,69 @@ def mask_levels(
     """
     n, load = len(levels), _loader(levels, k)
     room = room_for(out, n, k)
+
+    def begin() -> tuple[_Load, _Store]:
+        packer = Packer(room, n, k)
+        return partial(load, packer), lambda first, piece: packer.write(first, len(piece))
+
+    _mask_pieces(n, masks, threads, _REPACKING, begin)
+
+
+def unmask(packed: Packed, k: int, masks: Sequence[Mask], *, threads: int = 1) -> Vector:
+    """The values of a stream with masks added to them, modulo `2^k`.
+
+    Args:
+        packed: the sum of masked vectors; only read.
+        k: bits of the modulus.
+        masks: as `add_masks_` takes them, each with the sign that takes it off.
+        threads: at most so many.
+
+    Returns:
+        uint32 `[n]`, below `2^k`.
+
+    Raises:
+        ProtocolError: one key twice, or a stream that `unpack` refuses.
+        ConfigError: another modulus or number of threads.
+    """
+    n = len(packed)
+    stream = checked_stream(packed.stream, n, k)
+    values, low = np.empty(n, np.uint32), np.uint32((1 << k) - 1)
+
+    def store(first: int, piece: Vector) -> None:
+        np.bitwise_and(piece, low, out=values[first : first + len(piece)])
+
+    _mask_pieces(n, masks, threads, _UNPACKING, lambda: (Unpacker(stream, n, k).read, store))
+    return values
+
+
+def _mask_pieces(
+    n: int,
+    masks: Sequence[Mask],
+    threads: int,
+    passes: int,
+    begin: Callable[[], tuple[_Load, _Store]],
+) -> None:
+    """Read each piece, add all masks to it modulo 2^32, and store it.
+
+    Args:
+        passes: of reading and storing.
+        begin: called by each thread for what reads and what stores.
+
+    Raises:
+        ProtocolError: one key twice; nothing was read.
+    """
     require_distinct(masks)
 
     def work(parts: Parts) -> None:
-        packer, words = Packer(room, n, k), np.empty(min(PIECE, n), np.uint32)
+        (load, store), words = begin(), np.empty(min(PIECE, n), np.uint32)
         for start, stop in parts:
             streams = open_streams(masks, start // _BLOCK_WORDS)
             for first, last in pieces(start, stop, PIECE):
-                piece = load(packer, first, last - first)
+                piece = load(first, last - first)
                 add_piece_(piece, streams, words[: last - first])
-                packer.write(first, last - first)
+                store(first, piece)
 
-    in_parts(n, threads, len(masks) + _REPACKING, work)
+    in_parts(n, threads, len(masks) + passes, work)
 
 
 def require_levels(levels: Levels, k: int) -> None:

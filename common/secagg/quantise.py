@@ -140,29 +140,40 @@ def quantise(
     return Quantised(values=values, clipped=sum(in_parts(len(vector), threads, _PASSES, work)))
 
 
-def dequantise_sum(total: Vector, grid: Grid, k: int) -> npt.NDArray[np.float32]:
+def dequantise_sum(
+    total: Vector, grid: Grid, k: int, *, out: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
     """The sum of levels as real values: lifted to `[-2^(k-1), 2^(k-1))`, times the step.
 
     Args:
         total: uint32 `[n]`, below `2^k`.
         grid, k: those of the vectors summed.
+        out: float32 `[n]`, overwritten; `total.view("float32")` computes in place.
 
     Returns:
-        float32 `[n]`, each the nearest to the product.
+        `out`, or float32 `[n]`; each the nearest to the product.
+
+    Raises:
+        DataError: another kind of array, or `out` of another length.
+        ConfigError: another modulus.
     """
     require_bits(k)
     require_vector(total, np.uint32)
-    out = np.empty(len(total), np.float32)
+    values = np.empty(len(total), np.float32) if out is None else out
+    require_vector(values, np.float32, writable=True)
+    if len(values) != len(total):
+        raise DataError(f"room for {len(values)} values, expected {len(total)}")
+    # lifted by 2^(32-k), the top bit is the sign; the step undoes that, exactly
+    step, lift = grid.step * 2.0 ** (k - MAX_BITS), np.uint32(MAX_BITS - k)
     lifted = np.empty(min(PIECE, len(total)), np.uint32)
     scaled = np.empty(len(lifted), np.float64)
     for first, last in pieces(0, len(total), PIECE):
         n = last - first
-        np.left_shift(total[first:last], MAX_BITS - k, out=lifted[:n])
-        signed = lifted[:n].view(np.int32)
-        np.right_shift(signed, MAX_BITS - k, out=signed)
-        np.multiply(signed, grid.step, out=scaled[:n])
-        out[first:last] = scaled[:n]
-    return out
+        np.left_shift(total[first:last], lift, out=lifted[:n])
+        np.copyto(scaled[:n], lifted[:n].view(np.int32))
+        np.multiply(scaled[:n], step, out=scaled[:n])
+        values[first:last] = scaled[:n]
+    return values
 
 
 def smallest_bits(value_bits: int, n_institutions: int) -> int:

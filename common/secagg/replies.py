@@ -2,7 +2,7 @@
 
 Guarantees:
     * A reply that breaks a rule changes nothing.
-    * One running total: a masked vector is added as it comes and not kept.
+    * One running total, packed: a masked vector is added as it comes and not kept.
     * Boxes, openings and complaints count as their sender signed them, and in no other form: who
       carries them can put the blame for a bad one on nobody.
     * A complaint of a box is no reply: it names both parties, for either may be at fault.
@@ -11,10 +11,9 @@ Guarantees:
 from dataclasses import replace
 from typing import NoReturn
 
-import numpy as np
-
 from common.errors import ProtocolError
 from common.secagg import checks, statements
+from common.secagg.adding import RunningTotal
 from common.secagg.codec import adverts_digest
 from common.secagg.errors import (
     ComplaintError,
@@ -41,9 +40,7 @@ from common.secagg.messages import (
     Message,
     Testimony,
 )
-from common.secagg.packing import add_packed_
 from common.secagg.session import Context, Session
-from common.secagg.vectors import Vector
 
 
 class Replies:
@@ -65,7 +62,7 @@ class Replies:
         self.boxes: dict[int, dict[int, Box]] = {}
         self.signatures: dict[int, bytes] = {}
         self.graph = Graph((), None)
-        self.total: Vector | None = None
+        self.total: RunningTotal | None = None
         self._adverts_digest = self._model = b""
 
     def told(self) -> Adverts:
@@ -80,7 +77,7 @@ class Replies:
     def expect_vectors(self, model: bytes) -> None:
         """Begin the total; the vectors are of work on the model of this hash."""
         self._model = model
-        self.total = np.zeros(self._length, np.uint32)
+        self.total = RunningTotal(self._length, self._context.parameters.bits)
 
     def boxes_for(self, receiver: int) -> tuple[Box, ...]:
         """As the receiver gets them: by and under their senders' indices."""
@@ -147,11 +144,11 @@ class Replies:
         Raises:
             MalformedError: another length.
         """
-        name, bits = self._context.name(reply.sender), self._context.parameters.bits
+        name = self._context.name(reply.sender)
         if reply.length != self._length or self.total is None:
             raise MalformedError(f"{reply.length} values, expected {self._length}", peer=name)
         try:
-            add_packed_(self.total, reply.packed, bits, threads=self._threads)
+            self.total.add(reply.packed, threads=self._threads)
         except ProtocolError as error:
             raise MalformedError(error.message, peer=name) from None
 

@@ -13,12 +13,13 @@ repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and it
     Flower      its client's functions on one flat array: parameters_multiply and quantize;
                 pseudo_rand_gen and addition for each mask, modulus; ndarray_to_bytes
     plain sum   one float32 vector added to another
-What is packed goes into new memory, whose pages the times hold. The coordinator adds one vector;
-and, once a round, takes n self-masks off and scales the sum back. Where n masks would be more than
---flower-values values, Flower's are extrapolated from fewer, and the row says so. Peak extra memory
-(resident) is that of an institution with 3 masks, in a process of its own, beside the float vector
-and one packed stream: while it rounds, the levels that are kept; while it masks, the message, and
-the vector, which is gone by then, has left its place to those levels.
+What is packed goes into new memory, whose pages the times hold. The coordinator adds one vector
+to its packed total; and, once a round, unpacks that, takes n self-masks off and scales the sum
+back. Where n masks would be more than --flower-values values, Flower's are extrapolated from fewer,
+and the row says so. Peak extra memory (resident) is that of an institution with 3 masks, in a
+process of its own, beside the float vector and one packed stream: while it rounds, the levels that
+are kept; while it masks, the message, and the vector, which is gone by then, has left its place to
+those levels.
 """
 
 import argparse
@@ -49,10 +50,11 @@ from common.config.load import parse_study
 from common.config.study import Study
 from common.io.processes import module_command
 from common.privacy.keystream import Keystream, Seed, counter_mode, write_keystream
+from common.secagg.adding import RunningTotal
 from common.secagg.codec import encode_masked
-from common.secagg.masks import Mask, add_masks_
-from common.secagg.packing import add_packed_, packed_size
-from common.secagg.pipeline import Packed, mask_levels
+from common.secagg.masks import Mask
+from common.secagg.packing import packed_size
+from common.secagg.pipeline import Packed, mask_levels, unmask
 from common.secagg.quantise import dequantise_sum, quantise
 from common.secagg.session import Session
 from common.sums import grid_of
@@ -114,6 +116,7 @@ class Case:
         self.update = _update(size)
         self.values = np.empty(size, np.uint32)
         self.message = b""
+        self.total = RunningTotal(size, self.k)
         self.keystream = Keystream(Seed.for_tests(1).value, "bench")
         self.masks = [
             Mask(key=self.keystream.bytes(32), sign=1 - 2 * (i % 2)) for i in range(institutions)
@@ -173,11 +176,16 @@ class Case:
     def coordinator(self, threads: int) -> Times:
         times: Times = {}
         with self.timed(times, "add"):
-            add_packed_(self.values, self._stream(), self.k, threads=threads)
+            self.total.add(self._stream(), threads=threads)
         with self.timed(times, "unmask"):
-            add_masks_(self.values, self.masks, self.k, threads)
-            dequantise_sum(self.values, self.grid, self.k)
+            self.opened(threads)
         return times
+
+    def opened(self, threads: int) -> np.ndarray:
+        """As the coordinator's machine and `server.collect` have it."""
+        total = Packed(stream=self.total.stream, length=self.size)
+        levels = unmask(total, self.k, self.masks, threads=threads)
+        return dequantise_sum(levels, self.grid, self.k, out=levels.view(np.float32))
 
     def _stream(self) -> memoryview:
         """The message without its header."""

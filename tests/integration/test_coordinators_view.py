@@ -229,7 +229,6 @@ def test_with_masks_of_zeros_the_same_search_finds_the_packed_levels(
 ):
     """What keeps the levels out of the coordinator's view is the masks, and nothing else."""
     monkeypatch.setattr("common.secagg.pipeline.add_piece_", lambda *_: None)
-    monkeypatch.setattr("common.secagg.coordinator.add_masks_", lambda *_: None)
     found = PlantedRun(benches["secure"], tmp_path).carry_out().found()
     assert "packed" in found["levels"]
     assert "u4<" in found["counts"]

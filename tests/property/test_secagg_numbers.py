@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from common.privacy.keystream import Keystream, Seed
+from common.secagg.adding import RunningTotal
 from common.secagg.masks import Mask, add_masks_
-from common.secagg.packing import add_packed_, pack, packed_size, unpack
+from common.secagg.packing import pack, packed_size, unpack
+from common.secagg.pipeline import Packed, unmask
 from common.secagg.quantise import Grid, dequantise_sum, quantise, smallest_bits
 
 _widths = st.integers(16, 32)
@@ -44,13 +46,27 @@ def test_every_accepted_stream_is_the_one_of_its_values(k, data):
     assert pack(unpack(stream, n, k), k) == stream
 
 
-@settings(max_examples=200, deadline=None)
-@given(_vectors(), st.integers(0, 2**32 - 1))
-def test_adding_a_stream_is_unpacking_and_adding(vector, start):
-    k, values = vector
-    total = np.full(len(values), start, np.uint32)
-    add_packed_(total, pack(values, k), k)
-    assert total.tolist() == [(start + int(value)) % 2**k for value in values]
+@st.composite
+def _cohorts(draw: st.DrawFn) -> tuple[int, np.ndarray]:
+    """Vectors `[cohort, n]`. All carries come about: of a value no, few or all bits are set."""
+    k, shape = draw(_widths), (draw(st.integers(1, 3)), draw(st.integers(0, 140)))
+    extreme = st.sampled_from([0, 1, 2 ** (k - 1) - 1, 2 ** (k - 1), 2**k - 2, 2**k - 1])
+    values = extreme | st.integers(0, 2**k - 1)
+    return k, draw(arrays.arrays(np.uint32, shape, elements=values, fill=extreme))
+
+
+@settings(max_examples=300, deadline=None)
+@given(_cohorts())
+def test_the_running_total_is_the_stream_of_the_sums_of_whole_numbers(cohort):
+    k, vectors = cohort
+    n = vectors.shape[1]
+    total, sums = RunningTotal(n, k), [0] * n
+    for vector in vectors:
+        total.add(pack(vector, k))
+        sums = [(old + new) % 2**k for old, new in zip(sums, vector.tolist(), strict=True)]
+        number = sum(value << (i * k) for i, value in enumerate(sums))
+        assert int.from_bytes(total.stream, "little") == number
+    assert unpack(total.stream, n, k).tolist() == sums
 
 
 @settings(max_examples=50, deadline=None)
@@ -64,7 +80,7 @@ def test_adding_a_stream_is_unpacking_and_adding(vector, start):
 def test_sum_of_masked_packed_vectors_is_the_sum_of_levels(parties, value_bits, n, seed, threads):
     grid, k = Grid(clip=0.25, value_bits=value_bits), smallest_bits(value_bits, parties)
     random = np.random.Generator(np.random.PCG64(seed))
-    total, expected = np.zeros(n, np.uint32), np.zeros(n, np.int64)
+    running, expected = RunningTotal(n, k), np.zeros(n, np.int64)
     keystream = Keystream(Seed.for_tests(seed).value, "rounding")
     for i in range(parties):
         vector = random.normal(0, 0.2, n).astype(np.float32)
@@ -73,8 +89,10 @@ def test_sum_of_masked_packed_vectors_is_the_sum_of_levels(parties, value_bits, 
         pairs = [(min(i, j), max(i, j), 1 if i < j else -1) for j in range(parties) if i != j]
         masks = [Mask(key=_key(low, high), sign=sign) for low, high, sign in pairs]
         add_masks_(values, [*masks, Mask(key=_key(i), sign=1)], k, threads)
-        add_packed_(total, pack(values, k, threads=threads), k, threads=threads)
-    add_masks_(total, [Mask(key=_key(i), sign=-1) for i in range(parties)], k, threads)
+        running.add(pack(values, k, threads=threads), threads=threads)
+    masked = Packed(stream=running.stream, length=n)
+    own = [Mask(key=_key(i), sign=-1) for i in range(parties)]
+    total = unmask(masked, k, own, threads=threads)
     assert total.tolist() == (expected % 2**k).tolist()
     assert np.abs(expected).max(initial=0) <= parties * grid.levels
     assert dequantise_sum(total, grid, k).tolist() == (expected * grid.step).astype("f4").tolist()

@@ -34,14 +34,15 @@ def test_what_is_timed_is_a_message_whose_masks_come_off_to_the_update(threads):
     assert np.abs(found - within).max() < timed.grid.step
 
 
-def test_coordinators_work_is_adding_that_message_and_taking_masks_off():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_coordinators_work_is_adding_that_message_and_taking_masks_off(threads):
     timed = case()
     timed.ours(1)
-    timed.values[:] = 0
-    assert set(timed.coordinator(1)) == {"add", "unmask"}
-    expected = unpack(decode(timed.message).packed, timed.size, timed.k)
+    assert set(timed.coordinator(threads)) == {"add", "unmask"}
+    assert timed.total.stream == decode(timed.message).packed
+    expected = unpack(timed.total.stream, timed.size, timed.k)
     add_masks_(expected, timed.masks, timed.k)
-    assert np.array_equal(timed.values, expected)
+    assert np.array_equal(timed.opened(threads), dequantise_sum(expected, timed.grid, timed.k))
 
 
 def test_tables_have_all_rows_and_the_limit_is_their_measure(capsys):

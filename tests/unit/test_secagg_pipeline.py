@@ -11,7 +11,7 @@ from common.secagg import pipeline as module
 from common.secagg import vectors
 from common.secagg.masks import Mask, add_masks_
 from common.secagg.packing import pack, packed_size
-from common.secagg.pipeline import Packed, mask_levels, round_packed
+from common.secagg.pipeline import Packed, mask_levels, round_packed, unmask
 from common.secagg.quantise import Grid, quantise
 
 WIDTHS = range(16, 33)
@@ -196,3 +196,44 @@ def test_memory_beside_levels_and_bytes_is_small(threads):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < threads << 20
+
+
+@pytest.mark.parametrize("k", WIDTHS)
+def test_what_is_unmasked_are_the_values_with_masks_added_whatever_pieces_and_threads(
+    k, monkeypatch
+):
+    for n in LENGTHS:
+        values = some_levels(n, k)
+        stream, expected = pack(values, k), values.copy()
+        add_masks_(expected, masks(), k)
+        for piece, threads in ((1 << 15, 1), (1 << 15, 2), (1 << 15, 3), (1 << 12, 2)):
+            monkeypatch.setattr(module, "PIECE", piece)
+            packed = Packed(stream=memoryview(stream).toreadonly(), length=n)
+            assert np.array_equal(unmask(packed, k, masks(), threads=threads), expected)
+            assert np.array_equal(unmask(packed, k, [], threads=threads), values)
+
+
+def test_masks_of_one_key_wrong_streams_moduli_and_threads_are_not_unmasked():
+    stream = pack(some_levels(1001, 19), 19)
+    packed = Packed(stream=stream, length=1001)
+    with pytest.raises(ProtocolError, match="two masks of one key"):
+        unmask(packed, 19, [*masks(2), masks(1)[0]])
+    for wrong in (stream[:-1], stream + b"\0", stream[:-1] + b"\xff"):
+        with pytest.raises(ProtocolError, match="packed values"):
+            unmask(Packed(stream=wrong, length=1001), 19, masks())
+    for k in (15, 33, 19.0, None):
+        with pytest.raises(ConfigError, match="modulus"):
+            unmask(packed, k, masks())
+    with pytest.raises(ConfigError, match="threads"):
+        unmask(packed, 19, masks(), threads=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_of_unmasking_beside_total_and_values_is_small(threads):
+    n, k = 4_000_000, 18
+    packed = Packed(stream=pack(some_levels(n, k), k), length=n)
+    tracemalloc.start()
+    values = unmask(packed, k, masks(), threads=threads)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - values.nbytes < threads << 20

@@ -319,6 +319,24 @@ def test_sum_is_lifted_to_both_sides_of_zero_and_scaled(k):
     assert found.tolist() == [float(np.float32(x * grid.step)) for x in expected]
 
 
+@pytest.mark.parametrize("k", range(16, 33))
+def test_scaled_sum_is_the_nearest_to_the_product_in_its_own_memory_too(k):
+    grid = Grid(clip=0.3, value_bits=16)
+    total = np.random.Generator(np.random.PCG64(k)).integers(0, 2**k, N, dtype=np.uint32)
+    expected = (lifted(total, k) * grid.step).astype(np.float32)
+    assert np.array_equal(dequantise_sum(total, grid, k), expected)
+    room = total.view(np.float32)
+    assert dequantise_sum(total, grid, k, out=room) is room
+    assert np.array_equal(room, expected)
+
+
+def test_a_sum_is_scaled_into_floats_of_its_length_only():
+    total, grid = np.zeros(8, np.uint32), Grid(clip=0.3, value_bits=16)
+    for wrong in (np.zeros(7, np.float32), np.zeros(8), np.zeros(16, np.float32)[::2]):
+        with pytest.raises(DataError, match="expected"):
+            dequantise_sum(total, grid, 20, out=wrong)
+
+
 @pytest.mark.parametrize("value_bits", [2, 15, 16, 19, 24])
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 31, 32, 33])
 def test_extreme_sum_is_exact_in_the_smallest_modulus_and_wraps_with_one_bit_less(value_bits, n):

@@ -7,9 +7,10 @@ import pytest
 
 from common.errors import ConfigError, DataError
 from common.secagg import vectors
+from common.secagg.adding import RunningTotal
 from common.secagg.masks import Mask, add_masks_
-from common.secagg.packing import add_packed_, pack, packed_size, unpack
-from common.secagg.pipeline import Packed, mask_levels
+from common.secagg.packing import pack, packed_size, unpack
+from common.secagg.pipeline import Packed, mask_levels, unmask
 from common.secagg.quantise import Grid, quantise
 from common.secagg.vectors import PART_UNIT, PASSES_A_THREAD, in_parts, threads_for
 
@@ -65,7 +66,8 @@ def test_small_vectors_are_worked_on_by_the_caller_alone(monkeypatch):
     k, grid = 20, Grid(clip=1.0, value_bits=16)
     values = quantise(np.zeros(N, np.float32), grid, k, lambda _: None, threads=8).values
     stream = pack(values, k, threads=8)
-    add_packed_(values, stream, k, threads=8)
+    RunningTotal(N, k).add(stream, threads=8)
+    unmask(Packed(stream=stream, length=N), k, masks(10), threads=8)
     add_masks_(values, masks(10), k, threads=8)
     for levels in (unpack(stream, N, k, threads=8), Packed(stream=stream, length=N)):
         mask_levels(bytearray(packed_size(N, k)), levels, k, masks(10), threads=8)
@@ -75,7 +77,8 @@ def test_small_vectors_are_worked_on_by_the_caller_alone(monkeypatch):
     "work",
     [
         lambda values, stream: add_masks_(values, masks(3), 20, 2),
-        lambda values, stream: add_packed_(values, stream, 20, threads=2),
+        lambda values, stream: RunningTotal(N, 20).add(stream, threads=2),
+        lambda values, stream: unmask(Packed(stream=stream, length=N), 20, [], threads=2),
         lambda values, stream: unpack(stream, N, 20, threads=2),
         lambda values, stream: pack(values, 20, threads=2),
         lambda values, stream: mask_levels(bytearray(len(stream)), values, 20, [], threads=2),
