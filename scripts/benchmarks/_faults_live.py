@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -15,9 +15,6 @@ from scripts.benchmarks._proxy import Direction
 from scripts.benchmarks._stage import Role, StageError
 
 STAGES: Final = ("keys", "boxes", "vectors", "signatures", "shares")
-EVALUATION: Final = "evaluation"
-_RETURN_S: Final = 20.0
-"""For which a server is given time to find nobody, or a site to be refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,48 +52,109 @@ class Row:
 
 def _killed(role: Role, stage: str, site: str) -> Row:
     def make(c: Campaign) -> Done:
-        purpose, at = ("evaluate", "vectors") if stage == EVALUATION else ("train", stage)
-        round_ = c.reach(site, at, purpose)
+        round_ = c.reach(site, stage)
         count = c.stage.send(site, role)
-        c.await_round(round_ if stage != EVALUATION else round_ + 1)
+        c.await_round(round_)
         return Done(round=round_, until=round_, said=f"{count} processes killed")
 
     fault = f"SIGKILL of {site}'s {role}, {stage}"
     return Row(name=f"{role}-{stage}", fault=fault, make=make, site=site)
 
 
-def _server_killed(stage: str, site: str) -> Row:
+def _each_stage(role: Role) -> Row:
+    """Of one round; each time another institution's."""
+
     def make(c: Campaign) -> Done:
-        purpose, at = ("evaluate", "vectors") if stage == EVALUATION else ("train", stage)
-        round_ = c.reach(site, at, purpose)
-        c.stage.kill_server()
-        begun = time.monotonic()
-        c.stage.serve()
-        c.stage.await_event("resume", 1 + _count(c, "resume"))
-        said = f"resumed after {time.monotonic() - begun:.0f} s"
-        c.await_round(round_ if stage != EVALUATION else round_ + 1)
+        count, round_ = 0, 0
+        for stage, site in zip(STAGES, NAMES, strict=False):
+            round_ = c.reach(site, stage)
+            count += c.stage.send(site, role)
+        c.await_round(round_)
+        until = c.round
+        c.whole()
+        said = f"{count} processes killed; a round over all again: {c.round}"
+        return Done(round=round_, until=until, said=said)
+
+    pairs = ", ".join(f"{site} {stage}" for stage, site in zip(STAGES, NAMES, strict=False))
+    fault = f"SIGKILL of a {role} at each stage of one round: {pairs}"
+    return Row(name=f"{role}-stages", fault=fault, make=make)
+
+
+def _in_evaluation() -> Row:
+    victims: tuple[tuple[Role, str], ...] = (
+        ("relay", "north"), ("supernode", "east"), ("worker", "south"),
+    )  # fmt: skip
+
+    def make(c: Campaign) -> Done:
+        round_ = c.reach("south", "vectors", "evaluate")
+        for role, site in victims:
+            c.stage.send(site, role)
+        c.await_round(round_ + 1)
+        (found,) = (e for e in c.stage.run.events("evaluation") if e["round"] == round_)
+        over = f"evaluation over {', '.join(sorted(found['institutions']))}"
+        return Done(round=round_, until=round_, said=over)
+
+    pairs = ", ".join(f"{site}'s {role}" for role, site in victims)
+    return Row(name="evaluation", fault=f"SIGKILL in one evaluation: {pairs}", make=make)
+
+
+def _server_killed() -> Row:
+    """Again and again in one round; after each `--resume` a sum begins in full."""
+    order = ("vectors", "keys", "boxes", "signatures", "shares")
+
+    def make(c: Campaign) -> Done:
+        took, round_ = [], 0
+        for stage in order:
+            round_ = c.reach_any(stage)
+            took.append(_resumed(c))
+        c.await_round(round_)
+        return Done(round=round_, until=round_, said=f"resumed after {', '.join(took)}")
+
+    fault = f"SIGKILL of the server at each stage of one round ({', '.join(order)}); --resume"
+    return Row(name="server-stages", fault=fault, make=make)
+
+
+def _server_killed_in_evaluation() -> Row:
+    def make(c: Campaign) -> Done:
+        round_ = c.reach_any("vectors", "evaluate")
+        took = _resumed(c)
+        c.await_round(round_ + 1)
+        count = sum(e["round"] == round_ for e in c.stage.run.events("evaluation"))
+        said = f"resumed after {took}; {count} evaluation of the round"
         return Done(round=round_, until=round_, said=said)
 
-    return Row(name=f"server-{stage}", fault=f"SIGKILL of the server, {stage}; --resume", make=make)
+    fault = "SIGKILL of the server in an evaluation; --resume"
+    return Row(name="server-evaluation", fault=fault, make=make)
+
+
+def _resumed(c: Campaign) -> str:
+    """Kill the server and go on; seconds until it had its institutions again."""
+    before = _count(c, "resume")
+    c.stage.kill_server()
+    begun = time.monotonic()
+    c.stage.serve()
+    c.stage.await_event("resume", 1 + before)
+    return f"{time.monotonic() - begun:.0f} s"
 
 
 def _count(c: Campaign, event: str) -> int:
     return len(c.stage.run.events(event))
 
 
-def _cut(name: str, fault: str, site: str, seconds: float, *directions: Direction) -> Row:
+def _cut(name: str, fault: str, seconds: float, cuts: Mapping[str, tuple[Direction, ...]]) -> Row:
     def make(c: Campaign) -> Done:
-        round_ = c.reach(site, "vectors")
-        proxy = c.proxies[site]
-        proxy.hold(*directions)
+        round_ = c.reach(next(iter(cuts)), "vectors")
+        for site, directions in cuts.items():
+            c.proxies[site].hold(*directions)
         time.sleep(seconds)
-        proxy.release()
+        for site in cuts:
+            c.proxies[site].release()
         c.await_round(round_)
         until = c.round
         c.whole()
-        return Done(round=round_, until=until, said=f"back in round {c.round}")
+        return Done(round=round_, until=until, said=f"a round over all again: {c.round}")
 
-    return Row(name=name, fault=fault, make=make, site=site)
+    return Row(name=name, fault=fault, make=make)
 
 
 def _delayed(seconds: float) -> Row:
@@ -104,40 +162,40 @@ def _delayed(seconds: float) -> Row:
         begun = c.round
         for proxy in c.proxies.values():
             proxy.delay(seconds)
-        c.await_round(begun + 3)
+        c.await_round(begun + 2)
         for proxy in c.proxies.values():
             proxy.delay(0.0)
-        return Done(round=begun + 2, until=begun + 3)
+        return Done(round=begun + 2, until=begun + 2)
 
-    fault = f"{seconds * 1000:.0f} ms later each way, all institutions, two rounds"
+    fault = f"{seconds * 1000:.0f} ms later each way, all institutions, for a round"
     return Row(name="delay", fault=fault, make=make)
 
 
 def _stalled(seconds: float, pause_s: float) -> Row:
     def make(c: Campaign) -> Done:
         begun = c.round
-        while c.round < begun + 3:
+        while c.round < begun + 2:
             for proxy in c.proxies.values():
                 proxy.hold()
             time.sleep(seconds)
             for proxy in c.proxies.values():
                 proxy.release()
             time.sleep(pause_s)
-        return Done(round=begun + 2, until=begun + 3)
+        return Done(round=begun + 2, until=begun + 2)
 
-    fault = f"all links stall for {seconds:g} s, again and again, two rounds"
+    fault = f"all links stall for {seconds:g} s, again and again, for a round"
     return Row(name="stalls", fault=fault, make=make)
 
 
 def _reset(every_s: float) -> Row:
     def make(c: Campaign) -> Done:
         begun, count = c.round, 0
-        while c.round < begun + 3:
+        while c.round < begun + 2:
             count += sum(proxy.reset() for proxy in c.proxies.values()) // 2
             time.sleep(every_s)
-        return Done(round=begun + 2, until=begun + 3, said=f"{count} connections reset")
+        return Done(round=begun + 2, until=begun + 2, said=f"{count} connections reset")
 
-    fault = f"every connection reset (RST) each {every_s:g} s, two rounds"
+    fault = f"every connection reset (RST) each {every_s:g} s, for a round"
     return Row(name="resets", fault=fault, make=make)
 
 
@@ -195,24 +253,33 @@ def _last_words(c: Campaign) -> str:
     return " ".join(found)[:300]
 
 
-def _skewed(site: str, seconds: int) -> Row:
+def _skewed(skews: Mapping[str, int]) -> Row:
     def make(c: Campaign) -> Done:
-        c.stage.stop(site)
-        more = wrong_clock(c.stage.folder, seconds)
+        for site, seconds in skews.items():
+            c.stage.stop(site)
+            c.stage.start(site, **wrong_clock(c.stage.folder, seconds))
         begun = c.round
-        c.stage.start(site, **more)
-        c.await_round(begun + 3)
-        log = (c.stage.state(site) / "supernode.log").read_text("utf-8", "replace")
-        until = c.round
-        c.stage.stop(site)
-        c.stage.start(site)
+        c.await_round(begun + 2)
+        until, said = c.round, [f"{site}: {_ends(c, site)}" for site in skews]
+        for site in skews:
+            c.stage.stop(site)
+            c.stage.start(site)
         c.whole()
-        refused = "refused by the gate (401)" if "401" in log else "see supernode.log"
-        return Done(round=begun + 2, until=until, said=f"{refused}; back in round {c.round}")
+        said.append(f"clocks mended, a round over all again: {c.round}")
+        return Done(round=begun + 2, until=until, said="; ".join(said))
 
-    sign = "ahead" if seconds > 0 else "behind"
-    fault = f"{site}'s clock an hour {sign}, two rounds"
-    return Row(name=f"clock-{sign}", fault=fault, make=make, site=site)
+    pairs = " and ".join(f"{site}'s clock {_shift(s)}" for site, s in skews.items())
+    return Row(name="clock", fault=f"{pairs}, for a round", make=make)
+
+
+def _shift(seconds: int) -> str:
+    return f"{abs(seconds) / 3600:g} h {'ahead' if seconds > 0 else 'behind'}"
+
+
+def _ends(c: Campaign, site: str) -> str:
+    """What its terminal says of its node."""
+    count = c.stage.clients[site].text.count("supernode ended with")
+    return f"its node ended {count} times" if count else "its node stayed"
 
 
 def _other_study(site: str) -> Row:
@@ -268,35 +335,29 @@ def _third_gone(site: str) -> Row:
 
 
 def _rows() -> Iterator[Row]:
-    yield _killed("worker", "vectors", "north")
-    yield _killed("worker", "keys", "east")
-    yield _killed("relay", "keys", "west")
-    yield _killed("worker", "signatures", "south")
-    yield _killed("supernode", "keys", "centre")
-    yield _killed("worker", "shares", "north")
-    yield _killed("relay", "boxes", "east")
-    yield _killed("worker", EVALUATION, "south")
-    yield _killed("supernode", "boxes", "west")
+    yield _each_stage("relay")
+    yield _killed("worker", "shares", "south")
     yield _killed("worker", "boxes", "centre")
-    for stage in ("vectors", "signatures", "shares"):
-        yield _killed("relay", stage, "north")
-        yield _killed("supernode", stage, "east")
-    yield _killed("relay", EVALUATION, "south")
-    yield _killed("supernode", EVALUATION, "west")
-    for stage in ("vectors", "signatures", "shares", EVALUATION, "keys", "boxes"):
-        yield _server_killed(stage, "north")
-    yield _cut("cut", "north cut off for 60 s, both ways", "north", 60.0)
-    yield _cut("cut-up", "east's bytes to the server held for 60 s", "east", 60.0, "up")
-    yield _cut("cut-down", "the server's bytes to south held for 60 s", "south", 60.0, "down")
+    yield _each_stage("supernode")
+    yield _in_evaluation()
+    yield _server_killed()
+    yield _cut("cut", "north cut off for 60 s, both ways", 60.0, {"north": ()})
+    one_way: dict[str, tuple[Direction, ...]] = {"east": ("up",), "south": ("down",)}
+    yield _cut(
+        "cut-one-way", "60 s: east's bytes are held, and the server's to south", 60.0, one_way
+    )
     yield _delayed(0.2)
     yield _stalled(5.0, 3.0)
     yield _reset(4.0)
     yield _slow("centre")
     yield _sites_disk(SMALL_DISK)
     yield _servers_disk("north")
-    yield _skewed("east", 3600)
-    yield _skewed("east", -3600)
+    yield _skewed({"east": 3600, "coast": -3600})
     yield _other_study("south")
+    yield _server_killed_in_evaluation()
+    yield _killed("worker", "vectors", "north")
+    yield _killed("worker", "keys", "east")
+    yield _killed("worker", "signatures", "west")
     yield _gone("north", "east")
     yield _third_gone("south")
 

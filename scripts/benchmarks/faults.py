@@ -79,7 +79,6 @@ def _run(rows: Sequence[Row], place: Path, out: Path) -> None:
     made: list[Line] = []
     try:
         with Campaign(place) as campaign:
-            campaign.await_round(1)
             for row in rows:
                 line = _made(campaign, row)
                 made.append(line)
