@@ -107,16 +107,25 @@ CLEAR_FIELDS: Final = frozenset(
 
 def encode(message: Request | Reply) -> bytes:
     """The bytes of a request or a reply."""
+    return b"".join(in_parts(message))
+
+
+def in_parts(message: Request | Reply, body_sha256: str = "") -> tuple[bytes, bytes, bytes]:
+    """What `encode` puts together: all up to the body, the body itself and `sums`, not copied.
+
+    Args:
+        body_sha256: of the body, where it is known.
+    """
     header = {k: v for k, v in asdict(message).items() if k not in {"body", "sums"}}
-    header |= _of_parts(message.body, message.sums)
+    header |= _of_parts(message.body, message.sums, body_sha256)
     text = _header_text(header)
-    return b"".join((MAGIC, struct.pack(">I", len(text)), text, message.body, message.sums))
+    return MAGIC + struct.pack(">I", len(text)) + text, message.body, message.sums
 
 
-def _of_parts(body: bytes, sums: bytes) -> dict[str, Any]:
+def _of_parts(body: bytes, sums: bytes, body_sha256: str = "") -> dict[str, Any]:
     """What the header says of body and sums."""
     return {
-        "body_sha256": hashlib.sha256(body).hexdigest(),
+        "body_sha256": body_sha256 or hashlib.sha256(body).hexdigest(),
         "sums_sha256": hashlib.sha256(sums).hexdigest(),
         "sums_bytes": len(sums),
     }

@@ -39,6 +39,7 @@ from common.wire import Kind, Reply, decode_reply
 from scripts.rehearsal_stage import Stage
 from scripts.simulation import COORDINATOR
 from server.coordinator import Coordinator
+from server.mail import Letter, Take
 from server.receipts import ReceiptBook
 from server.records import Refusal, reply_bytes, request_messages
 from server.run_dir import RunDir
@@ -166,11 +167,15 @@ class _LocalExchange:
         """All."""
         return frozenset(self._parties)
 
-    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+    def ask(
+        self, kind: Kind, round_: int, requests: Mapping[str, Letter], _most: int, take: Take
+    ) -> None:
         """Ask one after the other."""
         if round_ > self._rounds:
             raise _EnoughError
-        return {n: self._parties[n](kind, r) for n, r in requests.items() if n in self._parties}
+        for name, letter in requests.items():
+            if name in self._parties:
+                take(name, self._parties[name](kind, bytes(letter)))
 
 
 def _play(stage: Stage, parties: Mapping[str, Party], tell: Tell) -> None:

@@ -1,7 +1,7 @@
 """The coordinator as Flower's ServerApp, and its mail over any Flower grid."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -9,15 +9,15 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from common.errors import FednerError
-from common.io.flower_internals import LOST_CODES, ReplyParts, superlink_reached
+from common.io.flower_internals import LOST_CODES, Gone, ReplyParts, superlink_reached
 from common.io.home import fedner_home
 from common.io.standing import Standing
-from common.transport import RelayRefusal
+from common.transport import RelayRefusal, group_of
 from common.wire import Kind
 from server.approvals import Approvals, ApprovedMail
 from server.coordinator import Coordinator
 from server.exchange import NodeExchange
-from server.mail import Lost, Mail
+from server.mail import Letter, Lost, Mail
 from server.nodes import owners_of
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, Origin, alone, end_with_server
 from server.receipts import ReceiptBook
@@ -45,8 +45,8 @@ _ON_THE_WAY: Final = frozenset(
 class Replies(Protocol):
     """How replies come off a grid."""
 
-    def pull(self, messages: Collection[str]) -> Mapping[str, Message | None]:
-        """What is whole by now, by the message that it answers; `None` for what is lost."""
+    def pull(self, messages: Collection[str], most: int) -> Iterable[tuple[str, Message | Gone]]:
+        """What is whole by now, with the message that it answers, one after the other."""
 
     def drop(self, messages: Collection[str]) -> None:
         """Forget what has come of these replies."""
@@ -58,10 +58,11 @@ class WholeReplies:
     def __init__(self, grid: Grid):
         self._grid = grid
 
-    def pull(self, messages: Collection[str]) -> Mapping[str, Message | None]:
-        """By the message that each answers."""
-        found = self._grid.pull_messages(set(messages))
-        return {message.metadata.reply_to_message_id: message for message in found}
+    def pull(self, messages: Collection[str], _most: int) -> Iterator[tuple[str, Message | Gone]]:
+        """With the message that each answers."""
+        for asked in messages:
+            for message in self._grid.pull_messages([asked]):
+                yield asked, message
 
     def drop(self, messages: Collection[str]) -> None:
         """Nothing is kept."""
@@ -83,37 +84,55 @@ class GridMail:
         with superlink_reached():
             return frozenset(self._grid.get_node_ids())
 
-    def send(self, kind: Kind, round_: int, requests: Mapping[int, bytes], ttl: float) -> list[str]:
-        """Send each node its request; a message's id for each, empty where it was not sent."""
-        alike: dict[bytes, list[int]] = {}
-        for node, request in requests.items():
-            alike.setdefault(request, []).append(node)
-        messages = [
-            message
-            for request, nodes in alike.items()
-            for message in request_messages(request, nodes, _FLOWER_KIND[kind], str(round_), ttl)
-        ]
-        with superlink_reached():
-            pushed = set(self._grid.push_messages(messages))
-        sent = {m.metadata.dst_node_id: m.metadata.message_id for m in messages}
-        return [sent[node] if sent[node] in pushed else "" for node in requests]
+    def send(
+        self, kind: Kind, round_: int, requests: Mapping[int, Letter], ttl: float, most: int
+    ) -> list[str]:
+        """Send each node its request; a message's id for each, empty where it was not sent.
 
-    def fetch(self, messages: Collection[str]) -> dict[str, bytes | Lost]:
-        """What is whole since, by message."""
-        with superlink_reached():
-            found = self._replies.pull(messages)
-        return {asked: _answer(message) for asked, message in found.items()}
+        Requests that differ are made one after the other: each has the model in it.
+        """
+        alike: dict[Letter, list[int]] = {}
+        for node, letter in requests.items():
+            alike.setdefault(letter, []).append(node)
+        sent: dict[int, str] = {}
+        for letter, nodes in alike.items():
+            group = group_of(round_, most)
+            messages = request_messages(bytes(letter), nodes, _FLOWER_KIND[kind], group, ttl)
+            with superlink_reached():
+                pushed = set(self._grid.push_messages(messages))
+            for node, message in zip(nodes, messages, strict=True):
+                name = message.metadata.message_id
+                sent[node] = name if name in pushed else ""
+        return [sent[node] for node in requests]
+
+    def fetch(self, messages: Collection[str], most: int) -> Iterator[tuple[str, bytes | Lost]]:
+        """What is whole since, with the message that it answers."""
+        found = iter(self._replies.pull(messages, most))
+        while True:
+            with superlink_reached():
+                whole = next(found, None)
+            if whole is None:
+                return
+            asked, message = whole
+            whole = None
+            answer = _answer(message, most)
+            del message
+            yield asked, answer
+            del answer
 
     def drop(self, messages: Collection[str]) -> None:
         """Nobody awaits an answer to these any more."""
         self._replies.drop(messages)
 
 
-def _answer(message: Message | None) -> bytes | Lost:
-    if message is None:
+def _answer(message: Message | Gone, most: int) -> bytes | Lost:
+    if message is Gone.LOST:
         log.warning("a reply was begun, and its parts are lost or make no message")
         return Lost.ON_THE_WAY
-    data = reply_bytes(message)
+    data = Gone.TOO_LARGE if message is Gone.TOO_LARGE else reply_bytes(message)
+    if data is Gone.TOO_LARGE or (isinstance(data, bytes) and len(data) > most):
+        log.warning("a reply is larger than any can be, %d bytes, and was not taken", most)
+        return Lost.TOO_LARGE
     if not isinstance(data, Refusal):
         return data
     log.warning("node %d: %s", message.metadata.src_node_id, data.code)

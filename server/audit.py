@@ -41,6 +41,7 @@ from common.io.register_file import read_register
 from common.io.standing import Standing
 from common.wire import Kind
 from common.wire import Reply as WireReply
+from server.mail import Letter
 from server.origin import ORIGIN, Origin
 from server.reserve import Reserve
 from server.run_dir import RunDir
@@ -107,7 +108,7 @@ class RunAudit:
         finally:
             opened.close()
 
-    def sent(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> None:
+    def sent(self, kind: Kind, round_: int, requests: Mapping[str, Letter]) -> None:
         """Requests that are about to leave, by institution; if for vectors, with room for the rest.
 
         Raises:
@@ -122,10 +123,10 @@ class RunAudit:
                 asked=kind,
                 round=round_,
                 study=study,
-                bytes=len(data),
-                sha256=digest_of(data),
+                bytes=len(letter),
+                sha256=digest_of(letter.head),
             )
-            for name, data in requests.items()
+            for name, letter in requests.items()
         )
 
     def came(

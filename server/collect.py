@@ -27,13 +27,15 @@ from common.sums import (
 from common.wire import Kind, Reply, counts_from_bytes, vector_from_bytes
 from server.attempts import Attempts
 from server.optimizer import Vector, weighted_mean
+from server.outcome import Take
 from server.patience import Patience
 from server.sums import Ask, SecureSums, Total
 
 log = logging.getLogger("fedner.server")
 
 Values = TypeVar("Values")
-Tell = Callable[[Kind, int, bytes], Mapping[str, Reply]]
+Tell = Callable[[Kind, int, bytes, int, Take], object]
+"""The same request to all, the most bytes of a reply's body, and what takes each."""
 Require = Callable[[Collection[str], str, int], None]
 
 
@@ -66,7 +68,7 @@ class PlainCollector:
     """Each institution's own update and counts come to the coordinator.
 
     Args:
-        tell: the same request to all; replies of those who did as they were asked.
+        tell: the same request to all; hands over replies of those who did as they were asked.
         require: refuses fewer than the quorum.
     """
 
@@ -77,11 +79,14 @@ class PlainCollector:
     def updates(self, round_: int, body: bytes) -> Collected[Vector]:
         """See `Collector`."""
         found: dict[str, Vector] = {}
-        for name, reply in self._tell("train", round_, body).items():
+
+        def take(name: str, reply: Reply) -> None:
             try:
                 found[name] = vector_from_bytes(reply.body, self._dimension)
             except ProtocolError as error:
                 log.warning("round %d: %s sent no update: %s", round_, name, error.message)
+
+        self._tell("train", round_, body, 4 * self._dimension, take)
         self._require(found, "sent an update", round_)
         mean = weighted_mean(found, self._study.public_weights)
         figures = {"bytes_up": 4 * self._dimension * len(found)}
@@ -91,16 +96,19 @@ class PlainCollector:
         """See `Collector`."""
         labels, privacy = self._study.task.labels, self._study.local_privacy
         noised = privacy is not None and privacy.evaluation != "exact"
-        found: dict[str, Evaluation] = {}
-        for name, reply in sorted(self._tell("evaluate", round_, body).items()):
+        size, found = Evaluation.size(labels), dict[str, Evaluation]()
+
+        def take(name: str, reply: Reply) -> None:
             try:
-                counts = counts_from_bytes(reply.body, Evaluation.size(labels), noised=noised)
+                counts = counts_from_bytes(reply.body, size, noised=noised)
             except ProtocolError as error:
                 log.warning("round %d: %s sent no counts: %s", round_, name, error.message)
-                continue
-            found[name] = Evaluation(labels, counts)
+            else:
+                found[name] = Evaluation(labels, counts)
+
+        self._tell("evaluate", round_, body, 8 * size, take)
         self._require(found, "were evaluated", round_)
-        zero = Evaluation(labels, np.zeros(Evaluation.size(labels), np.int64))
+        zero = Evaluation(labels, np.zeros(size, np.int64))
         return Collected(values=sum(found.values(), zero), institutions=tuple(found), figures={})
 
 

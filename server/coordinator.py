@@ -8,11 +8,12 @@ Guarantees:
     * What is sent, and what comes back, is in the audit log first: see `server.audit`.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from common.config.canonical import study_hash
 from common.config.study import Study
@@ -30,18 +31,26 @@ from common.wire import (
     Request,
     decode_reply,
     encode,
+    in_parts,
     vector_to_bytes,
 )
 from server.attempts import ATTEMPTS_FILE, Attempts
 from server.audit import RunAudit
 from server.collect import Collected, Collector, PlainCollector, SecureCollector
+from server.mail import Letter, Lost, Take
 from server.optimizer import ServerOptimizer, Vector
+from server.outcome import Take as TakeReply
 from server.receipts import ReceiptBook
 from server.run_dir import RunDir
 from server.sums import Answers, GivenError
 from server.terms import Terms, common_terms, require_as_begun
 
 log = logging.getLogger("fedner.server")
+
+TOO_LARGE: Final = "reply-too-large"
+"""Code of a refusal that is the coordinator's own: more bytes than any reply can have."""
+_HEAD_BYTES: Final = 1 << 16
+"""Of a reply beside body and bundle, which has a few names and hashes."""
 
 
 class Exchange(Protocol):
@@ -53,8 +62,14 @@ class Exchange(Protocol):
     def present(self) -> Collection[str]:
         """Institutions that can be reached now."""
 
-    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Replies by institution; who refused, failed or is late is missing (and logged)."""
+    def ask(
+        self, kind: Kind, round_: int, requests: Mapping[str, Letter], most: int, take: Take
+    ) -> None:
+        """Hand over each reply, as soon as it is whole; who failed or is late has none (logged).
+
+        Args:
+            most: bytes of a reply.
+        """
 
 
 class Coordinator:
@@ -204,11 +219,12 @@ class Coordinator:
             return len(found) == len(self._study.federation.institutions)
 
         request = encode(self._request("hello", 0))
-        self._audit.sent("hello", 0, dict.fromkeys(self._study.federation.institutions, request))
+        letters = dict.fromkeys(self._study.federation.institutions, Letter((request,)))
+        self._audit.sent("hello", 0, letters)
         self._exchange.discover(request, enough)
         self._audit.came("hello", 0, {name: encode(r) for name, r in found.items()}, found)
         self._require(found, "answered", 0)
-        self._countersign(found)
+        self._countersign({name: reply.ledger for name, reply in found.items()})
         return common_terms(found)
 
     def _evaluate(self, collect: Collector, optimizer: ServerOptimizer, round_: int) -> None:
@@ -235,44 +251,78 @@ class Coordinator:
             **counted.figures,
         )
 
-    def _tell_all(self, kind: Kind, round_: int, body: bytes) -> Mapping[str, Reply]:
-        """The same request to the whole roster; replies of those who did as they were asked."""
+    def _tell_all(
+        self, kind: Kind, round_: int, body: bytes, most: int, take: TakeReply
+    ) -> Answers:
+        """The same request to the whole roster."""
         names = self._study.federation.institutions
-        return self._ask(kind, round_, body, dict.fromkeys(names, b"")).replies
+        return self._ask(kind, round_, body, dict.fromkeys(names, b""), most, take)
 
-    def _ask(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
-        """A request to each institution of `sums`; who did as asked, and the others' codes."""
+    def _ask(
+        self,
+        kind: Kind,
+        round_: int,
+        body: bytes,
+        sums: Mapping[str, bytes],
+        most: int,
+        take: TakeReply,
+    ) -> Answers:
+        """As `server.outcome.Ask` has it: a reply is in the audit log before it is handed on."""
         requests = self._requests(kind, round_, body, sums)
         self._audit.sent(kind, round_, requests)
-        answers = self._exchange.ask(kind, round_, requests)
-        read = _read(round_, answers)
-        self._audit.came(kind, round_, answers, read)
-        replies: dict[str, Reply] = {}
+        heads: dict[str, str] = {}
         refused: dict[str, str] = {}
-        for name, reply in read.items():
+        up = 0
+
+        def hear(name: str, answer: bytes | Lost) -> None:
+            nonlocal up
+            if isinstance(answer, Lost):
+                self._note_refusal(round_, name, kind, TOO_LARGE)
+                return
+            up += len(answer)
+            reply = self._read(kind, round_, name, answer)
+            del answer  # `reply` has what it needs of it
+            if reply is None:
+                return
             expected = (kind, self._hash, round_, name, "")
             said = (reply.kind, reply.study, reply.round, reply.institution, reply.refusal)
             if said == expected:
-                replies[name] = reply
+                heads[name] = reply.ledger
                 self._refused.pop(name, None)
+                take(name, reply)
             else:
                 if said[:-1] == expected[:-1]:  # in answer to this very request
                     refused[name] = reply.refusal
-                self._refused[name] = reply.refusal or "unasked"
-                log.warning("round %d: %s refused: %s", round_, name, reply.refusal or "unasked")
-                self._record(
-                    "refusal", round=round_, institution=name, asked=kind, code=reply.refusal
-                )
-        self._countersign(replies)
-        down, up = (sum(len(m) for m in some.values()) for some in (requests, answers))
-        return Answers(replies=replies, refused=refused, down=down, up=up)
+                self._note_refusal(round_, name, kind, reply.refusal)
+
+        self._exchange.ask(kind, round_, requests, most + _HEAD_BYTES, hear)
+        self._countersign(heads)
+        down = sum(map(len, requests.values()))
+        return Answers(replied=tuple(heads), refused=refused, down=down, up=up)
+
+    def _read(self, kind: Kind, round_: int, name: str, answer: bytes) -> Reply | None:
+        """What came, if it is a reply; noted in the audit log either way."""
+        read: dict[str, Reply] = {}
+        try:
+            read[name] = decode_reply(answer)
+        except ProtocolError as error:
+            log.warning("round %d: %s: %s", round_, name, error.message)
+        self._audit.came(kind, round_, {name: answer}, read)
+        return read.get(name)
+
+    def _note_refusal(self, round_: int, name: str, kind: Kind, code: str) -> None:
+        """An institution that did not do as asked; without a code, it answered something else."""
+        self._refused[name] = code or "unasked"
+        log.warning("round %d: %s refused: %s", round_, name, code or "unasked")
+        self._record("refusal", round=round_, institution=name, asked=kind, code=code)
 
     def _requests(
         self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]
-    ) -> dict[str, bytes]:
-        """Encoded requests; equal ones are one object."""
+    ) -> dict[str, Letter]:
+        """Requests; equal ones are one object, and the body is one in all."""
+        digest = hashlib.sha256(body).hexdigest()
         made = {
-            bundle: encode(self._request(kind, round_, body, bundle))
+            bundle: Letter(in_parts(self._request(kind, round_, body, bundle), digest))
             for bundle in dict.fromkeys(sums.values())
         }
         return {name: made[bundle] for name, bundle in sums.items()}
@@ -284,9 +334,9 @@ class Coordinator:
             kind=kind, study=self._hash, round=round_, receipts=receipts, body=body, sums=sums
         )
 
-    def _countersign(self, replies: Mapping[str, Reply]) -> None:
+    def _countersign(self, heads: Mapping[str, str]) -> None:
         if self._book is not None:
-            self._book.see({name: r.ledger for name, r in replies.items() if r.ledger})
+            self._book.see({name: head for name, head in heads.items() if head})
 
     def _require(self, present: Collection[str], did: str, round_: int) -> None:
         needed = self._study.federation.required
@@ -305,17 +355,6 @@ class Coordinator:
         self._run.record(event, self._study, **figures)
         self._audit.event(event, figures)
         self._on_event(event, figures)
-
-
-def _read(round_: int, answers: Mapping[str, bytes]) -> dict[str, Reply]:
-    """What is a reply, by institution."""
-    replies = {}
-    for name, data in answers.items():
-        try:
-            replies[name] = decode_reply(data)
-        except ProtocolError as error:
-            log.warning("round %d: %s: %s", round_, name, error.message)
-    return replies
 
 
 def _body(delta: Vector) -> bytes:

@@ -8,7 +8,10 @@ Guarantees:
     - An institution that comes back as another node is found again; one that joins while a trip is
       under way is asked in that trip, with what is left of its time.
     - A trip waits for nodes that have not said who they are only as long as `server.greeting` says.
-    - A reply counts for the institution that was asked.
+    - A reply counts for the institution that was asked, once.
+    - Each reply is handed over as soon as it is whole, and not kept: of many large ones, one at a
+      time is in memory. One that is larger than any reply to its request can be is not taken; its
+      institution is not asked again in that trip, and costs the others nothing.
 """
 
 import logging
@@ -20,7 +23,7 @@ from common.config.study import Study
 from common.wire import Kind, Reply
 from server.absences import Absences, Turn, away_in
 from server.greeting import Greeter
-from server.mail import Lost, Mail, Pace
+from server.mail import Letter, Lost, Mail, Pace, Take
 
 log = logging.getLogger("fedner.server")
 
@@ -33,15 +36,20 @@ class _Trip:
     """One request to each of several institutions.
 
     Attributes:
+        most: bytes of a reply.
+        replied: whose reply was handed over.
+        refused: whose reply was too large.
         pending: institution by message.
         told: of whom the log has said that they are waited for.
     """
 
     kind: Kind
     round: int
-    requests: Mapping[str, bytes]
+    requests: Mapping[str, Letter]
     deadline: float
-    replies: dict[str, bytes] = field(default_factory=dict, repr=False)
+    most: int
+    replied: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     pending: dict[str, str] = field(default_factory=dict)
     turns: dict[str, Turn] = field(init=False)
     told: set[str] = field(default_factory=set)
@@ -52,19 +60,24 @@ class _Trip:
     @property
     def missing(self) -> dict[str, Turn]:
         """Who has not replied."""
-        return {name: turn for name, turn in self.turns.items() if name not in self.replies}
+        done = self.replied | self.refused
+        return {name: turn for name, turn in self.turns.items() if name not in done}
 
-    def take(self, message: str, answer: bytes | Lost, now: float) -> None:
-        """What came back."""
-        name = self.pending.pop(message)
+    def heard(self, message: str, answer: bytes | Lost, now: float) -> str:
+        """Note what came back; whose it is if nothing more is awaited of it, else empty."""
+        name = self.pending.pop(message, "")  # another answer of its was there first
+        if not name:
+            return ""
         turn = self.turns[name]
         turn.pending.discard(message)
         if answer is Lost.ON_THE_WAY:
             turn.was_lost(now)
-        elif answer is Lost.FAILED:
+            return ""
+        if answer is Lost.FAILED:
             turn.has_failed(now)
-        else:
-            self.replies.setdefault(name, answer)
+            return ""
+        (self.refused if answer is Lost.TOO_LARGE else self.replied).add(name)
+        return name
 
 
 class NodeExchange:
@@ -98,7 +111,7 @@ class NodeExchange:
         have refused leave too few for the quorum.
         """
         deadline = self._pace.clock() + self._deadline_s
-        self._greeter.hello = request
+        self._greeter.hello = Letter((request,))
         found = self._greeter.look(anew=True)
         while not enough(found) and not self._greeter.hopeless:
             if self._pace.clock() >= deadline:
@@ -114,26 +127,31 @@ class NodeExchange:
             self._greeter.look()
         return self._greeter.present
 
-    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Send each institution its request; what came back before the deadline, by name."""
+    def ask(
+        self, kind: Kind, round_: int, requests: Mapping[str, Letter], most: int, take: Take
+    ) -> None:
+        """Send each institution its request, and hand over what comes back before the deadline.
+
+        Args:
+            most: bytes of a reply.
+        """
         self._greeter.started = True
         deadline = self._pace.clock() + self._deadline_s
-        trip = _Trip(kind=kind, round=round_, requests=requests, deadline=deadline)
+        trip = _Trip(kind=kind, round=round_, requests=requests, deadline=deadline, most=most)
         self._greeter.look(anew=True)
-        while self._go_on(trip):
+        while self._go_on(trip, take):
             self._greeter.look()
         self._mail.drop(trip.pending)
         late = [name for name in self._roster if name in trip.missing]
         if late:
             log.warning("round %d: no reply to %s from %s", round_, kind, ", ".join(late))
-        return trip.replies
 
-    def _go_on(self, trip: _Trip) -> bool:
+    def _go_on(self, trip: _Trip, take: Take) -> bool:
         """Ask who is due and take what came; wait a moment unless the trip is over."""
         over = self._pace.clock() >= trip.deadline
         if not over:
             self._send(trip)
-        self._fetch(trip)
+        self._fetch(trip, take)
         if over or not trip.missing:
             return False
         if not self._due(trip):
@@ -160,7 +178,8 @@ class NodeExchange:
         if again:
             log.warning("round %d: asking %s again for %s", trip.round, ", ".join(again), trip.kind)
         requests = {node: trip.requests[name] for node, name in due.items()}
-        sent = self._mail.send(trip.kind, trip.round, requests, trip.deadline - now + _MARGIN_S)
+        ttl = trip.deadline - now + _MARGIN_S
+        sent = self._mail.send(trip.kind, trip.round, requests, ttl, trip.most)
         for (node, name), message in zip(due.items(), sent, strict=True):
             trip.turns[name].sent(node, message, now, self._absences.silent_s)
             if message:
@@ -171,22 +190,27 @@ class NodeExchange:
         missing, known = trip.missing, set(self._greeter.nodes.values())
         away = away_in(missing, known)
         pending = sum(bool(turn.pending) for turn in missing.values())
-        figures = len(trip.requests), len(trip.replies), pending
+        figures = len(trip.requests), len(trip.replied), pending
         waits = self._absences.waits(self._pace.clock(), *figures, away)
         if waits and not trip.told.issuperset(away):
             trip.told.update(away)
             log.warning("round %d: waits for %s, away", trip.round, ", ".join(away))
         return waits or bool(pending) or self._greeter.awaited(missing)
 
-    def _fetch(self, trip: _Trip) -> None:
-        """Take what came; of who was asked twice, the other answer is not awaited any more."""
+    def _fetch(self, trip: _Trip, take: Take) -> None:
+        """Hand over what came."""
         if not trip.pending:
             return
-        for message, answer in self._mail.fetch(trip.pending).items():
-            trip.take(message, answer, self._pace.clock())
-        settled = [message for message, name in trip.pending.items() if name in trip.replies]
-        self._mail.drop(settled)
-        for message in settled:
+        for message, answer in self._mail.fetch(tuple(trip.pending), trip.most):
+            if name := trip.heard(message, answer, self._pace.clock()):
+                self._settle(trip, name)
+                take(name, answer)
+            del answer  # before the next is fetched
+
+    def _settle(self, trip: _Trip, name: str) -> None:
+        """Of who was asked twice, the other answer is not awaited any more."""
+        self._absences.replied(name)
+        others = [message for message, whose in trip.pending.items() if whose == name]
+        self._mail.drop(others)
+        for message in others:
             del trip.pending[message]
-        for name in trip.replies:
-            self._absences.replied(name)

@@ -29,12 +29,15 @@ from common.config.study import Study
 from common.errors import ProtocolError
 from common.wire import Refusal as ProtocolRefusal
 from common.wire import Reply, decode_reply
-from server.mail import Lost, Mail, Pace, doubled
+from server.mail import Letter, Lost, Mail, Pace, doubled
 
 log = logging.getLogger("fedner.server")
 
 _FINAL: Final = frozenset({ProtocolRefusal.POLICY.value, ProtocolRefusal.STUDY.value})
 """Refusals of a `hello` that stay the same until the institution is started anew."""
+
+_HELLO_BYTES: Final = 1 << 16
+"""Of an answer to a hello, which has a few names and hashes."""
 
 _FIRST_HELLO_S: Final = 30.0
 _LONGEST_HELLO_S: Final = 480.0
@@ -91,7 +94,7 @@ class Greeter:
         self._facts: dict[str, object] = {}
         self._online: frozenset[int] = frozenset()
         self._looked = -inf
-        self.hello = b""
+        self.hello = Letter(())
         self.started = False
         """Whether the model is settled: who joins later must have the same."""
 
@@ -158,7 +161,8 @@ class Greeter:
         for node in due:
             waits.setdefault(self._begin(node, now), []).append(node)
         for wait_s, nodes in waits.items():
-            sent = self._mail.send("hello", 0, dict.fromkeys(nodes, self.hello), wait_s)
+            hellos = dict.fromkeys(nodes, self.hello)
+            sent = self._mail.send("hello", 0, hellos, wait_s, _HELLO_BYTES)
             for node, message in zip(nodes, sent, strict=True):
                 self._silent[node].message = message
 
@@ -198,7 +202,7 @@ class Greeter:
 
     def _hear(self, now: float) -> dict[str, Reply]:
         out = {silent.message: node for node, silent in self._silent.items() if silent.message}
-        answers = self._mail.fetch(out) if out else {}
+        answers = dict(self._mail.fetch(tuple(out), _HELLO_BYTES)) if out else {}
         taken = {}
         for message, data in sorted(answers.items(), key=lambda answer: out[answer[0]]):
             reply = self._hear_one(out[message], data, now)

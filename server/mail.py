@@ -1,8 +1,8 @@
 """What the coordinator asks of whoever carries its bytes, and what waiting for them costs."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -24,6 +24,34 @@ class Lost(Enum):
     """The node is away, or what was sent to it, or from it, is gone."""
     FAILED = auto()
     """The institution's own doing."""
+    TOO_LARGE = auto()
+    """More bytes than a reply can have: it was not taken."""
+
+
+Take = Callable[[str, bytes | Lost], None]
+"""Told an institution's name and its reply, once it is whole, or `Lost.TOO_LARGE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A request, whole only while it is sent: the model in it is one object for all institutions.
+
+    Attributes:
+        parts: `common.wire.in_parts`.
+    """
+
+    parts: tuple[bytes, ...] = field(repr=False)
+
+    @property
+    def head(self) -> bytes:
+        """All up to the model, which it names."""
+        return self.parts[0]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
 
 
 class Mail(Protocol):
@@ -32,15 +60,20 @@ class Mail(Protocol):
     def online(self) -> Collection[int]:
         """Nodes that can be reached."""
 
-    def send(self, kind: Kind, round_: int, requests: Mapping[int, bytes], ttl: float) -> list[str]:
-        """Send each node its request, to be answered within `ttl` seconds.
+    def send(
+        self, kind: Kind, round_: int, requests: Mapping[int, Letter], ttl: float, most: int
+    ) -> list[str]:
+        """Send each node its request, to be answered within `ttl` seconds, in at most `most` bytes.
 
         Returns:
             A message's id for each request, in order; empty where it could not be sent.
         """
 
-    def fetch(self, messages: Collection[str]) -> dict[str, bytes | Lost]:
-        """What is whole since, by message. Waits for nothing."""
+    def fetch(self, messages: Collection[str], most: int) -> Iterator[tuple[str, bytes | Lost]]:
+        """What is whole since, with the message that it answers, one after the other.
+
+        Waits for nothing; nothing of more than `most` bytes is taken.
+        """
 
     def drop(self, messages: Collection[str]) -> None:
         """Nobody awaits an answer to these any more."""

@@ -4,7 +4,7 @@ Guarantee: that a sum can't come about any more (`GivenError`) is never said bef
 institutions told that they gave their vectors that the others are too few.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -32,24 +32,36 @@ _NEW_STUDY: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What came of one trip: replies and refusals by institution, bytes down to and up from all.
+    """What came of one trip: bytes down to and up from all, and who answered.
 
     Attributes:
+        replied: who did as they were asked; their replies were handed over.
         refused: codes of `common.wire.Refusal`, of those who answered this request and did not do
             as they were asked.
     """
 
-    replies: Mapping[str, Reply]
+    replied: Collection[str]
     refused: Mapping[str, str] = field(default_factory=dict)
     down: int
     up: int
 
 
+Take = Callable[[str, Reply], None]
+"""Told an institution's name and its reply, which it does not keep."""
+
+
 class Ask(Protocol):
     """One trip: bodies and bundles out; what each institution did comes back."""
 
-    def __call__(self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]) -> Answers:
-        """Send `body` to each institution of `sums`, with its bundle."""
+    def __call__(
+        self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes], most: int, take: Take
+    ) -> Answers:
+        """Send `body` to each institution of `sums`, with its bundle.
+
+        Args:
+            most: bytes of a reply's body and bundle; a larger one is refused.
+            take: told each reply of who did as asked, as soon as it is whole.
+        """
 
 
 class GivenError(FederationError):
@@ -84,7 +96,7 @@ class Course:
         self.down += answers.down
         self.up += answers.up
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self.answered |= bool(answers.replies or answers.refused)
+        self.answered |= bool(answers.replied or answers.refused)
         if stage in _OF_THIS_SUM:
             self.spent |= {n for n, code in answers.refused.items() if code == Refusal.SPENT}
 

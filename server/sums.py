@@ -12,8 +12,8 @@ Guarantees:
     * In steady state a sum takes a trip for the vectors, one for the signatures and one for the
       shares: the next sum's keys travel on the latter two. Whoever is there and not among those who
       sent keys ahead makes what was fetched ahead void: the next sum begins in full, with all.
-    * Nothing is kept of an institution's vector, once its trip is over, but the running total; in
-      the trip all are in memory: `docs/secure-aggregation.md` has the figures.
+    * Nothing is kept of an institution's vector but the running total, to which it is added as soon
+      as it is whole: `docs/secure-aggregation.md` has the figures.
     * That vectors which may be given once only were given is said if institutions say so, or none
       tells: `server.outcome`.
     * The number of an attempt is on disk before its invitation leaves, and that vectors are wanted
@@ -32,6 +32,7 @@ from typing import Final
 from common.identity.signing import Signer
 from common.secagg.coordinator import Coordinator
 from common.secagg.errors import Aborted, BelowCohortError
+from common.secagg.packing import packed_size
 from common.secagg.session import Context, Purpose, Session
 from common.secagg.transitions import Phase
 from server.again import Again
@@ -243,7 +244,8 @@ class SecureSums:
         )
         only = frozenset(self._names.index(name) for name in over)
         invited = {i: r for i, r in machine.invite().items() if not only or i in only}
-        return Open(session, machine, invited, only)
+        packed = packed_size(length, context.parameters.bits)
+        return Open(session, machine, invited, packed, only)
 
     def _begin_ahead(self, following: tuple[Purpose, int] | None) -> Open | None:
         """A session for the sum after this one; nobody is invited yet."""

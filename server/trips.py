@@ -5,6 +5,8 @@ Guarantees:
       institution and the rule, ends no sum, and leaves the other parts be.
     * A reply with a body is refused: nothing but the secure sum's messages belongs there.
     * Who can't be reached is not invited.
+    * A reply is added to its sum as soon as it is whole, and not kept; none is taken that is larger
+      than the stages of its sessions can make it.
 """
 
 import logging
@@ -12,10 +14,11 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from common.secagg.bundle import join, split
+from common.secagg.bundle import bundle_bytes, join, split
 from common.secagg.codec import decode
 from common.secagg.coordinator import Coordinator, Requests
 from common.secagg.errors import ComplaintError, MalformedError, SecaggError
+from common.secagg.messages import reply_bytes
 from common.secagg.session import Session
 from common.secagg.transitions import Phase
 from common.wire import Kind, Reply
@@ -29,12 +32,14 @@ class Open:
     """A session and what it has to say next, by roster index.
 
     Attributes:
+        vector_bytes: of a packed vector.
         over: the only set over which it may be opened; empty if over any.
     """
 
     session: Session
     machine: Coordinator
     requests: Requests
+    vector_bytes: int
     over: frozenset[int]
 
     @property
@@ -43,6 +48,14 @@ class Open:
         if self.machine.phase is Phase.MODEL:
             return frozenset(self.machine.dropped)
         return frozenset(self.requests)
+
+    def reply_bytes(self, n: int) -> int:
+        """At most, in answer to its requests.
+
+        Args:
+            n: institutions of the study.
+        """
+        return reply_bytes(n, self.vector_bytes if self.machine.phase is Phase.MASKED else 0)
 
 
 class Trips:
@@ -70,9 +83,12 @@ class Trips:
             here = set(self._present())
             parts = {i: some for i, some in parts.items() if self._names[i] in here}
         bundles = {self._names[i]: join(some) for i, some in parts.items()}
-        answers = self._ask(kind, round_, body, bundles)
-        for name, reply in answers.replies.items():
+        most = bundle_bytes(one.reply_bytes(len(self._names)) for one in sessions)
+
+        def take(name: str, reply: Reply) -> None:
             self._take(name, reply, sessions, round_)
+
+        answers = self._ask(kind, round_, body, bundles, most, take)
         course.take(stage, answers, time.monotonic() - started)
 
     def _take(self, name: str, reply: Reply, sessions: list[Open], round_: int) -> None:

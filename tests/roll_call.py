@@ -1,6 +1,6 @@
 """Institutions as nodes of a grid in this process; time passes only while somebody waits."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from flwr.app import Error, Message
@@ -15,7 +15,7 @@ from common.transport import RelayRefusal
 from common.wire import Reply, Request, decode_request, encode
 from server.app import GridMail
 from server.exchange import NodeExchange
-from server.mail import Pace
+from server.mail import Letter, Lost, Pace
 
 DEADLINE_S = 60
 
@@ -44,7 +44,8 @@ HASH = study_hash(STUDY)
 FACTS = {"version": "1", "dimension": 1, "layout": "l", "initial": "i", "encoder": "e"}
 HELLO = encode(Request(kind="hello", study=HASH, round=0))
 TRAIN = encode(Request(kind="train", study=HASH, round=1))
-ALL = dict.fromkeys(("north", "south"), TRAIN)
+ALL = dict.fromkeys(("north", "south"), Letter((TRAIN,)))
+MOST = 1 << 16
 
 
 class Time:
@@ -78,6 +79,7 @@ class Grid(LocalGrid):
     As with Flower, a message, and its reply with it, is gone when whoever fetches it finds that its
     time is over (error 3) or its node away (error 5); a reply that has begun is neither.
 
+    Nodes `large` answer such a request with more bytes than a reply has.
     Nodes `failing`, or one that `fails` at a kind of request, answer with an error; one that has
     `lost` such a request does as a relay without its worker. `sent` has the kind and the
     seat of all that was sent, and when.
@@ -164,6 +166,8 @@ def _answer(config: dict[str, str], data: bytes) -> bytes:
     request = decode_request(data)
     if config.get("failing") or config.get("fails") == request.kind:
         raise OSError
+    if config.get("large") == request.kind:
+        return bytes(MOST + 1)
     if config.get("lost") == request.kind:
         raise WorkerError(RelayRefusal.UNREACHABLE, "no worker", place="socket")
     return encode(
@@ -179,6 +183,20 @@ def _answer(config: dict[str, str], data: bytes) -> bytes:
             body=config["seat"].encode() if request.kind == "train" else b"",
         )
     )
+
+
+def ask(
+    exchange: NodeExchange, requests: Mapping[str, Letter] = ALL, most: int = MOST
+) -> dict[str, bytes | Lost]:
+    """What a trip handed over, by institution; each once."""
+    replies: dict[str, bytes | Lost] = {}
+
+    def take(name: str, answer: bytes | Lost) -> None:
+        assert name not in replies
+        replies[name] = answer
+
+    exchange.ask("train", 1, requests, most, take)
+    return replies
 
 
 @contextmanager

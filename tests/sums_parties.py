@@ -115,14 +115,14 @@ class Federation:
         total = sum(self.vector(name, round_).astype(np.uint64) for name in names)
         return (total % (1 << self.bits)).astype(np.uint32)
 
-    def ask(self, kind, round_, body, sums) -> Answers:
+    def ask(self, kind, round_, body, sums, most, take) -> Answers:
         if not sums:  # nobody is there
-            return Answers(replies={}, down=0, up=0)
+            return Answers(replied=(), down=0, up=0)
         first = decode(split(next(iter(sums.values())))[0])
         at = (first.session.purpose, first.session.round, _STAGE_OF_KIND[int(first.kind)])
         self.trips.append((*at, first.session.attempt, tuple(sums)))
         self.before(*at)
-        replies, refused = {}, {}
+        replied, refused = [], {}
         for name, bundle in sums.items():
             if (*at, name) in self.deaf or name in self.away:
                 continue
@@ -133,12 +133,12 @@ class Federation:
             if reply is None:
                 refused |= {n: code_of(e) for n, e in self.refused[-1:] if n == name}
             else:
+                assert len(reply) <= most
                 self.sent.append(reply)
-                replies[name] = Reply(
-                    kind=kind, study="", round=round_, institution=name, sums=reply
-                )
+                replied.append(name)
+                take(name, Reply(kind=kind, study="", round=round_, institution=name, sums=reply))
         down = sum(map(len, sums.values()))
-        return Answers(replies=replies, refused=refused, down=down, up=0)
+        return Answers(replied=replied, refused=refused, down=down, up=0)
 
     def answer(self, name, kind, round_, body, bundle):
         """What a worker's session does with a request's bundle."""

@@ -15,9 +15,11 @@ installed on the node, while the coordinator's bundle is neither unpacked nor im
 module its own pyproject names; each message runs in a fresh child.
 
 Formal guarantees of the gated superlink: a reply is taken only from the node that is its sender
-(Flower checks that the sender is who was asked, but not that the authenticated node is it); a
+(Flower checks that the sender is who was asked, but not that the authenticated node is it), one at
+a time, and to a message that it was handed; a
 message is confirmed, which deletes it, only by the node that was handed it, and an object is given
 only to a node that was handed a message with it (Flower deletes and gives any object to any node).
+What a node can have stored is bounded: `common.io.handed`; Flower stores all.
 
 The exact pin keeps the internal names valid; `tests/integration/test_flower_internals.py` lists
 them and fails when an upgrade moves one. Not mended here: `Grid.send_and_receive` polls every 3 s.
@@ -29,14 +31,16 @@ Run as `python -P -m common.io.flower_internals`: without `-P` the working direc
 import contextlib
 import hashlib
 import importlib.metadata
+import json
 import os
 import sys
+import threading
 import time
 import traceback
 from base64 import b64decode
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from importlib import import_module
 from itertools import islice
 from math import inf
@@ -49,6 +53,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, UsageError
+from common.io.handed import MOST_PARTS, Handed, ids_of, is_consistent, is_too_wide
+from common.transport import most_on_the_way
 
 PINNED_FLOWER: Final = "1.41.0"
 IDLE_SLEEP_S: Final = 3  # the SuperNode's sleep when no message waits for it
@@ -66,8 +72,7 @@ UNKNOWN_KEY: Final = {  # flwr ApiErrorCode: of disabled registration, of failed
     "/v1/fleet/register-node": 2001,
     "/v1/fleet/activate-node": 2004,
 }
-HANDED: Final = 64  # messages a node; it takes and confirms one at a time
-MOST_PARTS: Final = 4096  # of a reply, in pieces of 5 MB
+MOST_HEAD: Final = 1 << 20  # bytes of an object that is no piece of an array
 MOST_MISSED: Final = 16  # parts of a reply in one look at it
 FIRST_LOOK_S: Final = 0.05
 LONGEST_LOOK_S: Final = 1.0
@@ -229,12 +234,27 @@ def shorten_object_backoff() -> None:
         pull.__kwdefaults__.update(FAST_PULL)
 
 
+class Gone(Enum):
+    """Why a reply that was begun is not handed over."""
+
+    LOST = auto()
+    """It has lost a part, or makes no message."""
+    TOO_LARGE = auto()
+
+
+class _TooLargeError(Exception):
+    """More bytes than a reply may have."""
+
+
 @dataclass(slots=True)
 class _Begun:
     """A reply whose head was handed over, which Flower does once.
 
     Attributes:
+        parts: ids, that of the message first: nodes send it last.
         here: parts that have come, by id.
+        bytes: of these.
+        is_too_large: more than there may be; nothing of it is kept.
         due: when the rest is looked for.
         missed: parts that were not there in the look that is under way.
     """
@@ -245,6 +265,9 @@ class _Begun:
     due: float = -inf
     pause_s: float = FIRST_LOOK_S
     missed: int = 0
+    bytes: int = 0
+    is_too_large: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 class ReplyParts:
@@ -259,7 +282,12 @@ class ReplyParts:
           second while nothing new comes.
         - A reply counts for the message that Flower has checked it against, whatever the sender
           has written into its parts.
-        - What has too many parts, has lost one, or makes no message, is `None`.
+        - Parts are taken once the last that nodes send is there, and whole replies are handed over
+          one after the other: of many large ones, one is in memory.
+        - What has more parts or bytes than it may have, be it by one part that stands in it many
+          times, is `Gone.TOO_LARGE`, whatever it has said of its size; of it are in memory at most
+          as many bytes as it may have, and two parts.
+        - What has lost a part, or makes no message, is `Gone.LOST`.
     """
 
     def __init__(self, grid: Grid, clock: Callable[[], float] = time.monotonic):
@@ -268,15 +296,18 @@ class ReplyParts:
         self._flower: Any = import_module("flwr.superlink.grid.http_grid")
         self._begun: dict[str, _Begun] = {}
 
-    def pull(self, messages: Collection[str]) -> dict[str, Message | None]:
-        """What is whole by now, by the message that it answers."""
+    def pull(self, messages: Collection[str], most: int) -> Iterator[tuple[str, Message | Gone]]:
+        """What is whole by now, with the message that it answers, one after the other.
+
+        Args:
+            most: bytes of a reply.
+        """
+        most = most_on_the_way(most)
         self._begin([asked for asked in messages if asked not in self._begun])
-        ended: dict[str, Message | None] = {}
         for asked in messages:
             begun = self._begun.get(asked)
-            if begun is not None and self._clock() >= begun.due and self._look(begun):
-                ended[asked] = self._end(self._begun.pop(asked))
-        return ended
+            if begun is not None and self._clock() >= begun.due and self._look(begun, most):
+                yield asked, self._end(self._begun.pop(asked), most)
 
     def drop(self, messages: Collection[str]) -> None:
         """Forget what has come of these replies."""
@@ -289,16 +320,22 @@ class ReplyParts:
         request = self._flower.PullAppMessagesRequest(message_ids=messages)
         answer = self._grid._runtime_client.PullMessages(request)
         for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            parts = tuple(islice(_ids(tree), MOST_PARTS + 1))
+            parts = tuple(islice(ids_of(tree), MOST_PARTS + 1))
             self._begun[head.metadata.reply_to_message_id] = _Begun(head=head, parts=parts)
 
-    def _look(self, begun: _Begun) -> bool:
+    def _look(self, begun: _Begun, most: int) -> bool:
         """Take what has come since; whether there is nothing more to wait for."""
         if len(begun.parts) > MOST_PARTS:
+            begun.is_too_large = True
             return True
         before, begun.missed = len(begun.here), 0
         try:
-            self._take(begun)
+            self._take(begun, begun.parts[:1], most)
+            if not begun.missed:
+                self._take(begun, begun.parts, most)
+        except _TooLargeError:
+            begun.here, begun.is_too_large = {}, True
+            return True
         except self._flower.ObjectPullError:
             if begun.missed <= MOST_MISSED:  # one is lost
                 return True
@@ -309,7 +346,7 @@ class ReplyParts:
         begun.due = self._clock() + begun.pause_s
         return False
 
-    def _take(self, begun: _Begun) -> None:
+    def _take(self, begun: _Begun, parts: Sequence[str], most: int) -> None:
         """Each missing part that is there; the look ends early where many are not."""
         unavailable = import_module("flwr.supercore.inflatable.inflatable_utils")
         fetch = self._flower.make_pull_object_fn_protobuf(
@@ -320,31 +357,58 @@ class ReplyParts:
 
         def take(part: str) -> bytes:
             try:
-                begun.here[part] = fetch(part)
+                data = fetch(part)
             except unavailable.ObjectUnavailableError:
                 begun.missed += 1
                 if begun.missed > MOST_MISSED:
                     raise
+                return b""
+            with begun.lock:
+                begun.bytes += len(data)
+                if begun.bytes > most:
+                    raise _TooLargeError
+                begun.here[part] = data
             return b""
 
-        missing = [part for part in begun.parts if part not in begun.here]
+        missing = [part for part in parts if part not in begun.here]
         self._flower.pull_objects(missing, take, max_tries_per_object=1)
 
-    def _end(self, begun: _Begun) -> Message | None:
+    def _end(self, begun: _Begun, most: int) -> Message | Gone:
         """The message, whose objects the SuperLink may now forget."""
         name = begun.head.metadata.message_id
         request = self._flower.ConfirmMessageReceivedRequest(
             node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=name
         )
         self._grid._runtime_client.ConfirmMessageReceived(request)
+        if begun.is_too_large:
+            return Gone.TOO_LARGE
         try:
+            if _bytes_of_arrays(begun.here) > most:
+                return Gone.TOO_LARGE
             message = self._flower.inflate_object_from_contents(name, begun.here)
+        except _TooLargeError:
+            return Gone.TOO_LARGE
         except Exception:  # noqa: BLE001 - bytes that a node made up may raise anything
-            return None
+            return Gone.LOST
         if not isinstance(message, Message):
-            return None
+            return Gone.LOST
         message.metadata.__dict__["_message_id"] = name
         return message
+
+
+def _bytes_of_arrays(parts: Mapping[str, bytes]) -> int:
+    """Of all arrays once they are put together: a piece may stand in one more than once."""
+    objects: Any = import_module("flwr.supercore.inflatable.inflatable_object")
+    arrays: Any = import_module("flwr.app.message.array")
+    total = 0
+    for data in parts.values():
+        kind, children, _ = objects.get_object_head_values_from_object_content(data)
+        if kind != arrays.ArrayChunk.__qualname__ and len(data) > MOST_HEAD:
+            raise _TooLargeError
+        if kind == arrays.Array.__qualname__:
+            pieces = json.loads(objects.get_object_body(data, arrays.Array))["arraychunk_ids"]
+            total += sum(len(parts[children[piece]]) for piece in pieces)
+    return total
 
 
 @contextlib.contextmanager
@@ -541,12 +605,25 @@ def guard_handlers(fleet: Any) -> None:
     handed = Handed()
     push, pull = fleet.push_messages, fleet.pull_messages
     fetch, confirm = fleet.pull_object, fleet.confirm_message_received
+    store = fleet.push_object
 
-    def push_messages(request: Any, **others: Any) -> Any:
-        senders = {message.metadata.src_node_id for message in request.messages_list}
-        if senders - {request.node.node_id}:
-            raise _forbidden("a reply in another node's name")
-        return push(request=request, **others)
+    def push_messages(request: Any, state: Any) -> Any:
+        node, tree = request.node.node_id, _only_reply(request, handed, state.object_store)
+        asked = request.messages_list[0].metadata.reply_to_message_id
+        for root in handed.begin(node, asked, tree):
+            state.object_store.delete(root)
+        return push(request=request, state=state)
+
+    def push_object(request: Any, state: Any) -> Any:
+        node, name, size = request.node.node_id, request.object_id, len(request.object_content)
+        if not handed.is_part(node, name):
+            raise _forbidden("an object of no reply that this node has begun")
+        with handed.room(node, name, size) as room:
+            if not room.is_there:
+                raise _refused(413, "a reply of more bytes than it may have")
+            response = store(request=request, state=state)
+            room.is_kept = response.stored
+        return response
 
     def pull_messages(request: Any, **others: Any) -> Any:
         response = pull(request=request, **others)
@@ -564,38 +641,42 @@ def guard_handlers(fleet: Any) -> None:
         return confirm(request=request, **others)
 
     fleet.push_messages, fleet.pull_messages = push_messages, pull_messages
-    fleet.pull_object, fleet.confirm_message_received = pull_object, confirm_message_received
+    fleet.push_object, fleet.pull_object = push_object, pull_object
+    fleet.confirm_message_received = confirm_message_received
 
 
-class Handed:
-    """The last `HANDED` messages that each node was handed, and their objects' ids."""
-
-    def __init__(self) -> None:
-        self._by_node: dict[int, deque[tuple[str, frozenset[str]]]] = {}
-
-    def note(self, node: int, response: Any) -> None:
-        """A response to `pull-messages`."""
-        mine = self._by_node.setdefault(node, deque(maxlen=HANDED))
-        trees = zip(response.messages_list, response.message_object_trees, strict=True)
-        mine.extend((message.metadata.message_id, frozenset(_ids(tree))) for message, tree in trees)
-
-    def has_message(self, node: int, message: str) -> bool:
-        """Whether the node was handed it."""
-        return any(message == one for one, _ in tuple(self._by_node.get(node, ())))
-
-    def has_object(self, node: int, object_id: str) -> bool:
-        """Whether the node was handed a message with it."""
-        return any(object_id in objects for _, objects in tuple(self._by_node.get(node, ())))
+def _only_reply(request: Any, handed: Handed, store: Any) -> Any:
+    """The tree of the one reply in a request, whose sender may give it."""
+    node = request.node.node_id
+    if {message.metadata.src_node_id for message in request.messages_list} - {node}:
+        raise _forbidden("a reply in another node's name")
+    if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+        raise _forbidden("expected one reply and its objects")
+    (tree,) = request.message_object_trees
+    if not handed.has_message(node, request.messages_list[0].metadata.reply_to_message_id):
+        raise _forbidden("a reply to a message that this node was not handed")
+    if is_too_wide(tree):
+        raise _refused(413, "a reply of more objects than it may have")
+    if tree.object_id in store and not handed.has_begun(node, tree.object_id):
+        raise _forbidden("a reply that is another's message")
+    if not is_consistent(tree, {}) or not _is_as_stored(tree, store):
+        raise _forbidden("an object with other children than before")
+    return tree
 
 
-def _ids(tree: Any) -> Iterator[str]:
-    yield tree.object_id
-    for child in tree.children:
-        yield from _ids(child)
+def _is_as_stored(tree: Any, store: Any) -> bool:
+    """Whether each object that is known has the children it had; so all trees there are small."""
+    if tree.object_id in store:
+        return bool(store.get_object_tree(tree.object_id) == tree)
+    return all(_is_as_stored(child, store) for child in tree.children)
 
 
 def _forbidden(reason: str) -> Exception:
-    error: Exception = import_module("fastapi").HTTPException(403, reason)
+    return _refused(403, reason)
+
+
+def _refused(status: int, reason: str) -> Exception:
+    error: Exception = import_module("fastapi").HTTPException(status, reason)
     return error
 
 

@@ -5,7 +5,7 @@
 The parts belong to separate machines; a bundle means nothing beyond its parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from common.secagg.errors import MalformedError
@@ -26,6 +26,11 @@ def join(parts: Sequence[bytes]) -> bytes:
         raise MalformedError(f"a bundle of {len(parts)} messages, expected 1 to {MAX_PARTS}")
     framed = [piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)]
     return b"".join([_HEAD, bytes([len(parts)]), *framed])
+
+
+def bundle_bytes(parts: Iterable[int]) -> int:
+    """Bytes of a bundle of messages of so many bytes."""
+    return len(_HEAD) + 1 + sum(4 + part for part in parts)
 
 
 def split(data: bytes) -> tuple[bytes, ...]:

@@ -53,6 +53,16 @@ MASKED_HEAD_BYTES: Final = HEADER_BYTES + INDEX_BYTES + 4
 T = TypeVar("T")
 
 
+def reply_bytes(n: int, vector: int) -> int:
+    """At most, of any reply to a request, in a study of `n` institutions.
+
+    Args:
+        vector: bytes of a packed vector where one is asked for, else 0.
+    """
+    fixed = HEADER_BYTES + ADVERT_BYTES + INDEX_BYTES + 2 * COUNT_BYTES + SIGNATURE_BYTES
+    return max(fixed + n * max(BOX_ENTRY_BYTES, SHARE_ENTRY_BYTES), MASKED_HEAD_BYTES + vector)
+
+
 class Kind(IntEnum):
     """Of a message."""
 

@@ -5,11 +5,11 @@ import pytest
 from common.io.flower_internals import LocalGrid
 from common.wire import Reply, decode_reply
 from server.exchange import NodeExchange
-from tests.roll_call import ALL, DEADLINE_S, HELLO, a_federation
+from tests.roll_call import DEADLINE_S, HELLO, a_federation, ask
 
 
 def _seats(exchange: NodeExchange) -> dict[str, str]:
-    replies = exchange.ask("train", 1, ALL)
+    replies = ask(exchange)
     return {name: decode_reply(data).body.decode() for name, data in replies.items()}
 
 
@@ -48,7 +48,7 @@ def test_an_institution_that_comes_back_with_another_encoder_is_not_asked() -> N
         grid.online = (0, 1)
         exchange.discover(HELLO, _both({}))
         grid.online = (1, 2)
-        exchange.ask("train", 1, ALL)
+        ask(exchange)
         assert seen[-1] == "north: came with another model"
 
 

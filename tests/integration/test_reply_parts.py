@@ -1,13 +1,14 @@
 """How replies come off Flower's own state: whole ones at once, and no part is waited for."""
 
 import hashlib
+import os
 import time
 from importlib import import_module
 from types import SimpleNamespace
 
 import httpx
 import pytest
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
@@ -16,11 +17,14 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 
 from common.errors import FederationError
 from common.io import flower_internals as internals
-from common.io.flower_internals import LONGEST_LOOK_S, ReplyParts, superlink_reached
+from common.io.flower_internals import LONGEST_LOOK_S, Gone, ReplyParts, superlink_reached
+from common.transport import RECORD, STYPE
 from server.app import GridMail
-from server.mail import Lost
+from server.mail import Letter, Lost
 from tests.integration.test_gate_handlers import Link
 
+ARRAYS = import_module("flwr.app.message.array")
+MOST = 1 << 16
 RUNTIME = import_module("flwr.superlink.servicer.runtime.runtime_handlers")
 
 
@@ -44,7 +48,7 @@ class Coordinators(Link):
         self.grid = SimpleNamespace(
             _runtime_client=self._runtime_client, node=self.node, run=state_run
         )
-        self.replies = ReplyParts(self.grid, clock=lambda: self.now)
+        self.parts = ReplyParts(self.grid, clock=lambda: self.now)
 
     def _call(self, handler, task):
         def call(request):
@@ -53,11 +57,15 @@ class Coordinators(Link):
 
         return call
 
-    def begin(self, node, said=b"reply", reply_to=None, error=None):
-        """A node's answer without its parts; what stores so many, and says how many are left."""
-        (asked,) = self.state.get_message_ins(node, 1)
-        content = RecordDict({str(i): ConfigRecord({"b": said + b"%d" % i}) for i in range(3)})
-        reply = Message(error or content, reply_to=asked)
+    def begin(self, node, said=b"reply", reply_to=None, error=None, content=None, first=False):
+        """A node's answer without its parts; what stores so many, and says how many are left.
+
+        Args:
+            first: its parts come before the message itself, as Flower's nodes send them.
+        """
+        (asked,) = self.hand(node)
+        several = {str(i): ConfigRecord({"b": said + b"%d" % i}) for i in range(3)}
+        reply = Message(error or content or RecordDict(several), reply_to=asked)
         if reply_to:
             reply.metadata.__dict__["_reply_to_message_id"] = reply_to
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -68,6 +76,9 @@ class Coordinators(Link):
         request.node.node_id = node
         pushed = self.handlers.push_messages(request=request, state=self.state)
         rest = [(name, parts[name].deflate()) for name in pushed.objects_to_push]
+        assert rest[-1][0] == reply.object_id
+        if first:
+            rest.reverse()
 
         def give(count):
             for _ in range(min(count, len(rest))):
@@ -95,7 +106,7 @@ def test_a_reply_by_half_costs_the_others_nothing(link):
     link.begin(link.nodes[0], said=b"half")(2)
     link.whole(link.nodes[1])
     begun = time.monotonic()
-    found = link.replies.pull([mine, other])
+    found = dict(link.parts.pull([mine, other], MOST))
     assert time.monotonic() - begun < 2
     assert list(found) == [other]
     assert _said(found[other]) == b"reply0"
@@ -106,10 +117,10 @@ def test_a_reply_by_half_is_taken_once_it_is_whole_and_each_part_once(link):
     give = link.begin(link.nodes[0])
     left = give(1)
     while left:
-        assert link.replies.pull([mine]) == {}
+        assert dict(link.parts.pull([mine], MOST)) == {}
         link.now += LONGEST_LOOK_S
         left = give(1)
-    found = link.replies.pull([mine])
+    found = dict(link.parts.pull([mine], MOST))
     assert _said(found[mine]) == b"reply0"
     assert found[mine].metadata.message_id not in link.store  # the SuperLink has forgotten it
 
@@ -117,12 +128,12 @@ def test_a_reply_by_half_is_taken_once_it_is_whole_and_each_part_once(link):
 def test_parts_that_do_not_come_are_looked_for_ever_less_often(link):
     mine = link.instruct(link.nodes[0])
     link.begin(link.nodes[0])(1)
-    link.replies.pull([mine])
+    dict(link.parts.pull([mine], MOST))
     looks = []
     for _ in range(600):
         link.now += 0.1
         before = link.asked_for
-        assert link.replies.pull([mine]) == {}
+        assert dict(link.parts.pull([mine], MOST)) == {}
         looks += [link.now] if link.asked_for > before else []
     assert 50 < len(looks) < 70
 
@@ -131,11 +142,11 @@ def test_a_reply_that_had_begun_outlives_its_messages_time_and_its_nodes_heartbe
     mine = link.instruct(link.nodes[0])
     give = link.begin(link.nodes[0])
     give(1)
-    assert link.replies.pull([mine]) == {}
+    assert dict(link.parts.pull([mine], MOST)) == {}
     link.state.nodes[link.nodes[0]].online_until = time.time() - 1
     give(99)
     link.now += LONGEST_LOOK_S
-    assert _said(link.replies.pull([mine])[mine]) == b"reply0"
+    assert _said(dict(link.parts.pull([mine], MOST))[mine]) == b"reply0"
 
 
 def test_a_node_whose_heartbeat_lapsed_is_away_and_its_whole_reply_lost(link):
@@ -143,55 +154,135 @@ def test_a_node_whose_heartbeat_lapsed_is_away_and_its_whole_reply_lost(link):
     mine = link.instruct(link.nodes[0])
     link.whole(link.nodes[0])
     link.state.nodes[link.nodes[0]].online_until = time.time() - 1
-    assert GridMail(link.grid, link.replies).fetch([mine]) == {mine: Lost.ON_THE_WAY}
+    assert dict(GridMail(link.grid, link.parts).fetch([mine], MOST)) == {mine: Lost.ON_THE_WAY}
 
 
 def test_a_reply_whose_parts_are_gone_is_lost(link):
     mine = link.instruct(link.nodes[0])
     link.begin(link.nodes[0])(1)
-    link.replies.pull([mine])
+    dict(link.parts.pull([mine], MOST))
     link.store.clear()
     link.now += LONGEST_LOOK_S
-    assert GridMail(link.grid, link.replies).fetch([mine]) == {mine: Lost.ON_THE_WAY}
+    assert dict(GridMail(link.grid, link.parts).fetch([mine], MOST)) == {mine: Lost.ON_THE_WAY}
 
 
 def test_a_reply_of_too_many_parts_is_given_up_at_once(link, monkeypatch):
     monkeypatch.setattr(internals, "MOST_PARTS", 3)
     mine = link.instruct(link.nodes[0])
     link.whole(link.nodes[0])
-    assert link.replies.pull([mine]) == {mine: None}
+    assert dict(link.parts.pull([mine], MOST)) == {mine: Gone.TOO_LARGE}
     assert link.asked_for == 0
+
+
+PIECES = 20
+
+
+def _pieces(size):
+    return RecordDict({str(i): ConfigRecord({"b": os.urandom(size)}) for i in range(PIECES)})
+
+
+def test_a_reply_larger_than_it_may_be_is_not_taken_and_the_others_are(link):
+    large, other = (link.instruct(node, most=1 << 30) for node in link.nodes)
+    before = len(link.store)
+    link.whole(link.nodes[0], content=_pieces(1 << 18))
+    link.whole(link.nodes[1])
+    found = dict(GridMail(link.grid, link.parts).fetch([large, other], MOST))
+    assert found[large] is Lost.TOO_LARGE
+    assert isinstance(found[other], Lost)  # it is no reply of a relay's, but it was taken
+    assert len(link.store) == before
+
+
+def test_of_a_reply_that_is_too_large_hardly_more_is_fetched_than_it_may_have(link):
+    asked = link.instruct(link.nodes[0], most=1 << 30)
+    link.whole(link.nodes[0], content=_pieces(1 << 18))
+    assert dict(link.parts.pull([asked], MOST)) == {asked: Gone.TOO_LARGE}
+    assert link.asked_for < PIECES // 2
+
+
+def test_a_reply_as_large_as_it_may_be_is_taken(link):
+    asked = link.instruct(link.nodes[0])
+    data = os.urandom(MOST)
+    array = Array(dtype="uint8", shape=(MOST,), stype=STYPE, data=data)
+    link.whole(link.nodes[0], content=RecordDict({RECORD: ArrayRecord({"reply": array})}))
+    assert dict(GridMail(link.grid, link.parts).fetch([asked], MOST)) == {asked: data}
+
+
+def test_a_reply_a_byte_larger_than_it_may_be_is_not(link):
+    asked = link.instruct(link.nodes[0])
+    array = Array(dtype="uint8", shape=(MOST + 1,), stype=STYPE, data=os.urandom(MOST + 1))
+    link.whole(link.nodes[0], content=RecordDict({RECORD: ArrayRecord({"reply": array})}))
+    found = dict(GridMail(link.grid, link.parts).fetch([asked], MOST))
+    assert found == {asked: Lost.TOO_LARGE}
+
+
+def test_a_piece_that_stands_in_a_reply_many_times_counts_as_often(link, monkeypatch):
+    monkeypatch.setattr(ARRAYS, "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE", 1024)
+    asked = link.instruct(link.nodes[0])
+    array = Array(dtype="uint8", shape=(1 << 20,), stype=STYPE, data=bytes(1 << 20))
+    link.whole(link.nodes[0], content=RecordDict({RECORD: ArrayRecord({"reply": array})}))
+    monkeypatch.setattr(link.parts._flower, "inflate_object_from_contents", None)  # never made
+    assert dict(link.parts.pull([asked], MOST)) == {asked: Gone.TOO_LARGE}
+    assert link.asked_for < 10
+
+
+def test_an_object_that_is_no_piece_and_large_is_not_read(link, monkeypatch):
+    monkeypatch.setattr(internals, "MOST_HEAD", 1000)
+    asked = link.instruct(link.nodes[0])
+    link.whole(link.nodes[0], content=RecordDict({"c": ConfigRecord({"b": bytes(1001)})}))
+    assert dict(link.parts.pull([asked], MOST)) == {asked: Gone.TOO_LARGE}
+
+
+def test_whole_replies_are_fetched_one_after_the_other(link):
+    both = [link.instruct(node) for node in link.nodes]
+    for node in link.nodes:
+        link.whole(node)
+    found = link.parts.pull(both, MOST)
+    next(found)
+    of_one = link.asked_for
+    next(found)
+    assert link.asked_for == 2 * of_one
+
+
+def test_nothing_of_a_reply_is_fetched_before_its_last_part_is_there(link):
+    mine = link.instruct(link.nodes[0])
+    give = link.begin(link.nodes[0], first=True)
+    while give(1) > 1:
+        assert dict(link.parts.pull([mine], MOST)) == {}
+        assert link.parts._begun[mine].here == {}
+        link.now += LONGEST_LOOK_S
+    give(1)
+    assert _said(dict(link.parts.pull([mine], MOST))[mine]) == b"reply0"
 
 
 def test_one_look_does_not_ask_for_all_of_many_parts_that_are_not_there(link, monkeypatch):
     monkeypatch.setattr(internals, "MOST_MISSED", 0)
     mine = link.instruct(link.nodes[0])
     give = link.begin(link.nodes[0])
-    assert link.replies.pull([mine]) == {}
+    assert dict(link.parts.pull([mine], MOST)) == {}
     give(99)
     link.now += LONGEST_LOOK_S
-    assert _said(link.replies.pull([mine])[mine]) == b"reply0"
+    assert _said(dict(link.parts.pull([mine], MOST))[mine]) == b"reply0"
 
 
 def test_a_reply_counts_for_the_message_that_flower_checked_whatever_its_parts_say(link):
     mine, other = (link.instruct(node) for node in link.nodes)
     link.whole(link.nodes[0], said=b"forged", reply_to=other)
-    found = link.replies.pull([mine, other])
+    found = dict(link.parts.pull([mine, other], MOST))
     assert list(found) == [mine]
 
 
 def test_what_is_dropped_is_forgotten(link):
     mine = link.instruct(link.nodes[0])
     link.begin(link.nodes[0])(1)
-    link.replies.pull([mine])
-    link.replies.drop([mine, "", "never asked"])
-    assert link.replies._begun == {}
+    dict(link.parts.pull([mine], MOST))
+    link.parts.drop([mine, "", "never asked"])
+    assert link.parts._begun == {}
 
 
 def test_an_institutions_error_is_told_from_an_absence(link):
     mine = link.instruct(link.nodes[0])
     link.whole(link.nodes[0], error=Error(code=2, reason="oh"))
-    assert GridMail(link.grid, link.replies).fetch([mine]) == {mine: Lost.FAILED}
+    assert dict(GridMail(link.grid, link.parts).fetch([mine], MOST)) == {mine: Lost.FAILED}
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("x"), httpx.UnsupportedProtocol("x")])
@@ -209,20 +300,21 @@ def test_a_run_that_flower_has_ended_is_said_to_be_that():
 
 
 @pytest.mark.parametrize("call", ["online", "send", "fetch"])
-def test_each_call_of_the_superlink_is_guarded(call):
+def test_each_call_of_the_superlink_is_guarded(link, call):
     def fail(*_):
         raise httpx.ReadTimeout("x")
 
     grid = SimpleNamespace(get_node_ids=fail, push_messages=fail, pull_messages=fail)
-    arguments = {"online": (), "send": ("hello", 0, {}, 1.0), "fetch": (["m"],)}[call]
+    letters = {1: Letter((b"x",))}
+    arguments = {"online": (), "send": ("hello", 0, letters, 1.0, MOST), "fetch": (["m"], MOST)}
     with pytest.raises(FederationError, match="ReadTimeout"):
-        getattr(GridMail(grid), call)(*arguments)
+        list(getattr(GridMail(grid), call)(*arguments[call]))
 
 
 def _odd(link, data):
     """A reply that is one object: these bytes."""
     asked = link.instruct(link.nodes[0])
-    (message,) = link.state.get_message_ins(link.nodes[0], 1)
+    (message,) = link.hand(link.nodes[0])
     reply, name = Message(RecordDict(), reply_to=message), hashlib.sha256(data).hexdigest()
     reply.metadata.__dict__["_message_id"] = name
     tree = ObjectTree(object_id=name)
@@ -241,4 +333,4 @@ def _odd(link, data):
 def test_parts_that_make_no_message_are_a_lost_reply_and_end_no_run(link, monkeypatch, data):
     monkeypatch.setattr(link.store, "verify", False)
     asked = _odd(link, data)
-    assert GridMail(link.grid, link.replies).fetch([asked]) == {asked: Lost.ON_THE_WAY}
+    assert dict(GridMail(link.grid, link.parts).fetch([asked], MOST)) == {asked: Lost.ON_THE_WAY}

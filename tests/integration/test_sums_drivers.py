@@ -432,9 +432,9 @@ def _pending(monkeypatch):
     """What a trip was about to send."""
     asked = Federation.ask
 
-    def ask(self, kind, round_, body, sums):
+    def ask(self, kind, round_, body, sums, *more):
         self.pending = dict(sums)
-        return asked(self, kind, round_, body, sums)
+        return asked(self, kind, round_, body, sums, *more)
 
     monkeypatch.setattr(Federation, "ask", ask)
 

@@ -148,10 +148,10 @@ def test_vectors_with_noise_of_their_own_are_never_said_to_be_given(tmp_path):
     federation = Federation(tmp_path, noised=True)
     asked = federation.coordinator._trips._ask
 
-    def ask(kind, round_, body, sums):
-        answers = asked(kind, round_, body, sums)
-        refused = dict.fromkeys(answers.replies, Refusal.SPENT.value)
-        return Answers(replies={}, refused=refused, down=0, up=0)
+    def ask(kind, round_, body, sums, most, _take):
+        answers = asked(kind, round_, body, sums, most, lambda *_: None)
+        refused = dict.fromkeys(answers.replied, Refusal.SPENT.value)
+        return Answers(replied=(), refused=refused, down=0, up=0)
 
     federation.coordinator._trips._ask = ask
     with pytest.raises(FederationError) as caught:
@@ -169,7 +169,7 @@ def test_one_models_vectors_are_given_once_and_institutions_say_so_in_another_ro
 def test_what_is_said_where_the_next_sums_keys_travel_along_is_not_of_this_sum(stage):
     course = Course()
     refused = {"north": Refusal.SPENT.value, "east": Refusal.SUMS.value}
-    course.take(stage, Answers(replies={}, refused=refused, down=0, up=0), 0.0)
+    course.take(stage, Answers(replied=(), refused=refused, down=0, up=0), 0.0)
     assert course.spent == ({"north"} if stage in ("advertise", "mask") else set())
     assert course.answered
 
@@ -177,6 +177,6 @@ def test_what_is_said_where_the_next_sums_keys_travel_along_is_not_of_this_sum(s
 def test_what_was_said_in_an_earlier_attempt_still_counts():
     course = Course()
     course.begin()
-    course.take("mask", Answers(replies={}, refused={"north": "spent"}, down=0, up=0), 0.0)
+    course.take("mask", Answers(replied=(), refused={"north": "spent"}, down=0, up=0), 0.0)
     course.begin()
     assert (course.answered, course.spent, course.attempts) == (True, {"north"}, 2)

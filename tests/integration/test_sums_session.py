@@ -54,17 +54,19 @@ class Run:
         for session in self.sessions.values():
             session.close()
 
-    def ask(self, kind, round_, body, sums):
+    def ask(self, kind, round_, body, sums, most, take):
         self.before(kind)
-        found, refused = {}, {}
+        found, refused = [], {}
         for name, bundle in sums.items():
             reply = self.tell(name, kind, round_, body, bundle)
             self.requests.append((name, kind, bundle))
             if reply.refusal:
                 refused[name] = reply.refusal
             elif (kind, name) not in self.lost:
-                found[name] = reply
-        return Answers(replies=found, refused=refused, down=0, up=0)
+                assert len(reply.body) + len(reply.sums) <= most
+                found.append(name)
+                take(name, reply)
+        return Answers(replied=found, refused=refused, down=0, up=0)
 
     def tell(self, name, kind, round_, body, bundle):
         request = Request(kind=kind, study=self.hash, round=round_, body=body, sums=bundle)
@@ -154,9 +156,9 @@ def test_no_instruction_that_the_coordinator_did_not_sign_charges_the_ledger(run
 
     run.before, asked = before, run.sums._trips._ask
 
-    def ask(kind, round_, body, sums):
+    def ask(kind, round_, body, sums, most, take):
         keep["bundle"] = sums[name]
-        return asked(kind, round_, body, sums)
+        return asked(kind, round_, body, sums, most, take)
 
     run.sums._trips._ask = ask
     with pytest.raises(StopIteration):

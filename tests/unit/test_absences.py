@@ -8,6 +8,7 @@ import pytest
 from common.io.flower_internals import LocalGrid
 from server.absences import Absences
 from server.exchange import NodeExchange
+from server.mail import Letter
 from tests.roll_call import (
     DEADLINE_S,
     STUDY,
@@ -15,12 +16,13 @@ from tests.roll_call import (
     Grid,
     a_federation,
     a_study,
+    ask,
 )
 from tests.unit.test_exchange import FOREVER, NORTH, POLL_S, SOUTH, WEST, asked, both_here, discover
 
 THREE = a_study("north, south, west")
 TWO_OF_THREE = a_study("north, south, west", ", quorum: 2")
-ALL_THREE = dict.fromkeys(("north", "south", "west"), TRAIN)
+ALL_THREE = dict.fromkeys(("north", "south", "west"), Letter((TRAIN,)))
 AWAY_S = Absences(STUDY).away_s
 
 
@@ -60,14 +62,14 @@ def test_while_too_few_have_replied_an_absence_may_last_as_long_as_the_deadline(
     with a_federation(NORTH, SOUTH, WEST, study=THREE) as (grid, exchange, _):
         _three_here(grid, exchange)
         grid.gone(0.0, DEADLINE_S - 5.0, 2)
-        assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south", "west"}
+        assert set(ask(exchange, ALL_THREE)) == {"north", "south", "west"}
 
 
 def test_a_node_that_is_back_too_late_ends_the_trip_with_the_deadline() -> None:
     with a_federation(NORTH, SOUTH, WEST, study=THREE) as (grid, exchange, _):
         _three_here(grid, exchange)
         grid.online = (0, 1)
-        assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south"}
+        assert set(ask(exchange, ALL_THREE)) == {"north", "south"}
         assert grid.time.now == pytest.approx(DEADLINE_S, abs=POLL_S)
 
 
@@ -77,7 +79,7 @@ def test_who_has_left_for_good_costs_all_trips_with_a_quorum_one_short_wait() ->
         grid.online = (0, 1)
         for trip in range(20):
             begun = grid.time.now
-            assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south"}
+            assert set(ask(exchange, ALL_THREE)) == {"north", "south"}
             assert grid.time.now - begun <= (0 if trip else AWAY_S + POLL_S)
         assert grid.asked(2) == []
 
@@ -88,7 +90,7 @@ def test_an_institution_that_has_replied_again_is_waited_for_again() -> None:
         for _ in range(5):
             grid.online = (0, 1)
             grid.gone(0.0, grid.time.now + AWAY_S - 2.0, 2)
-            assert set(exchange.ask("train", 1, ALL_THREE)) == {"north", "south", "west"}
+            assert set(ask(exchange, ALL_THREE)) == {"north", "south", "west"}
 
 
 def test_nobody_is_waited_for_who_cannot_make_a_quorum_any_more() -> None:
@@ -97,7 +99,7 @@ def test_nobody_is_waited_for_who_cannot_make_a_quorum_any_more() -> None:
     with a_federation(*nodes, study=THREE) as (grid, exchange, _):
         _three_here(grid, exchange)
         grid.online = (0, 1)
-        assert set(exchange.ask("train", 1, ALL_THREE)) == {"north"}
+        assert set(ask(exchange, ALL_THREE)) == {"north"}
         assert grid.time.now <= AWAY_S + POLL_S
 
 

@@ -14,7 +14,7 @@ from server.app import GridMail
 from server.approvals import Approvals, ApprovedMail
 from server.exchange import NodeExchange
 from server.mail import Pace
-from tests.roll_call import ALL, HELLO, STUDY, Grid, LocalGrid, a_federation
+from tests.roll_call import HELLO, STUDY, Grid, LocalGrid, a_federation, ask
 
 NAMES = ("north", "south")
 WHEN = "2026-05-01T12:00:00Z"
@@ -50,7 +50,7 @@ def exchange_over(grid: Grid, folder: Path, seen: list[str]) -> NodeExchange:
 
 
 def asked(exchange: NodeExchange) -> list[str]:
-    return sorted(decode_reply(data).institution for data in exchange.ask("train", 1, ALL).values())
+    return sorted(decode_reply(data).institution for data in ask(exchange).values())
 
 
 @pytest.mark.parametrize("state", ["revoked", "left"])

@@ -12,6 +12,7 @@ from common.identity.roster import Member, Roster
 from common.io.standing import Standing
 from common.wire import Reply as WireReply
 from server.audit import RunAudit
+from server.mail import Letter
 from server.reserve import RESERVE, Reserve
 from tests.full_disk import FullDisk
 from tests.ledgers import SIGNER
@@ -47,11 +48,11 @@ def test_replies_that_came_on_a_full_disk_are_logged_and_used(
     federation: Federation, full: FullDisk
 ) -> None:
     with RunAudit(federation.run_dir, federation.study, None) as audit:
-        audit.sent("train", 1, dict.fromkeys(NAMES, b"request"))
+        audit.sent("train", 1, dict.fromkeys(NAMES, Letter((b"request",))))
         full.fill()
         replies = {n: WireReply(kind="train", study="s", round=1, institution=n) for n in NAMES}
         audit.came("train", 1, dict.fromkeys(NAMES, b"reply"), replies)
-        audit.sent("sum", 1, dict.fromkeys(NAMES, b"sign"))
+        audit.sent("sum", 1, dict.fromkeys(NAMES, Letter((b"sign",))))
         audit.came("sum", 1, dict.fromkeys(NAMES, b"signed"), replies)
     assert len(bodies(federation, Reply)) == 2 * len(NAMES)
     assert bodies(federation, Stop) == [Stop(outcome="finished")]
@@ -81,14 +82,14 @@ def test_room_that_was_given_up_is_taken_again_before_the_next_vectors(
     federation: Federation, full: FullDisk
 ) -> None:
     with RunAudit(federation.run_dir, federation.study, None) as audit:
-        audit.sent("train", 1, dict.fromkeys(NAMES, b"request"))
+        audit.sent("train", 1, dict.fromkeys(NAMES, Letter((b"request",))))
         full.fill()
-        audit.sent("sum", 1, dict.fromkeys(NAMES, b"sign"))
+        audit.sent("sum", 1, dict.fromkeys(NAMES, Letter((b"sign",))))
         assert not (federation.run_dir.path / RESERVE).exists()
         with pytest.raises(AuditError, match="no room"):
-            audit.sent("evaluate", 1, dict.fromkeys(NAMES, b"request"))
+            audit.sent("evaluate", 1, dict.fromkeys(NAMES, Letter((b"request",))))
         full.clear()
-        audit.sent("evaluate", 1, dict.fromkeys(NAMES, b"request"))
+        audit.sent("evaluate", 1, dict.fromkeys(NAMES, Letter((b"request",))))
         assert (federation.run_dir.path / RESERVE).exists()
     assert not (federation.run_dir.path / RESERVE).exists()
 
@@ -101,7 +102,7 @@ def test_the_room_holds_all_entries_of_a_sum_of_the_longest_names(
     with RunAudit(federation.run_dir, federation.study, standing()) as audit:
         before = full.used()
         for kind in ("train", "sum", "sum"):
-            audit.sent(kind, 10**9, data)
+            audit.sent(kind, 10**9, dict.fromkeys(LONGEST, Letter((b"data",))))
             replies = {
                 n: WireReply(
                     kind=kind, study="s", round=1, institution=n, ledger=head, refusal="dimension"

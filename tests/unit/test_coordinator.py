@@ -28,6 +28,7 @@ from common.wire import (
     vector_to_bytes,
 )
 from server.coordinator import Coordinator
+from server.mail import Letter, Lost, Take
 from server.run_dir import RunDir
 
 NAMES = ("north", "east", "south")
@@ -114,11 +115,15 @@ class InMemory:
     def present(self) -> list[str]:
         return [one.name for one in self.institutions]
 
-    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+    def ask(
+        self, kind: Kind, round_: int, requests: Mapping[str, Letter], most: int, take: Take
+    ) -> None:
         self.asked.append((kind, round_))
         self.before(kind, round_)
-        replies = {one.name: one.handle(requests[one.name]) for one in self.institutions}
-        return {name: data for name, data in replies.items() if data is not None}
+        for one in self.institutions:
+            data = one.handle(bytes(requests[one.name]))
+            if data is not None:
+                take(one.name, data if len(data) <= most else Lost.TOO_LARGE)
 
 
 class Federation:
@@ -489,3 +494,19 @@ def test_no_warning_quotes_what_an_institution_sent(
         lenient.run()
     assert any("east" in message for message in caplog.messages)
     assert not any("zorblax" in message for message in caplog.messages)
+
+
+def test_a_reply_larger_than_any_is_refused_by_name_and_costs_nobody_else(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, study_of(quorum=2))
+    federation["east"].forge["train"] = lambda reply: bytes(4 * DIMENSION + (1 << 16) + 1)
+    federation.run()
+    refusals = [(r["institution"], r["code"]) for r in federation.recorded("refusal")]
+    assert refusals == [("east", "reply-too-large")] * 2
+    assert federation.recorded("round")[-1]["institutions"] == ["north", "south"]
+
+
+def test_too_few_replies_name_who_sent_too_much(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, study_of())
+    federation["east"].forge["train"] = lambda reply: bytes(1 << 20)
+    with pytest.raises(FederationError, match=r"east \(refused: reply-too-large\)"):
+        federation.run()

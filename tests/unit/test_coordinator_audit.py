@@ -57,9 +57,9 @@ def test_each_request_and_reply_is_there_with_its_size_and_its_digest(
         federation[name].forge["train"] = lambda reply: came.setdefault(reply.institution, reply)
     ask = federation.exchange.ask
 
-    def ask_and_keep(kind, round_, requests):
-        sent.update({(kind, name): data for name, data in requests.items()})
-        return ask(kind, round_, requests)
+    def ask_and_keep(kind, round_, requests, *more):
+        sent.update({(kind, name): bytes(letter) for name, letter in requests.items()})
+        ask(kind, round_, requests, *more)
 
     federation.exchange.ask = ask_and_keep
     federation.run()

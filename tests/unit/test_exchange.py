@@ -5,8 +5,8 @@ import pytest
 from common.io.flower_internals import LocalGrid
 from common.wire import decode_reply
 from server.exchange import NodeExchange
-from server.mail import Pace, doubled
-from tests.roll_call import ALL, DEADLINE_S, HELLO, TRAIN, Grid, a_federation
+from server.mail import Lost, Pace, doubled
+from tests.roll_call import ALL, DEADLINE_S, HELLO, MOST, Grid, a_federation, ask
 
 NORTH, SOUTH, WEST = {"name": "north"}, {"name": "south"}, {"name": "west"}
 GRACE_S = Pace().grace(DEADLINE_S)
@@ -20,7 +20,7 @@ def discover(exchange: NodeExchange, *names: str) -> None:
 
 
 def asked(exchange: NodeExchange) -> dict[str, str]:
-    replies = exchange.ask("train", 1, ALL)
+    replies = ask(exchange)
     return {name: decode_reply(data).body.decode() for name, data in replies.items()}
 
 
@@ -230,7 +230,7 @@ def test_a_trip_waits_only_for_nodes_of_those_who_are_missing_in_it() -> None:
     owners = ("north", "south")
     with a_federation(NORTH, SOUTH, owners=owners) as (grid, exchange, _):
         _with_a_mute(grid, exchange)
-        assert list(exchange.ask("train", 1, {"north": TRAIN})) == ["north"]
+        assert list(ask(exchange, {"north": ALL["north"]})) == ["north"]
         assert grid.time.now == 0
 
 
@@ -362,3 +362,33 @@ def test_what_is_awaited_no_longer_is_dropped() -> None:
         assert (len(requests), len(hellos)) == (3, 1)  # both were asked again
         assert {*requests, *hellos} <= {*dropped}
         assert last not in dropped
+
+
+def test_each_reply_is_handed_over_when_it_comes_and_not_with_the_last() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        both_here(grid, exchange)
+        grid.slow[1] = 10.0
+        taken: dict[str, float] = {}
+        exchange.ask("train", 1, ALL, MOST, lambda n, _: taken.update({n: grid.time.now}))
+        assert taken["north"] == 0
+        assert taken["south"] == pytest.approx(10.0, abs=POLL_S)
+
+
+def test_a_reply_larger_than_any_costs_its_institution_the_trip_and_the_others_nothing() -> None:
+    with a_federation(NORTH, {**SOUTH, "large": "train"}) as (grid, exchange, _):
+        both_here(grid, exchange)
+        replies = ask(exchange)
+        assert decode_reply(replies["north"]).body == b"0"
+        assert replies["south"] is Lost.TOO_LARGE
+        assert grid.time.now == 0
+        assert len(grid.asked(1)) == 1  # it would say the same again
+        assert len(ask(exchange)) == 2
+        assert len(grid.asked(1)) == 2
+
+
+def test_an_answer_to_a_hello_that_is_too_large_is_not_taken_and_it_is_greeted_again() -> None:
+    with a_federation(NORTH, {**SOUTH, "large": "hello"}) as (grid, exchange, _):
+        grid.online = (0, 1)
+        discover(exchange, "north", "south")
+        assert exchange.present() == {"north"}
+        assert len(grid.hellos(1)) > 1

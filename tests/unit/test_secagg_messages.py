@@ -148,3 +148,18 @@ def test_impossible_bundles_are_refused():
     for data in broken:
         with pytest.raises(MalformedError):
             bundle.split(data)
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.ADVERT, Kind.BOXES, Kind.CONSISTENT, Kind.OPENING, Kind.COMPLAINT]
+)
+def test_no_reply_is_larger_than_is_said(kind):
+    assert len(SAMPLES[kind]) <= messages.reply_bytes(5, 0)
+    assert messages.reply_bytes(5, 0) < 1200
+
+
+def test_of_a_vector_it_is_said_to_the_byte():
+    head = len(SAMPLES[Kind.MASKED]) - 15
+    assert messages.reply_bytes(5, 10**6) == head + 10**6
+    sizes = [messages.reply_bytes(5, 10**6), 100]
+    assert len(bundle.join([bytes(size) for size in sizes])) == bundle.bundle_bytes(sizes)
