@@ -3,6 +3,7 @@
 Guarantees:
     - A TLS handshake is done within `handshake_s`, the first head is whole within `head_s`, and the
       next within `idle_s` of an answer: who is slower is cut off.
+    - So is who does not read: an answer that waits for its reader waits `answer_s`.
     - Connections are counted after their handshake: `server.limits.Crowd`.
 
 It relies on uvicorn's classes: the tests fail when they move.
@@ -32,6 +33,7 @@ class PublicProtocol(H11Protocol):
         self._limits = limits
         self._counted: str | None = None
         self._clock: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,9 +48,19 @@ class PublicProtocol(H11Protocol):
         if self._counted is not None:
             self._crowd.leave(self._counted)
             self._counted = None
-        if self._clock is not None:
-            self._clock.cancel()
+        for clock in (self._clock, self._unread):
+            if clock is not None:
+                clock.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._unread = self.loop.call_later(self._limits.answer_s, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         self._wait_for_head(self._limits.idle_s)

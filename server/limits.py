@@ -28,7 +28,8 @@ class Limits:
         min_rate: bytes a second of a body.
         patience_s: before `min_rate` counts.
         head_s: until the first request's head is whole.
-        idle_s: from one answer to the next whole head; a node must read 5 MiB in this time.
+        idle_s: from one answer to the next whole head.
+        answer_s: until a node has read what waits for it: an answer may have 5 MiB.
         handshake_s: for TLS.
 
     Raises:
@@ -42,6 +43,7 @@ class Limits:
     patience_s: float = 20.0
     head_s: float = 20.0
     idle_s: float = 120.0
+    answer_s: float = 120.0
     handshake_s: float = 10.0
     per_address: int = 64
     connections: int = 1024

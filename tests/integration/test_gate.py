@@ -201,6 +201,26 @@ def test_who_idles_between_two_requests_is_cut_off(quick):
         assert time.monotonic() - start < 3.5
 
 
+@pytest.mark.parametrize(("silent_s", "answers"), [(0.0, 3), (4.5, 0)])
+def test_who_does_not_read_its_answers_is_cut_off(certificates, silent_s, answers):
+    """Three requests at once: the second answer waits behind the first, which nobody reads."""
+    with opened(certificates, Limits(answer_s=3.0)) as door, door.connect() as link:
+        door.app.says = bytes(8 << 20)
+        link.sendall(door.head(PULL, "content-length: 0") * 3)
+        time.sleep(silent_s)
+        assert _count(link) // len(door.app.says) == answers
+
+
+def _count(link):
+    """Bytes until the other side closes, or is silent for two seconds."""
+    link.settimeout(2.0)
+    count = 0
+    with suppress(OSError):
+        while got := link.recv(1 << 20):
+            count += len(got)
+    return count
+
+
 def test_a_handshake_that_never_comes_is_cut_off(quick):
     with socket.create_connection(("127.0.0.1", quick.port), timeout=5) as raw:
         start = time.monotonic()
