@@ -11,13 +11,11 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,8 +139,7 @@ class Walker:
             for name in names:
                 self._start(name, block)
         else:
-            with ThreadPoolExecutor(len(names)) as pool:
-                list(pool.map(lambda name: self._run(name, block), names))
+            self._run(names, block)
         took = time.monotonic() - began
         shown = {"party": block.party, "how": block.how, "line": block.line}
         self.typed.append(shown | {"commands": block.commands, "took_s": took})
@@ -162,22 +159,27 @@ class Walker:
         shell = ["bash", "-euo", "pipefail", "-c", f"cd {at}\n{block.text}"]
         return self._machine(name).command("env", "-i", *home, *shell)
 
-    def _run(self, name: str, block: Block) -> None:
+    def _child(self, name: str, block: Block) -> Child:
         log = self._place(name) / f"line-{block.line}.log"
-        with log.open("wb") as output:
-            try:
-                code = subprocess.run(
-                    self._command(name, block), stdin=subprocess.DEVNULL, stdout=output,
-                    stderr=subprocess.STDOUT, check=False, timeout=_BLOCK_LIMIT_S,
-                ).returncode  # fmt: skip
-            except subprocess.TimeoutExpired:
-                code = -1
-        if code:
-            raise _failed(name, block, f"ended with {code}", log)
+        return Child(f"{name}, line {block.line}", self._command(name, block), {}, log)
+
+    def _run(self, names: tuple[str, ...], block: Block) -> None:
+        """At all at once; the first that fails ends it."""
+        children = [self._child(name, block) for name in names]
+        try:
+            for child in children:
+                child.start()
+            deadline = time.monotonic() + _BLOCK_LIMIT_S
+            while any(child.exit_code is None for child in children):
+                _look(children, deadline)
+                time.sleep(0.1)
+            _look(children, deadline)
+        finally:
+            for child in children:
+                child.stop()
 
     def _start(self, name: str, block: Block) -> None:
-        log = self._place(name) / f"line-{block.line}.log"
-        child = Child(f"{name}, line {block.line}", self._command(name, block), {}, log)
+        child = self._child(name, block)
         child.start()
         self.staying[name] = child
         if name == "coordinator":
@@ -190,11 +192,7 @@ class Walker:
             f"{name} is done", lambda: self.staying[name].exit_code is not None, None,
             _STUDY_LIMIT_S,
         )  # fmt: skip
-        child = self.staying[name]
-        if child.exit_code:
-            raise FederationError(
-                f"{child.name}: ended with {child.exit_code}", place=str(child.log)
-            )
+        _look([self.staying[name]], time.monotonic() + 1.0)
 
 
 def _outcome(walker: Walker) -> dict[str, Any]:
@@ -244,11 +242,16 @@ def _await(what: str, come: Any, child: Child | None, limit_s: float = 180.0) ->
         time.sleep(0.3)
 
 
-def _failed(name: str, block: Block, how: str, log: Path) -> FederationError:
-    tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-25:])
-    return FederationError(
-        f"{name}, line {block.line} of {PAGE.name}: {how}\n{tail}", place=str(log)
-    )
+def _look(children: list[Child], deadline: float) -> None:
+    """Raise if one has failed, or the time is over."""
+    for child in children:
+        if child.exit_code or time.monotonic() > deadline:
+            how = f"ended with {child.exit_code}" if child.exit_code else "takes too long"
+            said = child.log.read_text("utf-8", "replace") if child.log else ""
+            tail = "\n".join(said.splitlines()[-25:])
+            raise FederationError(
+                f"{child.name} of {PAGE.name}: {how}\n{tail}", place=str(child.log)
+            )
 
 
 def _path() -> str:
