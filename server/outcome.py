@@ -118,7 +118,7 @@ class Total:
     """An opened sum.
 
     Attributes:
-        values: uint32, modulo `2^k`.
+        values: uint32, modulo `2^k`; whoever takes the total may scale it in place.
         survivors: whose vectors it holds, in roster order.
         course: for the metrics.
     """

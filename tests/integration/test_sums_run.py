@@ -2,6 +2,7 @@
 without secure aggregation up to a step, and the metrics say what it took.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,8 +68,9 @@ def run(tiny_study, folder, section):
             return packed
 
         def spy_sum(self, *arguments):
-            seen.totals.append(summed(self, *arguments))
-            return seen.totals[-1]
+            total = summed(self, *arguments)
+            seen.totals.append(replace(total, values=total.values.copy()))  # it is scaled in place
+            return total
 
         patch.setattr(Work, "_update", spy_update)
         patch.setattr(Work, "_exact_counts", spy_counts)
