@@ -165,7 +165,7 @@ def await_socket(path: Path, tell: Tell, limit_s: float = READY_LIMIT_S) -> None
         if why == errno.EACCES and waited > _GRACE_S:
             raise PolicyError(
                 f"this user, {user_name(os.geteuid())}, may not reach the worker's socket: "
-                f"{_barrier(path)}",
+                f"{barrier(path)}",
                 place=str(path),
                 remedy="run the relay's side as a user in the socket's group who is not the "
                 "worker's: docs/deployment.md",
@@ -197,7 +197,7 @@ def probe(path: Path) -> int:
             return error.errno or errno.ENAMETOOLONG
 
 
-def _barrier(path: Path) -> str:
+def barrier(path: Path) -> str:
     """What keeps this user out, as well as it can see that."""
     for folder in reversed(path.parents):
         if not os.access(folder, os.X_OK):

@@ -1,12 +1,18 @@
-"""All that `fedner doctor SITE` looks at. Each check that needs the study reads it by itself."""
+"""All that `fedner doctor SITE` looks at. Each check that needs the study reads it by itself.
+
+Of a site for two users the worker's side reaches no network and has no node key: `relay_checks`
+looks at these, as the relay's user.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+from client.sides import relay_paths
 from client.site_paths import SitePaths
 from common.config.canonical import study_hash
+from common.config.relay import RelaySite
 from common.config.site import Site
 from common.config.study import Study
 from common.io.addresses import parse_address
@@ -29,10 +35,28 @@ def checks(site: Site, path: Path, now: clock.Clock = clock.utc_now) -> Iterator
     """
     yield from version_checks()
     yield from _study(site, path)
-    yield from _keys(site, path.parent, now)
-    yield from _network(site, path.parent, now)
+    yield from _keys(site, path.parent)
+    if site.relay_group is None:
+        yield from _node(site, path.parent, now)
+        yield from _network(site, path.parent, now)
     yield from _disk(site, path.parent)
     yield from _work(site, path.parent)
+
+
+def relay_checks(relay: RelaySite, path: Path, now: clock.Clock = clock.utc_now) -> Iterator[Check]:
+    """Those of the relay's side.
+
+    Args:
+        path: of the relay's file.
+    """
+    paths = relay_paths(relay, path)
+    yield from version_checks()
+    yield from _node(relay, path.parent, now)
+    yield from _network(relay, path.parent, now)
+    look = partial(disk.writable, paths.state)
+    yield Check(group="disk", looked_at=str(paths.state), look=look)
+    look = partial(study.socket_reached, paths.socket)
+    yield Check(group="socket", looked_at=str(paths.socket), look=look)
 
 
 def of_study(path: Path, look: OfStudy) -> Callable[[], Finding]:
@@ -67,11 +91,14 @@ def _named(found: Study) -> Finding:
     return ok(f"{found.study}, sha256 {study_hash(found)}")
 
 
-def _keys(site: Site, base: Path, now: clock.Clock) -> Iterator[Check]:
+def _node(site: Site | RelaySite, base: Path, now: clock.Clock) -> Iterator[Check]:
     if site.authority is not None and site.node is not None:
         at, folder = base / site.authority, base / site.node
         yield _secret("keys", str(at), partial(keys.authority, at, now))
         yield _secret("keys", str(folder), partial(keys.node, folder))
+
+
+def _keys(site: Site, base: Path) -> Iterator[Check]:
     if site.identity is not None:
         folder = base / site.identity
         words = None if site.passphrase_file is None else base / site.passphrase_file
@@ -85,7 +112,7 @@ def _secret(group: str, looked_at: str, look: Callable[[], Finding]) -> Check:
     return Check(group=group, looked_at=looked_at, look=look, discreet=True)
 
 
-def _network(site: Site, base: Path, now: clock.Clock) -> Iterator[Check]:
+def _network(site: Site | RelaySite, base: Path, now: clock.Clock) -> Iterator[Check]:
     host, port = parse_address(site.coordinator, "coordinator")
     route = network.Route.of(host, port)
     yield Check(group="names", looked_at=host, look=partial(network.resolves, host))

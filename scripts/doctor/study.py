@@ -1,11 +1,13 @@
 """A study at one institution: its policy, its data, and what its privacy budget has left."""
 
+import errno
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Final
 
 from client.relay import MAX_SOCKET_PATH_BYTES
-from client.sides import check_start
+from client.sides import barrier, check_start, probe
 from client.site_paths import SitePaths
 from client.witness import Witness
 from common.config.canonical import study_hash
@@ -54,6 +56,23 @@ def socket_path(site: Site, base: Path) -> Finding:
             "name a shorter `state`, such as one under /var/lib",
         )
     return ok(f"{path}: {size} bytes of {MAX_SOCKET_PATH_BYTES}")
+
+
+def socket_reached(path: Path) -> Finding:
+    """Whether this user, the relay's, is let in at the worker's socket."""
+    why = probe(path)
+    if not why:
+        return ok("takes connections of this user")
+    if why == errno.EACCES:
+        return failed(
+            f"this user may not reach it: {barrier(path)}",
+            "look as the user whom the relay will be; who must be in which group: "
+            "docs/deployment.md",
+        )
+    return warning(
+        f"no worker listens ({os.strerror(why)})",
+        "start the worker's side, and compare `socket` in both files",
+    )
 
 
 def data(site: Site, base: Path, study: Study) -> Finding:

@@ -10,10 +10,11 @@ import typer
 from rich.text import Text
 
 from common.errors import FednerError, UsageError
-from common.io.configs import load_site
+from common.io.configs import load_relay, load_site
 from scripts.console import out, quiet_libraries
 from scripts.doctor import coordinator, institution
 from scripts.doctor.checks import Check, Outcome, carry_out, failed, has_failed
+from scripts.verbs.client import Side
 
 FAILED: Final = 1
 _STYLES: Final = {"ok": "green", "warning": "bold yellow", "failed": "bold red"}
@@ -22,8 +23,14 @@ _STYLES: Final = {"ok": "green", "warning": "bold yellow", "failed": "bold red"}
 def command(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[SITE|STUDY]", help="Site file; with --federation, study file."),
+        typer.Argument(
+            metavar="[FILE]",
+            help="Site file; with --side relay, the relay's; with --federation, study file.",
+        ),
     ] = None,
+    side: Annotated[
+        Side, typer.Option(help="Of which side FILE is, where they are two users.")
+    ] = Side.WORKER,
     federation: Annotated[
         Path | None,
         typer.Option(help="At the coordinator: the folder that `fedner provision` made."),
@@ -42,20 +49,24 @@ def command(
     Exit code 0: nothing has failed. docs/doctor.md says what each check can't see.
 
     Example: fedner doctor site.yaml
+    Example: fedner doctor relay.yaml --side relay
     Example: fedner doctor --federation federation
     """
     quiet_libraries()
+    if federation is not None and side is Side.RELAY:
+        raise UsageError("--side is of an institution, --federation of the coordinator: give one")
     if federation is None and passphrase_file is not None:
         raise UsageError("--passphrase-file goes with --federation",
                          remedy="a site file names its own: `passphrase_file`")  # fmt: skip
     outcomes = []
-    for outcome in carry_out(_checks(path, federation, passphrase_file)):
+    for outcome in carry_out(_checks(path, federation, passphrase_file, side)):
         outcomes.append(outcome)
         if not as_json:
             for line in lines(outcome, private=sys.stdout.isatty()):
                 out.print(line, soft_wrap=True)
     if as_json:
-        typer.echo(as_text(outcomes, "institution" if federation is None else "coordinator"))
+        relay = "relay" if side is Side.RELAY else "institution"
+        typer.echo(as_text(outcomes, relay if federation is None else "coordinator"))
     else:
         out.print(summary(outcomes), highlight=False)
     if has_failed(outcomes):
@@ -90,7 +101,9 @@ def summary(outcomes: Iterable[Outcome]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in _STYLES)
 
 
-def _checks(path: Path | None, federation: Path | None, passphrase: Path | None) -> Iterator[Check]:
+def _checks(
+    path: Path | None, federation: Path | None, passphrase: Path | None, side: Side
+) -> Iterator[Check]:
     """Of the role that was asked for; what can't even be listed is one failed check."""
     place = federation or path
     if place is None:
@@ -99,6 +112,8 @@ def _checks(path: Path | None, federation: Path | None, passphrase: Path | None)
         if federation is not None:
             study = path or federation / "study.yaml"
             yield from coordinator.checks(federation, study, passphrase)
+        elif path is not None and side is Side.RELAY:
+            yield from institution.relay_checks(load_relay(path), path)
         elif path is not None:
             yield from institution.checks(load_site(path), path)
     except FednerError as error:
