@@ -39,7 +39,7 @@ from common.wire import Kind, Reply, decode_reply
 from scripts.rehearsal_stage import Stage
 from scripts.simulation import COORDINATOR
 from server.coordinator import Coordinator
-from server.mail import Letter, Take
+from server.mail import Leaving, Letter, Take
 from server.receipts import ReceiptBook
 from server.records import Refusal, reply_bytes, request_messages
 from server.run_dir import RunDir
@@ -168,11 +168,18 @@ class _LocalExchange:
         return frozenset(self._parties)
 
     def ask(
-        self, kind: Kind, round_: int, requests: Mapping[str, Letter], _most: int, take: Take
+        self,
+        kind: Kind,
+        round_: int,
+        requests: Mapping[str, Letter],
+        _most: int,
+        take: Take,
+        leaving: Leaving,
     ) -> None:
         """Ask one after the other."""
         if round_ > self._rounds:
             raise _EnoughError
+        leaving()
         for name, letter in requests.items():
             if name in self._parties:
                 take(name, self._parties[name](kind, bytes(letter)))

@@ -10,13 +10,15 @@ asks for the first thing that binds, and tries again over exactly these.
 | `malicious`   | `open`             | `sign`       | see `binds_at`           |
 | `semi_honest` | `open`             | `open`       | it has no `sign`         |
 
-A set may be noted though nobody was bound: the coordinator died before its requests arrived. Where
-the set stays incomplete, others may be asked (`Again.others_may`) only if that can't make things
-worse: `malicious`, all neighbours. There a signature binds nobody, and whoever is bound to the old
-set refuses to sign for a new one. Shares are asked for when a threshold has signed; then fewer than
-a threshold of honest institutions ever gave shares over the old set, as `2 t > n + h`, so it was
-not opened. Elsewhere the first who answer would be bound to the new set, the others to the old one,
-and neither could ever be opened.
+A set is noted just before the first request that binds is sent to a node, with that request in the
+audit log already: not where nobody can be reached, or the log can't be written. It may be noted
+though nobody was bound only if the coordinator died, or lost its SuperLink, in that very moment.
+Where the set stays incomplete, others may be asked (`Again.others_may`) only if that can't make
+things worse: `malicious`, all neighbours. There a signature binds nobody, and whoever is bound to
+the old set refuses to sign for a new one. Shares are asked for when a threshold has signed; then
+fewer than a threshold of honest institutions ever gave shares over the old set, as `2 t > n + h`:
+it was not opened. Elsewhere the first who answer would be bound to the new set, the others to the
+old one, and neither could ever be opened.
 
 Guarantees:
     * What binds is asked for only when it is on disk over whom.

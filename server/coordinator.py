@@ -37,7 +37,7 @@ from common.wire import (
 from server.attempts import ATTEMPTS_FILE, Attempts
 from server.audit import RunAudit
 from server.collect import Collected, Collector, PlainCollector, SecureCollector
-from server.mail import Letter, Lost, Take
+from server.mail import Leaving, Letter, Lost, Take
 from server.optimizer import ServerOptimizer, Vector
 from server.outcome import Take as TakeReply
 from server.receipts import ReceiptBook
@@ -63,7 +63,13 @@ class Exchange(Protocol):
         """Institutions that can be reached now."""
 
     def ask(
-        self, kind: Kind, round_: int, requests: Mapping[str, Letter], most: int, take: Take
+        self,
+        kind: Kind,
+        round_: int,
+        requests: Mapping[str, Letter],
+        most: int,
+        take: Take,
+        leaving: Leaving,
     ) -> None:
         """Hand over each reply, as soon as it is whole; who failed or is late has none (logged).
 
@@ -256,7 +262,7 @@ class Coordinator:
     ) -> Answers:
         """The same request to the whole roster."""
         names = self._study.federation.institutions
-        return self._ask(kind, round_, body, dict.fromkeys(names, b""), most, take)
+        return self._ask(kind, round_, body, dict.fromkeys(names, b""), most, take, lambda: None)
 
     def _ask(
         self,
@@ -266,6 +272,7 @@ class Coordinator:
         sums: Mapping[str, bytes],
         most: int,
         take: TakeReply,
+        leaving: Leaving,
     ) -> Answers:
         """As `server.outcome.Ask` has it: a reply is in the audit log before it is handed on."""
         requests = self._requests(kind, round_, body, sums)
@@ -295,7 +302,7 @@ class Coordinator:
                     refused[name] = reply.refusal
                 self._note_refusal(round_, name, kind, reply.refusal)
 
-        self._exchange.ask(kind, round_, requests, most + _HEAD_BYTES, hear)
+        self._exchange.ask(kind, round_, requests, most + _HEAD_BYTES, hear, leaving)
         self._countersign(heads)
         down = sum(map(len, requests.values()))
         return Answers(replied=tuple(heads), refused=refused, down=down, up=up)

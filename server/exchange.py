@@ -23,7 +23,7 @@ from common.config.study import Study
 from common.wire import Kind, Reply
 from server.absences import Absences, Turn, away_in
 from server.greeting import Greeter
-from server.mail import Letter, Lost, Mail, Pace, Take
+from server.mail import Leaving, Letter, Lost, Mail, Pace, Take
 
 log = logging.getLogger("fedner.server")
 
@@ -37,6 +37,7 @@ class _Trip:
 
     Attributes:
         most: bytes of a reply.
+        has_left: whether a request was sent to anyone.
         replied: whose reply was handed over.
         refused: whose reply was too large.
         pending: institution by message.
@@ -48,6 +49,8 @@ class _Trip:
     requests: Mapping[str, Letter]
     deadline: float
     most: int
+    leaving: Leaving
+    has_left: bool = False
     replied: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     pending: dict[str, str] = field(default_factory=dict)
@@ -128,7 +131,13 @@ class NodeExchange:
         return self._greeter.present
 
     def ask(
-        self, kind: Kind, round_: int, requests: Mapping[str, Letter], most: int, take: Take
+        self,
+        kind: Kind,
+        round_: int,
+        requests: Mapping[str, Letter],
+        most: int,
+        take: Take,
+        leaving: Leaving,
     ) -> None:
         """Send each institution its request, and hand over what comes back before the deadline.
 
@@ -137,7 +146,14 @@ class NodeExchange:
         """
         self._greeter.started = True
         deadline = self._pace.clock() + self._deadline_s
-        trip = _Trip(kind=kind, round=round_, requests=requests, deadline=deadline, most=most)
+        trip = _Trip(
+            kind=kind,
+            round=round_,
+            requests=requests,
+            deadline=deadline,
+            most=most,
+            leaving=leaving,
+        )
         self._greeter.look(anew=True)
         while self._go_on(trip, take):
             self._greeter.look()
@@ -178,6 +194,9 @@ class NodeExchange:
         if again:
             log.warning("round %d: asking %s again for %s", trip.round, ", ".join(again), trip.kind)
         requests = {node: trip.requests[name] for node, name in due.items()}
+        if not trip.has_left:
+            trip.leaving()
+            trip.has_left = True
         ttl = trip.deadline - now + _MARGIN_S
         sent = self._mail.send(trip.kind, trip.round, requests, ttl, trip.most)
         for (node, name), message in zip(due.items(), sent, strict=True):

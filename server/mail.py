@@ -30,6 +30,8 @@ class Lost(Enum):
 
 Take = Callable[[str, bytes | Lost], None]
 """Told an institution's name and its reply, once it is whole, or `Lost.TOO_LARGE`."""
+Leaving = Callable[[], None]
+"""Called once, just before the first of a trip's requests leaves; not if none does."""
 
 
 @dataclass(frozen=True, slots=True)

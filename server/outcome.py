@@ -13,6 +13,7 @@ from common.secagg.session import Purpose
 from common.secagg.transitions import Phase
 from common.secagg.vectors import Vector
 from common.wire import Kind, Refusal, Reply
+from server.mail import Leaving
 
 STAGES: Final[dict[Phase, str]] = {
     Phase.ADVERTS: "advertise",
@@ -54,7 +55,14 @@ class Ask(Protocol):
     """One trip: bodies and bundles out; what each institution did comes back."""
 
     def __call__(
-        self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes], most: int, take: Take
+        self,
+        kind: Kind,
+        round_: int,
+        body: bytes,
+        sums: Mapping[str, bytes],
+        most: int,
+        take: Take,
+        leaving: Leaving,
     ) -> Answers:
         """Send `body` to each institution of `sums`, with its bundle.
 

@@ -27,6 +27,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from common.identity.signing import Signer
@@ -206,8 +207,8 @@ class SecureSums:
         self._ahead = _narrowed(ahead, current.requests)
         survivors = self._named(current.machine.survivors)
         while current.machine.phase is not Phase.DONE:
-            self._again.note(purpose, round_, current.machine.phase, survivors)
-            self._trips.go("sum", round_, b"", [current, *self._advancing()], course)
+            note = partial(self._again.note, purpose, round_, current.machine.phase, survivors)
+            self._trips.go("sum", round_, b"", [current, *self._advancing()], course, note)
             current.requests = current.machine.close()
             self._advance()
         figures = course.as_dict(survivors, self._named(current.machine.dropped))

@@ -22,6 +22,7 @@ from common.secagg.messages import reply_bytes
 from common.secagg.session import Session
 from common.secagg.transitions import Phase
 from common.wire import Kind, Reply
+from server.mail import Leaving
 from server.outcome import STAGES, Ask, Course
 
 log = logging.getLogger("fedner.server")
@@ -71,7 +72,13 @@ class Trips:
         self._names, self._ask, self._present, self._record = names, ask, present, record
 
     def go(
-        self, kind: Kind, round_: int, body: bytes, sessions: list[Open], course: Course
+        self,
+        kind: Kind,
+        round_: int,
+        body: bytes,
+        sessions: list[Open],
+        course: Course,
+        leaving: Leaving = lambda: None,
     ) -> None:
         """Ask what the sessions have to ask, and hand them what comes back."""
         stage, started = STAGES[sessions[0].machine.phase], time.monotonic()
@@ -88,7 +95,7 @@ class Trips:
         def take(name: str, reply: Reply) -> None:
             self._take(name, reply, sessions, round_)
 
-        answers = self._ask(kind, round_, body, bundles, most, take)
+        answers = self._ask(kind, round_, body, bundles, most, take, leaving)
         course.take(stage, answers, time.monotonic() - started)
 
     def _take(self, name: str, reply: Reply, sessions: list[Open], round_: int) -> None:

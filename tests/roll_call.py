@@ -15,7 +15,7 @@ from common.transport import RelayRefusal
 from common.wire import Reply, Request, decode_request, encode
 from server.app import GridMail
 from server.exchange import NodeExchange
-from server.mail import Letter, Lost, Pace
+from server.mail import Leaving, Letter, Lost, Pace
 
 DEADLINE_S = 60
 
@@ -186,7 +186,10 @@ def _answer(config: dict[str, str], data: bytes) -> bytes:
 
 
 def ask(
-    exchange: NodeExchange, requests: Mapping[str, Letter] = ALL, most: int = MOST
+    exchange: NodeExchange,
+    requests: Mapping[str, Letter] = ALL,
+    most: int = MOST,
+    leaving: Leaving = lambda: None,
 ) -> dict[str, bytes | Lost]:
     """What a trip handed over, by institution; each once."""
     replies: dict[str, bytes | Lost] = {}
@@ -195,7 +198,7 @@ def ask(
         assert name not in replies
         replies[name] = answer
 
-    exchange.ask("train", 1, requests, most, take)
+    exchange.ask("train", 1, requests, most, take, leaving)
     return replies
 
 

@@ -41,7 +41,7 @@ class Federation:
     Attributes:
         lost: (purpose, round, stage, name) whose reply never arrives.
         deaf: the same, but the request never arrives either.
-        before: called with (purpose, round, stage) before each trip.
+        before: called with (purpose, round, stage) before each trip, when it is about to leave.
         sent: every message that came to the coordinator.
         refused: (name, error) of what institutions refused.
         recorded: events.
@@ -115,12 +115,14 @@ class Federation:
         total = sum(self.vector(name, round_).astype(np.uint64) for name in names)
         return (total % (1 << self.bits)).astype(np.uint32)
 
-    def ask(self, kind, round_, body, sums, most, take) -> Answers:
+    def ask(self, kind, round_, body, sums, most, take, leaving) -> Answers:
         if not sums:  # nobody is there
             return Answers(replied=(), down=0, up=0)
         first = decode(split(next(iter(sums.values())))[0])
         at = (first.session.purpose, first.session.round, _STAGE_OF_KIND[int(first.kind)])
         self.trips.append((*at, first.session.attempt, tuple(sums)))
+        if any((*at, name) not in self.deaf and name not in self.away for name in sums):
+            leaving()
         self.before(*at)
         replied, refused = [], {}
         for name, bundle in sums.items():

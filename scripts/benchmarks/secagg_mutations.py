@@ -1106,12 +1106,15 @@ CHECKS = (
     ),
     _server(
         "over whom is on disk before what binds leaves",
-        "            self._again.note(purpose, round_, current.machine.phase, survivors)\n"
-        '            self._trips.go("sum", round_, b"", [current, *self._advancing()], course)\n',
-        "            binds = current.machine.phase\n"
-        '            self._trips.go("sum", round_, b"", [current, *self._advancing()], course)\n'
-        "            self._again.note(purpose, round_, binds, survivors)\n",
+        " [current, *self._advancing()], course, note)\n",
+        " [current, *self._advancing()], course)\n            note()\n",
         "test_over_whom_is_on_disk_before_the_first_request_that_binds_and_no_earlier",
+    ),
+    _server(
+        "over whom is noted only as a request leaves",
+        " [current, *self._advancing()], course, note)\n",
+        " [current, *self._advancing()], course, note())\n",
+        "test_a_set_that_nobody_could_be_asked_to_open_binds_nobody",
     ),
     _server(
         "a noised sum again over the same",
@@ -1533,8 +1536,8 @@ CHECKS = (
     ),
     _flower(
         "a node answers in its own name only",
-        "        if senders - {request.node.node_id}:\n",
-        "        if False:\n",
+        "    if {message.metadata.src_node_id for message in request.messages_list} - {node}:\n",
+        "    if False:\n",
         "test_a_node_answers_in_its_own_name_only",
     ),
 )

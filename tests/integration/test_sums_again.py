@@ -133,6 +133,18 @@ def malicious(tmp_path):
 # --- what is noted, and when
 
 
+def test_a_set_that_nobody_could_be_asked_to_open_binds_nobody(five):
+    """All are away when the first request that binds would leave, and one does not come back."""
+    five.parties.deaf = {("train", 1, "open", name) for name in five.names}
+    with pytest.raises(FederationError):
+        five.parties.sum("train", 1)
+    assert ("train", 1, "open") in [trip[:3] for trip in five.parties.trips]
+    assert (five.over, five.bound()) == ((), [])
+    five.begin()
+    five.away_until(2 * LIMIT_S, five.names[4])
+    assert five.exact(five.parties.sum("train", 1), five.names[:4])
+
+
 @pytest.mark.parametrize(
     ("text", "n", "binds"),
     [

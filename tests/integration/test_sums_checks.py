@@ -218,13 +218,13 @@ def test_a_reply_with_a_body_is_refused_and_recorded(five):
     name, asked = five.names[1], five.coordinator._trips._ask
 
     def ask(kind, *more):
-        *before, take = more
+        *before, take, leaving = more
 
         def talk(sender, reply):
             talks = kind == "train" and sender == name
             take(sender, replace(reply, body=b"in clear") if talks else reply)
 
-        return asked(kind, *before, talk)
+        return asked(kind, *before, talk, leaving)
 
     five.coordinator._trips._ask = ask
     assert exact(five, five.sum("train", 1), set(five.names) - {name})

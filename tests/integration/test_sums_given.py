@@ -148,8 +148,8 @@ def test_vectors_with_noise_of_their_own_are_never_said_to_be_given(tmp_path):
     federation = Federation(tmp_path, noised=True)
     asked = federation.coordinator._trips._ask
 
-    def ask(kind, round_, body, sums, most, _take):
-        answers = asked(kind, round_, body, sums, most, lambda *_: None)
+    def ask(kind, round_, body, sums, most, _take, leaving):
+        answers = asked(kind, round_, body, sums, most, lambda *_: None, leaving)
         refused = dict.fromkeys(answers.replied, Refusal.SPENT.value)
         return Answers(replied=(), refused=refused, down=0, up=0)
 

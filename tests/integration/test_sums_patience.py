@@ -142,14 +142,14 @@ def test_a_refused_part_leaves_the_part_for_the_session_ahead(four):
     """A damaged signature costs its sum a survivor; the next sum has its keys all the same."""
     victim, ask = four.names[0], four.coordinator._trips._ask
 
-    def damaged(kind, round_, body, sums, most, take):
+    def damaged(kind, round_, body, sums, most, take, leaving):
         def damage(name, reply):
             parts = split(reply.sums)
             if name == victim and len(parts) == 2 and four.trips[-1][2] == "sign":
                 reply = replace(reply, sums=join([parts[0][:-1], parts[1]]))
             take(name, reply)
 
-        return ask(kind, round_, body, sums, most, damage)
+        return ask(kind, round_, body, sums, most, damage, leaving)
 
     four.coordinator._trips._ask = damaged
     four.sum("train", 1, ("train", 2))

@@ -54,7 +54,8 @@ class Run:
         for session in self.sessions.values():
             session.close()
 
-    def ask(self, kind, round_, body, sums, most, take):
+    def ask(self, kind, round_, body, sums, most, take, leaving):
+        leaving()
         self.before(kind)
         found, refused = [], {}
         for name, bundle in sums.items():
@@ -156,9 +157,9 @@ def test_no_instruction_that_the_coordinator_did_not_sign_charges_the_ledger(run
 
     run.before, asked = before, run.sums._trips._ask
 
-    def ask(kind, round_, body, sums, most, take):
+    def ask(kind, round_, body, sums, *more):
         keep["bundle"] = sums[name]
-        return asked(kind, round_, body, sums, most, take)
+        return asked(kind, round_, body, sums, *more)
 
     run.sums._trips._ask = ask
     with pytest.raises(StopIteration):

@@ -28,7 +28,7 @@ from common.wire import (
     vector_to_bytes,
 )
 from server.coordinator import Coordinator
-from server.mail import Letter, Lost, Take
+from server.mail import Leaving, Letter, Lost, Take
 from server.run_dir import RunDir
 
 NAMES = ("north", "east", "south")
@@ -116,9 +116,16 @@ class InMemory:
         return [one.name for one in self.institutions]
 
     def ask(
-        self, kind: Kind, round_: int, requests: Mapping[str, Letter], most: int, take: Take
+        self,
+        kind: Kind,
+        round_: int,
+        requests: Mapping[str, Letter],
+        most: int,
+        take: Take,
+        leaving: Leaving,
     ) -> None:
         self.asked.append((kind, round_))
+        leaving()
         self.before(kind, round_)
         for one in self.institutions:
             data = one.handle(bytes(requests[one.name]))

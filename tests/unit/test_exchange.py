@@ -369,7 +369,9 @@ def test_each_reply_is_handed_over_when_it_comes_and_not_with_the_last() -> None
         both_here(grid, exchange)
         grid.slow[1] = 10.0
         taken: dict[str, float] = {}
-        exchange.ask("train", 1, ALL, MOST, lambda n, _: taken.update({n: grid.time.now}))
+        exchange.ask(
+            "train", 1, ALL, MOST, lambda n, _: taken.update({n: grid.time.now}), lambda: None
+        )
         assert taken["north"] == 0
         assert taken["south"] == pytest.approx(10.0, abs=POLL_S)
 
@@ -392,3 +394,23 @@ def test_an_answer_to_a_hello_that_is_too_large_is_not_taken_and_it_is_greeted_a
         discover(exchange, "north", "south")
         assert exchange.present() == {"north"}
         assert len(grid.hellos(1)) > 1
+
+
+def test_that_a_request_leaves_is_told_once_and_before_the_first_does() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        both_here(grid, exchange)
+        before = len(grid.sent)
+        grid.online = ()
+        told: list[tuple[float, int]] = []
+        grid.gone(5.0, 6.0, 0)
+        ask(exchange, leaving=lambda: told.append((grid.time.now, len(grid.sent) - before)))
+        assert told == [(pytest.approx(6.0, abs=1.5), 0)]
+
+
+def test_that_a_request_leaves_is_not_told_where_nobody_can_be_reached() -> None:
+    with a_federation(NORTH, SOUTH) as (grid, exchange, _):
+        both_here(grid, exchange)
+        grid.online = ()
+        told: list[str] = []
+        assert ask(exchange, leaving=lambda: told.append("left")) == {}
+        assert told == []

@@ -89,7 +89,13 @@ def test_of_large_requests_and_replies_one_of_each_is_in_memory(coordinator: Coo
     gc.collect()
     tracemalloc.start()
     answers = coordinator._ask(
-        "train", 1, body, sums, SIZE, lambda name, reply: taken.append((name, len(reply.body)))
+        "train",
+        1,
+        body,
+        sums,
+        SIZE,
+        lambda name, reply: taken.append((name, len(reply.body))),
+        lambda: None,
     )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
