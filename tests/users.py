@@ -19,6 +19,26 @@ NAMES = {WORKER: "fedner-worker", RELAY: "fedner-relay", STRANGER: "stranger"}
 GROUPS = {WORKER: [WORKER, GROUP], RELAY: [RELAY, GROUP], STRANGER: [STRANGER]}
 GROUP_NAME = "fedner-door"
 
+LOCAL_SOCKETS_ONLY = """
+import ctypes, platform, runpy, struct, sys
+number = {"x86_64": 41, "aarch64": 198}[platform.machine()]  # of socket(2)
+rules = [  # a family that is not AF_UNIX (1) is EAFNOSUPPORT (97): RestrictAddressFamilies=AF_UNIX
+    (0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16), (0x15, 1, 0, 1),
+    (0x06, 0, 0, 0x00050000 | 97), (0x06, 0, 0, 0x7FFF0000),
+]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("rules", ctypes.c_void_p)]
+
+program = Program(len(rules), ctypes.addressof(code))
+if ctypes.CDLL(None).prctl(22, 2, ctypes.byref(program), 0, 0):
+    sys.exit("the kernel took no filter")
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""`-c LOCAL_SOCKETS_ONLY MODULE ...` runs a module that can make Unix sockets and no others."""
+
 
 def can_be_made() -> bool:
     """Whether this process may become other users, with mounts of their own."""

@@ -1,7 +1,7 @@
 """A hostile relay, as another user and as the worker's own, against a worker under hardening.
 
-docs/policy.md has the table. The worker runs as its unit file says: a user of its own, no network,
-no capabilities, everything but state and socket read-only.
+docs/policy.md has the table. The worker runs as its unit file says: a user of its own, no
+network, no capabilities, no sockets but Unix ones, little that it can write to.
 """
 
 import json
@@ -237,7 +237,7 @@ class Hospital:
             users.own(path, user)
         self.worker = subprocess.Popen(
             self.users.python(
-                WORKER, "-m", "client.worker", self.site / "site.yaml",
+                WORKER, "-c", users.LOCAL_SOCKETS_ONLY, "client.worker", self.site / "site.yaml",
                 network=False, writable=[self.state, self.door.parent.parent],
             ),
             stdout=self.log, stderr=subprocess.STDOUT, cwd="/",
@@ -395,6 +395,19 @@ def attempts():
         [sys.executable, "-c", code, "0", spec, "/x"], capture_output=True, text=True, check=True
     )
     return json.loads(said.stdout)
+
+
+def test_the_worker_trains_with_all_taken_away_that_its_unit_takes(trained):
+    """What the tests below attack is that worker. The system-call filter is systemd's own alone."""
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{trained.worker.pid}/status").read_text().splitlines()
+    )
+    assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert set(status["Uid"].split()) == {str(WORKER)}
+    interfaces = Path(f"/proc/{trained.worker.pid}/net/dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
 
 
 @pytest.mark.parametrize("attempt", attempts())
