@@ -31,19 +31,24 @@ Series = dict[tuple[str, object], list[tuple[float, float]]]
 
 
 def report(path: Path, plot: Path | None) -> int:
-    """Print the tables; 0 if the study was carried through, spend is exact and nothing is left."""
+    """Print the tables; 0 if the study was carried through, spend is exact and nothing is left.
+
+    Of a run that has not ended, the figures so far.
+    """
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     begun, ended = lines[0], lines[-1]
-    if ended["kind"] != "ended":
-        raise SystemExit(f"{path}: the run has not ended; its last line is of kind {ended['kind']}")
     kills = [line for line in lines if line["kind"] == "kill"]
-    print("\n".join(_outcome(begun, ended, kills)))
-    print("\n".join(["", *_spend(ended)]))
+    over = ended["kind"] == "ended"
+    if over:
+        print("\n".join(_outcome(begun, ended, kills)))
+        print("\n".join(["", *_spend(ended)]))
+    else:
+        print(f"The run has not ended: {ended.get('round')} rounds so far, {len(kills)} kills.")
     samples = [line for line in lines if line["kind"] == "sample"]
     print("\n".join(["", *_trends(samples)]))
     if plot is not None:
         plot.write_text(svg(_panels(samples), _marks(kills), begun["rounds"]), "utf-8")
-    return 0 if is_sound(begun, ended) else 1
+    return 0 if over and is_sound(begun, ended) else 1
 
 
 def is_sound(begun: Line, ended: Line) -> bool:

@@ -198,6 +198,10 @@ class Soak:
 
     def verdict(self, scratch: Path) -> dict[str, Any]:
         """What became of the study, of each site's spend, and of all processes."""
+        server = self._stage.server
+        if server is not None and server.process.poll() is None:  # the soak ended early
+            server.process.send_signal(signal.SIGTERM)
+            server.await_end(60)
         codes = {name: self._stage.stop(name) for name in self._stage.clients}
         left = [line for command in self._stage.commands for line in command.left()]
         done = len(self._stage.run.events("round"))

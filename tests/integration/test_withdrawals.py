@@ -147,6 +147,15 @@ def test_a_patient_who_withdraws_is_out_from_the_next_round_without_a_restart(be
     assert second[0] != bench.ask(everybody, round_=2).body
 
 
+def test_an_evaluation_reads_the_list_by_itself(bench):
+    session = bench.session()
+    bench.withdraw(f"patient {bench.held_out}")
+    found = bench.ask(session, "evaluate").body
+    left = bench.session(bench.less(bench.held_out), listed=False)
+    assert found == bench.ask(left, "evaluate").body
+    assert found != bench.ask(bench.session(listed=False), "evaluate").body
+
+
 def test_who_was_out_once_stays_out_until_a_restart(bench):
     session = bench.session()
     bench.withdraw(f"patient {bench.patient}")

@@ -6,11 +6,14 @@ import time
 
 import pytest
 
+from common.audit.choices import choices_of
 from common.audit.codec import Head, MalformedError, hash_of, parse_entry
 from common.audit.entries import Insecure
 from common.audit.examine import MAX_UNFINISHED, examine
 from common.audit.words import digest_of, name_of, reasons_of, sayable
 from common.errors import BudgetError, ConfigError, DataError, PolicyError, ProtocolError
+from common.identity.signing import verify
+from common.privacy import ledger_codec
 from common.secagg.errors import SecaggError
 from common.wire import Request as WireRequest
 from common.wire import encode
@@ -27,6 +30,9 @@ from tests.audits import (
     start,
 )
 from tests.ledgers import NOON, SIGNER, STRANGER, digest
+from tests.unit.test_plan import NOISED
+from tests.unit.test_plan import study as private
+from tests.unit.test_secagg_config import secure
 
 HOSTILE = (
     "Mrs. Jane Doe, 54, denies chest pain; on metoprolol 50 mg.",
@@ -295,6 +301,37 @@ def test_lost_pages_are_what_a_crash_leaves_only_near_the_end(log):
     assert (found.unfinished, found.broken[0].line) == (b"", len(log.lines) + 1)
     much = bytes(MAX_UNFINISHED) + b"\n" + log.file
     assert examine(log.file + much).broken
+
+
+def test_a_damaged_line_before_an_unfinished_one_is_damage(log):
+    found = examine(log.file + b"{}\n" + b"{")
+    assert [f.line for f in found.broken] == [len(log.lines) + 1]
+    assert found.unfinished == b"{"
+
+
+def test_an_entry_is_signed_under_a_label_of_its_own(log):
+    """So that no line of a ledger, which the same key signs, is one of a log."""
+    entry = parse_entry(log.lines[2])
+    assert entry.is_signed_by(SIGNER.public_key)
+    for label in (ledger_codec.ENTRY_LABEL, ledger_codec.HEAD_LABEL, b""):
+        assert not verify(SIGNER.public_key, label, entry.signed, entry.signature)
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (private(), {"exact-evaluation", "secure-aggregation-none"}),
+        (private(evaluation=NOISED), {"secure-aggregation-none"}),
+        (
+            private(evaluation=NOISED, insecure_seed="1"),
+            {"insecure-seed", "secure-aggregation-none"},
+        ),
+        (secure("{}"), {"privacy-none"}),
+        (secure("{adversary: semi_honest}"), {"privacy-none", "semi-honest"}),
+    ],
+)
+def test_each_weakness_of_a_study_is_said(study, said):
+    assert set(choices_of(study)) == said
 
 
 def test_reading_goes_on_after_a_broken_line(log):

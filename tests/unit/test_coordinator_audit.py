@@ -12,8 +12,10 @@ from common.audit.examine import Examined, examine
 from common.audit.words import digest_of
 from common.config.canonical import study_hash
 from common.errors import FederationError
+from common.identity.enrolment import Register
 from common.identity.identity import Identity
 from common.identity.roster import Member, Roster
+from common.io.register_file import write_register
 from common.io.standing import Standing
 from common.wire import encode
 from server.audit import RunAudit
@@ -173,6 +175,69 @@ def test_a_log_that_is_not_open_takes_nothing(federation: Federation) -> None:
     audit = RunAudit(federation.run_dir, federation.study, None)
     with pytest.raises(AuditError, match="not open"):
         audit.event("resume", {"round": 1})
+
+
+def test_the_head_of_an_institutions_ledger_is_there_with_its_reply(
+    federation: Federation,
+) -> None:
+    head = f"{'a' * 32}:7:{'b' * 64}"
+    federation["north"].forge = {"train": lambda reply: dataclasses.replace(reply, ledger=head)}
+    federation.run()
+    heads = {r.institution: r.ledger for r in bodies(federation, Reply) if r.asked == "train"}
+    assert heads == {"north": head, "east": "", "south": ""}
+
+
+def test_an_end_that_can_not_be_logged_hides_no_error_and_is_no_success(
+    federation: Federation,
+) -> None:
+    path = federation.run_dir.path / "audit.jsonl"
+
+    def run(error: Exception | None) -> None:
+        with RunAudit(federation.run_dir, federation.study, None):
+            with path.open("ab") as file:
+                file.write(b"x")
+            if error is not None:
+                raise error
+
+    with pytest.raises(AuditError, match="someone else"):
+        run(None)
+    path.unlink()
+    with pytest.raises(FederationError, match="network"):
+        run(FederationError("the network is gone"))
+
+
+def test_keys_that_one_machine_made_are_said(federation: Federation, tmp_path: Path) -> None:
+    for demo in (True, False):
+        write_register(tmp_path, Register(federation="fed", demo=demo))
+        origin = Origin.of(federation.study, None, "127.0.0.1:9192", str(tmp_path))
+        origin.save(federation.run_dir)
+        with RunAudit(federation.run_dir, federation.study, None):
+            pass
+        choices = [i.choice for i in bodies(federation, Insecure)]
+        assert choices.count("demo-keys") == 1
+        assert "no-tls" not in choices
+
+
+def test_each_event_is_told_in_its_own_words(federation: Federation) -> None:
+    refused = {"institution": "north", "asked": "sum", "round": 2, "code": "complaint"}
+    with RunAudit(federation.run_dir, federation.study, None) as audit:
+        before = len(log_of(federation).entries)
+        audit.event("institution", {"name": "north", "state": "joined"})
+        audit.event("resume", {"round": 1, "version": "1"})
+        audit.event("refusal", {**refused, "accused": "east"})
+        audit.event("abort", {"round": 2, "sum": "train", "rule": "below-threshold", "reason": "x"})
+        audit.event("evaluation_missing", {"round": 2, "reason": "x"})
+        audit.event("institution", {"name": "east", "state": "revoked"})
+        audit.event("institution", {"name": "south", "state": "left"})
+        told = [entry.body for entry in log_of(federation).entries[before:]]
+    assert told == [
+        Progress(what="resumed", round=1),
+        Refusal(**refused, accused="east"),
+        Progress(what="abort", round=2, rule="below-threshold"),
+        Progress(what="evaluation-missing", round=2),
+        Progress(what="revoked", round=0, institutions=("east",)),
+        Progress(what="left", round=0, institutions=("south",)),
+    ]
 
 
 def test_every_line_of_the_metrics_that_an_auditor_asks_for_is_in_the_log(

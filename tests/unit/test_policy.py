@@ -70,6 +70,14 @@ def test_a_pinned_study_is_the_only_one_allowed() -> None:
     assert study_hash(other) in reason
 
 
+def test_a_task_that_the_site_does_not_name_is_refused() -> None:
+    """As a later version may have one: there is a single kind of task now."""
+    later = dataclasses.replace(STUDY, task=dataclasses.replace(STUDY.task))
+    object.__setattr__(later.task, "kind", "relations")
+    (reason,) = decide(later, OPEN, "north").reasons
+    assert reason == "the study's task is relations; the site's `tasks` are ner"
+
+
 def test_all_reasons_are_given_at_once() -> None:
     assert len(decide(STUDY, Policy(study_sha256="0" * 64), "west").reasons) == 4
 

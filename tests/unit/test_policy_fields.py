@@ -281,6 +281,18 @@ def test_a_sign_off_in_anothers_role_or_with_anothers_key_counts_for_nothing():
         assert signed(dataclasses.replace(ethics, **{field: value}), officer) == (Code.SIGN_OFF,)
 
 
+@pytest.mark.parametrize(
+    ("field", "made_for"), [("role", "chair"), ("study", OTHER), ("roster", ROSTER)]
+)
+def test_a_sign_off_of_something_else_that_was_rewritten_counts_for_nothing(field, made_for):
+    """All it says is right, and its key, too; its signature is over something else."""
+    truly = {"role": "ethics committee", "study": study_hash(STUDY), "roster": ""}
+    other = sign_off(ETHICS, **{**truly, field: made_for})
+    rewritten = dataclasses.replace(other, **{field: truly[field]})
+    assert signed(rewritten, both()[1]) == (Code.SIGN_OFF,)
+    assert signed(sign_off(ETHICS, **truly), both()[1]) == ()
+
+
 def test_one_person_can_not_sign_twice():
     for role, key in (("ethics committee", OFFICER.public_key), ("chair", ETHICS.public_key)):
         again = Signatory(role=role, public_key=key)

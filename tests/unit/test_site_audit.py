@@ -2,16 +2,19 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from client.audit import SiteAudit
+from client.audit import SiteAudit, audited
+from client.site_paths import SitePaths
 from common.audit.entries import Insecure, Repeated, Reply, Request, Spend, Stop
 from common.audit.errors import AuditError
 from common.audit.examine import examine
 from common.audit.repeats import LIMIT, WINDOW_S
 from common.audit.words import digest_of
+from common.config.load import parse_site
 from common.errors import DataError, PolicyError
 from common.wire import Refusal, decode_reply, decode_request, encode
 from common.wire import Reply as WireReply
@@ -19,6 +22,7 @@ from common.wire import Request as WireRequest
 from tests.audits import SITE, STUDY, open_log
 from tests.disks import MemoryDisk
 from tests.ledgers import NOON, Chain, Clock, reserve
+from tests.unit.test_plan import study
 
 FOLDER = Path("/state")
 LOG = FOLDER / "audit.jsonl"
@@ -126,7 +130,7 @@ def test_a_site_that_cannot_log_does_no_work(site):
 def test_a_reply_that_cannot_be_logged_does_not_leave_and_leaves_once_it_can(site):
     site.at_work = lambda request: setattr(site.disk, "fault", full)
     reply = decode_reply(site.handle(train()))
-    assert (reply.refusal, reply.body) == ("internal-error", b"")
+    assert (reply.refusal, reply.body, reply.study) == ("internal-error", b"", STUDY)
     site.at_work, site.disk.fault = lambda request: None, lambda *_: None
     assert decode_reply(site.handle(train())).body
     assert [r.code for r in site.bodies(Reply)] == [""]
@@ -237,6 +241,39 @@ def test_what_the_process_does_without_is_there(site):
 def test_a_session_that_answers_elsewhere_is_not_watched(site):
     with pytest.raises(AuditError, match="does not answer through this log"):
         site.audit.heard(decode_request(train()))
+
+
+def test_a_greeting_is_written_with_its_answer_and_not_before(site):
+    seen = []
+    site.at_work = lambda request: seen.append(len(site.bodies(Request)))
+    site.handle(encode(WireRequest(kind="hello", study=STUDY, round=0)))
+    assert seen == [0]
+    assert [type(e.body) for e in site.found.entries[-2:]] == [Request, Reply]
+
+
+def test_a_refusal_has_no_head_of_the_ledger(site):
+    chain = Chain()
+    site.ledger = chain.add(reserve(chain, 1)).state
+    site.refuse = (Refusal.POLICY, "why")
+    site.handle(train())
+    (said,) = site.bodies(Reply)
+    assert said.ledger == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(None, "finished"), (DataError("Jane Doe"), "failed")]
+)
+def test_a_site_says_how_its_worker_ended(tmp_path, error, outcome):
+    data = "{train: {path: a.jsonl, format: jsonl}, test: {path: b.jsonl, format: jsonl}}"
+    text = f"institution: {SITE}\nstudy: study.yaml\ncoordinator: 127.0.0.1:9192\nstate: state\n"
+    site = parse_site(f"{text}data: {data}\n", "site.yaml")
+    SitePaths.of(site, tmp_path).state.mkdir()
+    with suppress(DataError), audited(site, tmp_path, study()):
+        if error is not None:
+            raise error
+    found = examine((SitePaths.of(site, tmp_path).state / "audit.jsonl").read_bytes())
+    said = found.entries[-1].body
+    assert (type(said), said.outcome) == (Stop, outcome)
 
 
 def test_reasons_of_a_request_do_not_print_with_it(site):
