@@ -1,11 +1,12 @@
 """A policy that is stricter than the study, field by field: what the worker says, and to whom.
 
 The worker's own process is started on a provisioned site whose file has that one field changed; its
-exit code and the code in its log are what it said at the start. Then, as if the start had not
-looked, its session is asked to train: the reply's bytes are what the coordinator would get.
+exit code and the code in its log are what it said at the start. Then a session that began before
+the change is asked to train: the reply's bytes are what the coordinator would get.
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from client import worker
 from client.site_paths import SitePaths
 from common.config.canonical import study_hash
 from common.io.configs import load_site, load_study
-from common.policy import Code, Decision
+from common.policy import Code
 from common.wire import Request, decode_reply, encode
 from scripts.benchmarks import _stage_tiny as tiny
 from scripts.benchmarks._faults_campaign import NAMES
@@ -155,9 +156,12 @@ def _tried(stage: Stage, one: Field) -> dict[str, Any]:
     if one.listed:
         listed.write_text(one.listed)
     try:
-        stage.change(SITE, policy=dict(one.policy), **one.site, state=state.name)
+        stage.change(SITE, **one.site, state=state.name)
+        lenient = path.with_name("lenient.yaml")
+        shutil.copy(path, lenient)
+        stage.change(SITE, policy=dict(one.policy))
         code, at_start = _started(path, state / "worker.log")
-        reply = _asked(path, one)
+        reply = _asked(lenient, path, one)
     finally:
         path.write_bytes(before)
     answer = decode_reply(reply)
@@ -194,13 +198,12 @@ def _started(site: Path, log: Path) -> tuple[int | None, str]:
     raise StageError(f"{site}: the worker did neither serve nor end in {LIMIT_S:g} s")
 
 
-def _asked(site: Path, one: Field) -> bytes:
-    """The bytes of a reply to a request to train, of a session that began all the same."""
+def _asked(lenient: Path, strict: Path, one: Field) -> bytes:
+    """The bytes of a reply to a request to train, of a session that began before the change."""
     into, out = os.pipe()
 
     def ask() -> int:
-        said = _reply_of(site, one)
-        os.write(out, said)
+        os.write(out, _reply_of(lenient, strict, one))
         return 0
 
     child = _forked(ask)
@@ -209,30 +212,21 @@ def _asked(site: Path, one: Field) -> bytes:
         said = pipe.read()
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) or not said:
-        raise StageError(f"{site}: {one.name}: the session did not answer")
+        raise StageError(f"{strict}: {one.name}: the session did not answer")
     return said
 
 
-def _reply_of(site: Path, one: Field) -> bytes:
-    vars(worker)["decide"] = lambda *_: Decision(())  # at the start alone: requests still decide
-    loaded = load_site(site)
-    study = load_study(site.parent / loaded.study)
-    worker._log_to(SitePaths.of(loaded, site.parent))
-    if one.code is Code.INSTITUTION:
-        loaded = _under_a_known_name(site)
-    session = worker.make_session(loaded, site.parent)
+def _reply_of(lenient: Path, strict: Path, one: Field) -> bytes:
+    began, changed = load_site(lenient), load_site(strict)
+    study = load_study(lenient.parent / began.study)
+    worker._log_to(SitePaths.of(began, lenient.parent))
+    session = worker.make_session(replace(began, institution=SITE), lenient.parent)
+    session._consent._policy, session._consent._name = changed.policy, changed.institution
     if one.listed:
-        listed = site.parent / _LIST
+        listed = lenient.parent / _LIST
         listed.unlink() if one.then is None else listed.write_text(one.then)
-    if one.code is Code.INSTITUTION:
-        session._consent._name = "elsewhere"
     request = Request(kind="train", study=study_hash(study), round=1, receipts={})
     return session.handle(encode(request))
-
-
-def _under_a_known_name(site: Path) -> Any:
-    """Nothing can be opened for a name that no roster has; the policy alone is asked under it."""
-    return replace(load_site(site), institution=SITE)
 
 
 def _forked(work: Callable[[], int]) -> int:
