@@ -61,34 +61,45 @@ privacy: none
 secure_aggregation: none
 """
 _SERVER: Final = """
-import json, os, time
+import json, os, time, traceback
 from pathlib import Path
 from flwr.serverapp import ServerApp
-from common.io.flower_internals import ReplyParts
-from server.app import GridMail
 
 app = ServerApp()
 
 @app.main()
 def main(grid, context):
-    config = context.run_config
+    out = Path(context.run_config["out"])
+    try:
+        out.write_text(json.dumps(exchange(grid, context.run_config)))
+    except BaseException:
+        out.write_text(json.dumps(traceback.format_exc()))
+        raise
+
+def exchange(grid, config):
+    from common.io.flower_internals import ReplyParts
+    from server.app import GridMail
+    from server.mail import Letter
+
     mail = GridMail(grid, ReplyParts(grid))
     while len(nodes := list(mail.online())) < int(config["clients"]):
         time.sleep(0.2)
     times = []
     for number in range(int(config["repeats"])):
         # random, so that no two pieces are the same: Flower sends equal pieces once
-        payload = os.urandom(int(config["bytes"]))
+        most = int(config["bytes"])
+        payload = os.urandom(most)
         started = time.monotonic()
-        pending = set(mail.send("train", number, dict.fromkeys(nodes, payload), 3600.0))
+        requests = dict.fromkeys(nodes, Letter((payload,)))
+        pending = set(mail.send("train", number, requests, 3600.0, most))
         while pending:
-            for message, data in mail.fetch(pending).items():
+            for message, data in mail.fetch(sorted(pending), most):
                 pending.discard(message)
                 if not isinstance(data, bytes) or data != payload:
                     raise RuntimeError(f"another reply: {data!r:.80}")
             time.sleep(0.1)
         times.append(time.monotonic() - started)
-    Path(config["out"]).write_text(json.dumps(times))
+    return times
 """
 _CLIENT: Final = """
 from client.app import make_app
@@ -152,7 +163,9 @@ def measure(clients: int, size: int, repeats: int) -> tuple[list[float], dict[st
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
         _await(out, link)
-        times: list[float] = json.loads(out.read_text())
+        times: list[float] | str = json.loads(out.read_text())
+        if isinstance(times, str):
+            raise RuntimeError(times)
         return times, dict(peak)
 
 
