@@ -151,7 +151,8 @@ class Campaign:
             found = self._next(self._coordinator)
             if full and found == Moment("train", found.round, "signatures"):
                 self.stage.send(HELPER if site != HELPER else NAMES[0], "worker")
-            if found.stage == stage and found.purpose == ("" if full else purpose):
+            late = full and found.round <= self.round  # keys of an evaluation
+            if found.stage == stage and found.purpose == ("" if full else purpose) and not late:
                 break
         self.stage.await_true(
             lambda: any(m.stage == stage for m in self._own[site].new()), f"{stage} at {site}"
@@ -164,8 +165,11 @@ class Campaign:
         for log in self._own.values():
             log.new()
         self._queue, wanted = [], "" if stage in ("keys", "boxes") else purpose
-        while (found := self._next(self._coordinator))[::2] != (wanted, stage):
-            continue
+        while True:
+            found = self._next(self._coordinator)
+            late = not wanted and found.round <= self.round
+            if (found.purpose, found.stage) == (wanted, stage) and not late:
+                break
         logs = self._own.values()
         self.stage.await_true(lambda: any(log.new() for log in logs), f"{stage} at a site")
         return found.round
