@@ -43,7 +43,7 @@ from common.wire import Kind
 from common.wire import Reply as WireReply
 from server.mail import Letter
 from server.origin import ORIGIN, Origin
-from server.reserve import Reserve
+from server.reserve import RESERVE, Reserve
 from server.run_dir import RunDir
 
 log = logging.getLogger("fedner.server")
@@ -69,7 +69,8 @@ class RunAudit:
         self._run, self._study, self._standing = run, study, standing
         self._log: AuditFile | None = None
         n = len(study.federation.institutions)
-        self._reserve = Reserve(run.path, _ROOM + _ROOM_EACH * n)
+        size = _ROOM + _ROOM_EACH * n
+        self._reserve = Reserve(run.path / RESERVE, size, "the log of a sum", AuditError)
 
     def __enter__(self) -> "RunAudit":
         standing = self._standing
@@ -149,6 +150,11 @@ class RunAudit:
             )
             for name, data in answers.items()
         )
+
+    def give_way(self) -> bool:
+        """Give up the room that is kept, for another write that found the disk full; whether there
+        was any."""
+        return self._reserve.release()
 
     def event(self, event: str, figures: Mapping[str, Any]) -> None:
         """What an event of the metrics says, if an audit log says it too."""

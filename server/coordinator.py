@@ -6,6 +6,9 @@ Guarantees:
     * A round's checkpoint, with its line for the metrics, is on disk before anyone sees its model.
     * Whoever refused is named, with the code, where too few are left.
     * What is sent, and what comes back, is in the audit log first: see `server.audit`.
+    * A disk that is full once vectors have come loses none for want of a checkpoint, of a line in
+      the metrics or of a receipt: room for both of the former is taken before anybody is asked for
+      a vector, and receipts wait in memory; without either, nobody is asked.
 """
 
 import hashlib
@@ -130,12 +133,15 @@ class Coordinator:
         terms = self._gather()
         optimizer, done = self._begin(terms)
         collect = self._collector(terms.dimension)
-        for round_ in range(max(done, 1), self._study.training.rounds + 1):
-            if round_ > done:
-                self._train(collect, optimizer, round_)
-            # 4. federated evaluation on each institution's own held-out data
-            if evaluation_due(self._study, round_) and not self._evaluated(round_):
-                self._evaluate(collect, optimizer, round_)
+        try:
+            for round_ in range(max(done, 1), self._study.training.rounds + 1):
+                if round_ > done:
+                    self._train(collect, optimizer, round_)
+                # 4. federated evaluation on each institution's own held-out data
+                if evaluation_due(self._study, round_) and not self._evaluated(round_):
+                    self._evaluate(collect, optimizer, round_)
+        finally:
+            self._run.checkpoint_room(optimizer).release()
 
     def _begin(self, terms: Terms) -> tuple[ServerOptimizer, int]:
         """The state to go on from, and the last finished round; 0 before the first.
@@ -161,6 +167,8 @@ class Coordinator:
 
     def _train(self, collect: Collector, optimizer: ServerOptimizer, round_: int) -> None:
         started = time.monotonic()
+        room = self._run.checkpoint_room(optimizer)
+        room.hold()
         # 2. local training, and the sum of what comes back
         trained = collect.updates(round_, _body(optimizer.delta))
         optimizer.step(trained.values, self._rate_factor(round_))
@@ -171,7 +179,7 @@ class Coordinator:
             **trained.figures,
         }
         # 3. checkpoint before anything is said about the new model
-        self._run.save_checkpoint(optimizer, round_, figures)
+        self._run.save_checkpoint(optimizer, round_, figures, room)
         self._record("round", **figures)
 
     def _evaluated(self, round_: int) -> bool:
@@ -275,6 +283,8 @@ class Coordinator:
         leaving: Leaving,
     ) -> Answers:
         """As `server.outcome.Ask` has it: a reply is in the audit log before it is handed on."""
+        if kind != "sum" and self._book is not None:
+            self._book.keep()
         requests = self._requests(kind, round_, body, sums)
         self._audit.sent(kind, round_, requests)
         heads: dict[str, str] = {}
@@ -359,7 +369,13 @@ class Coordinator:
             )
 
     def _record(self, event: str, **figures: Any) -> None:
-        self._run.record(event, self._study, **figures)
+        try:
+            self._run.record(event, self._study, **figures)
+        except FederationError as error:
+            if not self._audit.give_way():
+                raise
+            log.error("room that was kept for the audit log is given up: %s", error)
+            self._run.record(event, self._study, **figures)
         self._audit.event(event, figures)
         self._on_event(event, figures)
 

@@ -1,7 +1,8 @@
 """`metrics.jsonl`: whole lines are appended, read while they come, and mended after a crash.
 
 Guarantees:
-    * When `append` returns, its line is on disk.
+    * When `append` returns, its line is on disk; where it raises, no part of it is, so that it may
+      be tried again.
     * `read` gives whole lines only: what a crash, or a writer at work, left unfinished at the end
       is not there yet. A whole line that is no JSON object is refused, with its number.
     * `mend` takes an unfinished end off and keeps its bytes in a file beside it.
@@ -10,18 +11,34 @@ Guarantees:
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import FederationError
-from common.io.disk import DISK, cut
+from common.io.disk import DISK, cut, write_all
 
 TORN: Final = "metrics.torn"
 
 
 def append(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON line and flush it to disk."""
-    _append_bytes(path, json.dumps(value, allow_nan=False).encode() + b"\n")
+    """Append one JSON line and flush it to disk.
+
+    Raises:
+        FederationError: the disk does not take it.
+    """
+    data = json.dumps(value, allow_nan=False).encode() + b"\n"
+    before = DISK.size(path) if DISK.exists(path) else 0
+    try:
+        _append_bytes(path, data)
+    except OSError as error:
+        with suppress(OSError):
+            cut(DISK, path, before)
+        raise FederationError(
+            f"a line can't be written: {error.strerror or type(error).__name__}",
+            place=str(path),
+            remedy="free some space or mend the disk, then `fedner server --resume`",
+        ) from None
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -47,10 +64,12 @@ def mend(path: Path) -> int:
 
 
 def _append_bytes(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    descriptor = DISK.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        write_all(DISK, descriptor, data, os.fstat(descriptor).st_size)
+        DISK.fsync(descriptor)
+    finally:
+        DISK.close(descriptor)
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:

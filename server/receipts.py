@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import BudgetError
+from common.errors import BudgetError, FederationError
 from common.io.disk import DISK, replace_file
 from common.io.signing import make_signer, read_signer
 from common.privacy.ledger_codec import countersign, head_from_text
@@ -41,6 +41,7 @@ class ReceiptBook:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._clock = clock
+        self._unkept: dict[str, dict[str, Any]] = {}
         with self._alone():
             self._signer = read_signer(folder / KEY) or make_signer(folder / KEY, os.urandom)
 
@@ -51,26 +52,57 @@ class ReceiptBook:
 
     def receipts(self, institutions: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         """The newest receipt of each institution that has one."""
-        known = self._read()
+        known = self._known()
         return {name: known[name] for name in institutions if name in known}
 
     def see(self, heads: Mapping[str, str]) -> None:
         """Countersign the heads that came with replies; only a newer one replaces a receipt.
+
+        What the disk does not take is kept in memory, and said: the replies are not lost for it.
+        `keep` tries again.
 
         Args:
             heads: of institutions that did as they were asked. A head of another ledger is kept
                 too, and logged: who answers a request that carries the old receipt has found
                 that its ledger follows the old one by a recovery; else it would have refused.
         """
+        known = self._known()
+        newer = {n: h for n, text in heads.items() if (h := _newer(n, text, known.get(n)))}
+        for name, head in newer.items():
+            self._unkept[name] = asdict(countersign(head, self._signer, self._clock()))
+        try:
+            self._write()
+        except OSError as error:
+            log.error("receipts wait in memory: %s: %s", self._folder / HEADS, error.strerror)
+
+    def keep(self) -> None:
+        """Put on disk what waits.
+
+        Raises:
+            FederationError: it can't be.
+        """
+        try:
+            self._write()
+        except OSError as error:
+            raise FederationError(
+                f"receipts can't be written: {error.strerror or type(error).__name__}",
+                place=str(self._folder / HEADS),
+                remedy="free some space or mend the disk, then `fedner server --resume`: nobody "
+                "was asked for a vector yet",
+            ) from None
+
+    def _write(self) -> None:
+        if not self._unkept:
+            return
         with self._alone():
-            known = self._read()
-            newer = {n: h for n, text in heads.items() if (h := _newer(n, text, known.get(n)))}
-            if newer:
-                signed = {
-                    n: asdict(countersign(h, self._signer, self._clock())) for n, h in newer.items()
-                }
-                content = json.dumps({**known, **signed}, indent=2).encode() + b"\n"
-                replace_file(DISK, self._folder / HEADS, content)
+            known = self._read()  # another study of this coordinator may have seen more meanwhile
+            ours = {n: r for n, r in self._unkept.items() if not _is_beyond(known.get(n), r)}
+            content = json.dumps({**known, **ours}, indent=2).encode() + b"\n"
+            replace_file(DISK, self._folder / HEADS, content)
+            self._unkept = {}
+
+    def _known(self) -> dict[str, dict[str, Any]]:
+        return {**self._read(), **self._unkept}
 
     def _read(self) -> dict[str, dict[str, Any]]:
         path = self._folder / HEADS
@@ -85,6 +117,13 @@ class ReceiptBook:
         with (self._folder / LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _is_beyond(known: Mapping[str, Any] | None, receipt: Mapping[str, Any]) -> bool:
+    """Whether what is known of the same ledger goes further."""
+    return known is not None and (
+        known["ledger"] == receipt["ledger"] and known["seq"] >= receipt["seq"]
+    )
 
 
 def _newer(name: str, text: str, before: Mapping[str, Any] | None) -> Head | None:

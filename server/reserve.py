@@ -1,7 +1,11 @@
 """Room on the disk that is kept for what has to be written once vectors have come.
 
-A file of random bytes, which no file system makes smaller. It is made before institutions are asked
-for vectors, and given up when a write that must not fail finds the disk full.
+    audit.reserve       for the audit log's entries of a sum, and the metrics' lines
+    checkpoint.reserve  for the next checkpoint, which is written beside the last one
+
+A file of random bytes, in blocks too large for a file system that compresses to see them again. It
+is made before institutions are asked for vectors, and given up when a write that must not fail
+finds the disk full.
 
 Guarantees:
     * When `hold` returns, so many bytes of the disk are taken; where it raises, none are.
@@ -15,10 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from common.audit.errors import AuditError
+from common.errors import FednerError
 from common.io.disk import DISK, replace_file
 
 RESERVE: Final = "audit.reserve"
+CHECKPOINT_RESERVE: Final = "checkpoint.reserve"
+_BLOCK: Final = 1 << 20
 
 
 class Reserve:
@@ -26,24 +32,36 @@ class Reserve:
 
     Args:
         size: bytes.
+        what: it is for.
+        error: to raise where there is none.
         random: bytes that can't be made fewer.
     """
 
-    def __init__(self, folder: Path, size: int, random: Callable[[int], bytes] = os.urandom):
-        self._path, self._size, self._random = folder / RESERVE, size, random
+    def __init__(
+        self,
+        path: Path,
+        size: int,
+        what: str,
+        error: type[FednerError],
+        random: Callable[[int], bytes] = os.urandom,
+    ):
+        self._path, self._size, self._what, self._error = path, size, what, error
+        self._random = random
 
     def hold(self) -> None:
         """Take the room, unless it is taken.
 
         Raises:
-            AuditError: the disk does not have it.
+            FednerError: of the kind given: the disk does not have it.
         """
         try:
             if not DISK.exists(self._path) or DISK.size(self._path) != self._size:
-                replace_file(DISK, self._path, self._random(self._size))
+                block = self._random(min(_BLOCK, self._size))
+                blocks = [block] * (self._size // _BLOCK)
+                replace_file(DISK, self._path, *blocks, block[: self._size % _BLOCK])
         except OSError as error:
-            raise AuditError(
-                f"no room for the log of a sum, {self._size} bytes: "
+            raise self._error(
+                f"no room for {self._what}, {self._size} bytes: "
                 f"{error.strerror or type(error).__name__}",
                 place=str(self._path),
                 remedy="free some space, then `fedner server --resume`: nobody was asked for a "

@@ -29,12 +29,17 @@ from common.io.disk import DISK, replace_file
 from common.privacy.notice import notices
 from server import journal
 from server.optimizer import ServerOptimizer, Vector
+from server.reserve import CHECKPOINT_RESERVE, Reserve
+
+log = logging.getLogger("fedner.server")
 
 STUDY: Final = "study.yaml"
 METRICS: Final = "metrics.jsonl"
 CHECKPOINT: Final = "checkpoint.npz"
 STATUS: Final = "status.json"
 LOG: Final = "run.log"
+_CHECKPOINT_REST: Final = 1 << 20
+"""Bytes beside the arrays: their heads and the round's figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +132,23 @@ class RunDir:
         """Set an unfinished last line of the metrics aside; how many bytes it had."""
         return journal.mend(self.path / METRICS)
 
+    def checkpoint_room(self, optimizer: ServerOptimizer) -> Reserve:
+        """Room for one more checkpoint beside the last, which is to be held before vectors come."""
+        arrays = (optimizer.delta, optimizer.released, optimizer.moments, optimizer.mean)
+        size = sum(array.nbytes for array in arrays) + _CHECKPOINT_REST
+        return Reserve(self.path / CHECKPOINT_RESERVE, size, "a checkpoint", FederationError)
+
     def save_checkpoint(
-        self, optimizer: ServerOptimizer, round_: int, figures: Mapping[str, Any]
+        self,
+        optimizer: ServerOptimizer,
+        round_: int,
+        figures: Mapping[str, Any],
+        room: Reserve | None = None,
     ) -> None:
         """Replace the checkpoint; on disk when this returns, or the old one is.
+
+        Args:
+            room: given up if the disk is full.
 
         Raises:
             FederationError: the disk does not take it.
@@ -145,8 +163,15 @@ class RunDir:
             round=round_,
             figures=json.dumps(figures),
         )
+        data = buffer.getbuffer()
         try:
-            replace_file(DISK, self.path / CHECKPOINT, buffer.getvalue())
+            try:
+                replace_file(DISK, self.path / CHECKPOINT, data)
+            except OSError:
+                if room is None or not room.release():
+                    raise
+                log.error("room that was kept for a checkpoint is given up")
+                replace_file(DISK, self.path / CHECKPOINT, data)
         except OSError as error:
             raise FederationError(
                 f"the checkpoint can't be written: {error.strerror or type(error).__name__}",

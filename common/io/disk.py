@@ -114,7 +114,7 @@ def os_errors(place: Path) -> Iterator[None]:
         raise BudgetError(said, place=str(place), remedy=remedy) from None
 
 
-def write_all(disk: Disk, descriptor: int, data: bytes, offset: int) -> None:
+def write_all(disk: Disk, descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data` at `offset`."""
     view, written = memoryview(data), 0
     while written < len(data):
@@ -141,7 +141,7 @@ def cut(disk: Disk, path: Path, size: int) -> None:
         disk.close(descriptor)
 
 
-def replace_file(disk: Disk, path: Path, *parts: bytes) -> None:
+def replace_file(disk: Disk, path: Path, *parts: bytes | memoryview) -> None:
     """The file with this content, or as it was; on disk when this returns."""
     beside = path.with_name(f".{path.name}{UNFINISHED}")
     try:
@@ -160,7 +160,7 @@ def make_folder(disk: Disk, path: Path) -> None:
     disk.fsync_folder(path.parent)
 
 
-def _write_new(disk: Disk, path: Path, parts: tuple[bytes, ...]) -> None:
+def _write_new(disk: Disk, path: Path, parts: tuple[bytes | memoryview, ...]) -> None:
     descriptor = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         offset = 0

@@ -1,5 +1,9 @@
 """Room for a sum's entries is taken before vectors are asked for, and serves on a full disk."""
 
+import errno
+import os
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,17 +11,22 @@ import pytest
 from common.audit.entries import Reply, Stop
 from common.audit.errors import AuditError
 from common.audit.examine import examine
+from common.errors import FederationError, FednerError
 from common.identity.identity import Identity
 from common.identity.roster import Member, Roster
+from common.io.disk import Disk
 from common.io.standing import Standing
 from common.wire import Reply as WireReply
+from server import journal
 from server.audit import RunAudit
 from server.mail import Letter
-from server.reserve import RESERVE, Reserve
+from server.optimizer import ServerOptimizer
+from server.reserve import CHECKPOINT_RESERVE, RESERVE, Reserve
 from tests.full_disk import FullDisk
 from tests.ledgers import SIGNER
 from tests.unit.test_coordinator import NAMES, Federation, study_of
 
+CHECKPOINT_ROOM = (1 << 20) + 1000
 LONGEST = [f"{'n' * 62}{i}" for i in range(len(NAMES))]
 
 
@@ -64,7 +73,7 @@ def test_no_vector_is_asked_for_without_room_for_what_follows(
     discover = federation.exchange.discover
 
     def discover_and_fill(request, enough):
-        full.capacity = full.used() + (1 << 15)
+        full.capacity = full.used() + CHECKPOINT_ROOM + (1 << 15)
         discover(request, enough)
 
     federation.exchange.discover = discover_and_fill
@@ -119,10 +128,112 @@ def test_the_room_holds_all_entries_of_a_sum_of_the_longest_names(
 
 
 def test_what_cannot_be_removed_gives_no_room(tmp_path: Path) -> None:
-    assert not Reserve(tmp_path, 10).release()
-    held = Reserve(tmp_path, 10)
+    path = tmp_path / RESERVE
+    assert not Reserve(path, 10, "a test", FederationError).release()
+    held = Reserve(path, 10, "a test", FederationError)
     held.hold()
     held.hold()
-    assert (tmp_path / RESERVE).stat().st_size == 10
+    assert path.stat().st_size == 10
     assert held.release()
     assert not held.release()
+
+
+def test_large_room_is_of_its_size_to_the_byte(tmp_path: Path) -> None:
+    size = (5 << 20) + 7
+    Reserve(tmp_path / RESERVE, size, "a test", FederationError).hold()
+    data = (tmp_path / RESERVE).read_bytes()
+    assert len(data) == size
+    assert len(zlib.compress(data, 1)) > size
+
+
+def _full_from(federation: Federation, full: FullDisk, kind: str, round_: int, left: int) -> None:
+    """From the moment when this is asked for, so many bytes are left."""
+
+    def before(*asked: object) -> None:
+        if asked == (kind, round_):
+            full.capacity = full.used() + left
+
+    federation.exchange.before = before
+
+
+def test_a_disk_that_is_full_once_updates_come_costs_no_checkpoint(
+    federation: Federation, full: FullDisk
+) -> None:
+    _full_from(federation, full, "train", 1, 0)
+    with pytest.raises(FednerError, match="no room for") as caught:
+        federation.run()
+    assert "nobody was asked" in (caught.value.remedy or "")
+    assert federation.exchange.asked[-1] == ("train", 1)
+    assert federation.run_dir.load_delta()[1] == 1
+    assert [line["round"] for line in federation.recorded("round")] == [1]
+    full.clear()
+    federation.exchange.asked.clear()
+    federation.exchange.before = lambda *_: None
+    federation.run()
+    assert ("train", 1) not in federation.exchange.asked
+    assert not (federation.run_dir.path / CHECKPOINT_RESERVE).exists()
+
+
+@pytest.mark.parametrize(
+    "aggregation", ["{}", "{optimizer: fedadam, learning_rate: 1e-3, average: 0.5}"]
+)
+def test_a_checkpoint_fits_into_the_room_that_was_held_for_it(
+    federation: Federation, full: FullDisk, aggregation: str
+) -> None:
+    run, optimizer = (
+        federation.run_dir,
+        ServerOptimizer.start(study_of(aggregation=aggregation).aggregation, 200_000),
+    )
+    room = run.checkpoint_room(optimizer)
+    run.save_checkpoint(optimizer, 1, {"round": 1})
+    room.hold()
+    full.fill()
+    with pytest.raises(FederationError, match="the checkpoint can't be written"):
+        run.save_checkpoint(optimizer, 2, {"round": 2})
+    assert run.load_delta()[1] == 1
+    run.save_checkpoint(optimizer, 2, {"round": 2}, room)
+    assert run.load_delta()[1] == 2
+    room.hold()  # as much is free again
+    full.fill()
+    assert room.release()
+    full.fill()
+    with pytest.raises(FederationError, match="no room for a checkpoint"):
+        room.hold()
+
+
+@pytest.mark.parametrize("left", range(0, 4800, 400))
+def test_a_refusal_that_comes_on_a_full_disk_costs_nobody_elses_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Whichever file finds it full first: the audit log or the metrics."""
+    federation = Federation(tmp_path, study_of(quorum=2))
+    full = FullDisk(federation.run_dir.path, monkeypatch)
+    federation["north"].forge["train"] = lambda reply: replace(reply, refusal="policy", body=b"")
+    _full_from(federation, full, "train", 1, left)
+    with pytest.raises(FednerError, match="no room for"):
+        federation.run()
+    assert federation.recorded("round")[0]["institutions"] == ["east", "south"]
+    assert [line["institution"] for line in federation.recorded("refusal")] == ["north"]
+    full.clear()
+    bodies(federation, Reply)
+
+
+def test_a_line_of_the_metrics_that_fits_by_half_is_taken_back(
+    federation: Federation, full: FullDisk
+) -> None:
+    path = federation.run_dir.path / "metrics.jsonl"
+    journal.append(path, {"event": "a"})
+    before, write = path.read_bytes(), Disk.write
+
+    def by_half(disk: Disk, descriptor: int, data: memoryview, offset: int) -> int:
+        if len(data) > 5:
+            return write(disk, descriptor, data[:5], offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Disk, "write", by_half)
+        with pytest.raises(FederationError, match="No space left"):
+            journal.append(path, {"event": "b"})
+    assert path.read_bytes() == before
+    journal.append(path, {"event": "c"})
+    assert [line["event"] for line in journal.read(path)] == ["a", "c"]

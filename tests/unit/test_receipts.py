@@ -1,9 +1,13 @@
 """What the coordinator has countersigned only ever goes forward, also across restarts."""
 
+import pytest
+
+from common.errors import FederationError
 from common.identity.signing import Signer
 from common.privacy.ledger_codec import verify_receipt
 from common.privacy.ledger_entries import Receipt
 from server.receipts import ReceiptBook
+from tests.full_disk import FullDisk
 
 LEDGER, OTHER = "1" * 32, "2" * 32
 NAMES = ("north", "east")
@@ -66,3 +70,36 @@ def test_what_is_no_head_is_logged_and_left_out(tmp_path, caplog):
     book.see({"north": "nonsense"})
     assert book.receipts(NAMES) == {}
     assert "expected a head" in caplog.text
+
+
+@pytest.fixture
+def full(tmp_path, monkeypatch):
+    (tmp_path / "coordinator").mkdir()
+    return FullDisk(tmp_path / "coordinator", monkeypatch)
+
+
+def test_what_a_full_disk_does_not_take_is_kept_in_memory_and_said(tmp_path, full, caplog):
+    book = book_in(tmp_path)
+    book.see({"north": head(2)})
+    full.fill()
+    book.see({"north": head(12), "east": head(3)})
+    assert (seen(book), seen(book, "east")) == ((LEDGER, 12), (LEDGER, 3))
+    assert "receipts wait in memory" in caplog.text
+    assert seen(book_in(tmp_path)) == (LEDGER, 2)
+    with pytest.raises(FederationError, match="No space left") as caught:
+        book.keep()
+    assert "nobody was asked" in caught.value.remedy
+    full.clear()
+    book.keep()
+    assert seen(book_in(tmp_path)) == (LEDGER, 12)
+
+
+def test_what_waited_does_not_replace_what_another_study_has_seen_meanwhile(tmp_path, full):
+    one, two = book_in(tmp_path), book_in(tmp_path)
+    full.fill()
+    one.see({"north": head(4), "east": head(4)})
+    full.clear()
+    two.see({"north": head(9)})
+    one.keep()
+    assert seen(book_in(tmp_path)) == (LEDGER, 9)
+    assert seen(book_in(tmp_path), "east") == (LEDGER, 4)
