@@ -20,6 +20,7 @@ from common.sums import Sum
 from common.wire import Kind, Reply, decode_reply, decode_request
 from scripts.simulation import Bench, Cast
 from server.coordinator import Coordinator
+from server.mail import Leaving, Letter, Take
 from server.receipts import ReceiptBook
 from server.run_dir import RunDir
 
@@ -126,15 +127,23 @@ class _Decided:
         """All."""
         return frozenset(self._sessions)
 
-    def ask(self, kind: Kind, round_: int, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+    def ask(
+        self,
+        kind: Kind,
+        round_: int,
+        requests: Mapping[str, Letter],
+        _most: int,
+        take: Take,
+        leaving: Leaving,
+    ) -> None:
         """Ask those who are in the sum."""
         if round_ > self._last:
             raise _EnoughError
-        return {
-            name: self._sessions[name].handle(request)
-            for name, request in requests.items()
-            if name in self._survivors[_sum_of(request)]
-        }
+        leaving()
+        for name, letter in requests.items():
+            request = bytes(letter)
+            if name in self._survivors[_sum_of(request)]:
+                take(name, self._sessions[name].handle(request))
 
 
 def _sum_of(request: bytes) -> Sum:
