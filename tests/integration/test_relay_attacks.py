@@ -132,7 +132,7 @@ attempts = {
     "process_vm_readv": lambda: checked(libc.process_vm_readv(pid, *vectors())),
     "process_vm_writev": write_back,
     "take an open file: pidfd_getfd": stolen_handle,
-    "change its priority": lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),
+    "choose its cores": lambda: os.sched_setaffinity(pid, os.sched_getaffinity(pid)),
     "kill: SIGSTOP": lambda: (os.kill(pid, signal.SIGSTOP), os.kill(pid, signal.SIGCONT)),
     "kill: SIGKILL": lambda: os.kill(pid, signal.SIGKILL if "kill" in sys.argv else 0),
     "see its command line": lambda: read(f"/proc/{pid}/cmdline"),
@@ -224,9 +224,13 @@ FOLDERS = {
 
 
 class Hospital:
-    """A site for two users, with a worker that runs."""
+    """A site for two users, with a worker that runs.
 
-    def __init__(self, folder: Path, encoder: Path):
+    Args:
+        before: what stands before the worker's command line.
+    """
+
+    def __init__(self, folder: Path, encoder: Path, before: tuple[str, ...] = ()):
         self.folder, self.users = folder, Users(folder)
         deal(folder, encoder)
         self.site, self.state = folder / "f" / NAME, folder / "f" / NAME / "state"
@@ -235,11 +239,12 @@ class Hospital:
         self.log = (folder / "worker.log").open("wb")
         for path, user in ((self.site, WORKER), (self.relays, RELAY)):
             users.own(path, user)
+        command = self.users.python(
+            WORKER, "-c", users.LOCAL_SOCKETS_ONLY, "client.worker", self.site / "site.yaml",
+            network=False, writable=[self.state, self.door.parent.parent],
+        )  # fmt: skip
         self.worker = subprocess.Popen(
-            self.users.python(
-                WORKER, "-c", users.LOCAL_SOCKETS_ONLY, "client.worker", self.site / "site.yaml",
-                network=False, writable=[self.state, self.door.parent.parent],
-            ),
+            [*before, *command],
             stdout=self.log, stderr=subprocess.STDOUT, cwd="/",
             env=os.environ | {"HOME": "/nonexistent", "TMPDIR": str(self.state)},
         )  # fmt: skip
@@ -315,8 +320,10 @@ class Hospital:
         return said.stdout.strip() == "True"
 
     def close(self):
+        for process in psutil.Process(self.worker.pid).children(recursive=True):
+            process.kill()
         self.worker.kill()
-        self.worker.wait(30)
+        self.worker.wait(60)
         self.log.close()
 
 
