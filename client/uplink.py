@@ -1,8 +1,9 @@
 """How an institution's SuperNode reaches the coordinator: TLS and its node key, or not far.
 
 Guarantees:
-    - With `authority` and `node` in the site file: TLS, with that authority alone, and the node key
-      on every request. Certificate and key are looked at first, and an error names the field.
+    - With `authority` and `node` in the site file: TLS, with that authority alone (two while one
+      takes the other's place), and the node key on every request. Certificates and key are looked
+      at first, and an error names the field.
     - Without: no coordinator beyond this machine.
 """
 
@@ -19,7 +20,7 @@ from common.identity.authority import expiry_notice
 from common.io.addresses import parse_address, parse_loopback
 from common.io.certificate_files import (
     NODE_KEY,
-    read_certificate,
+    read_authorities,
     read_node_key,
     require_authority,
 )
@@ -54,7 +55,7 @@ class Uplink:
         authority, node = base / site.authority, base / site.node
         with _as_config_error(f"{site_path}: authority"):
             require_authority(authority, now)
-            notice = expiry_notice(str(authority), read_certificate(authority), now)
+            notice = expiry_notice(str(authority), read_authorities(authority)[0], now)
         with _as_config_error(f"{site_path}: node"):
             read_node_key(node)
         trust = ("--root-certificates", str(authority))

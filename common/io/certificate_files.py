@@ -34,7 +34,6 @@ from common.identity.authority import (
     authority_certificate,
     check_server,
     expiry_notice,
-    hosts_of,
     open_key,
     seal_key,
     server_certificate,
@@ -49,6 +48,7 @@ AUTHORITY: Final = "ca.crt"
 SERVER: Final = "server"
 LINK: Final = "link"
 LINK_HOSTS: Final = ("127.0.0.1",)
+MOST_AUTHORITIES: Final = 2
 NODE_KEY: Final = "node.key"
 NODE_PUBLIC: Final = "node.pub"
 
@@ -135,6 +135,27 @@ def renew_server(
             replace_file(DISK, folder / file, data)
 
 
+def move_server(
+    folder: Path,
+    authority: tuple[x509.Certificate, Key],
+    hosts: tuple[str, ...],
+    now: datetime.datetime,
+    days: int,
+) -> None:
+    """New certificates for the same keys, under another authority.
+
+    Raises:
+        IdentityError: a key can't be read, or the authority holds no more.
+    """
+    moved = {}
+    for name, its_hosts in ((SERVER, hosts), (LINK, LINK_HOSTS)):
+        key = _read_key(folder / f"{name}.key")
+        moved[f"{name}.crt"] = _issue(authority, key.public_key(), its_hosts, now, days)
+    with os_errors(folder):
+        for file, data in {**moved, AUTHORITY: _pem(authority[0])}.items():
+            replace_file(DISK, folder / file, data)
+
+
 def require_server(folder: Path, hosts: tuple[str, ...], now: datetime.datetime) -> None:
     """What a server checks before it starts: both pairs, every host, validity.
 
@@ -158,19 +179,19 @@ def require_authority(path: Path, now: datetime.datetime) -> None:
     """What an institution checks before it connects: a certificate authority that holds now.
 
     Raises:
-        IdentityError: unreadable, no authority's certificate, or not valid now.
+        IdentityError: unreadable, not an authority's certificate or two, or none that is valid now.
     """
-    certificate = read_certificate(path)
-    if not _is_authority(certificate):
+    found = read_authorities(path)
+    if not all(map(_is_authority, found)):
         raise IdentityError(
             "is not the certificate of an authority",
             place=str(path),
             remedy="use the ca.crt that the coordinator sent, not a server's certificate",
         )
-    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not start <= now <= end:
+    if not any(c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in found):
+        start, end = found[0].not_valid_before_utc, found[0].not_valid_after_utc
         when = f"holds only from {start:%Y-%m-%d %H:%M} UTC to {end:%Y-%m-%d %H:%M} UTC"
-        remedy = "if this machine's clock is right, the coordinator has to provision anew"
+        remedy = "if this machine's clock is right, the coordinator has to send another"
         raise IdentityError(when, place=str(path), remedy=remedy)
 
 
@@ -221,23 +242,40 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise IdentityError("is no certificate", place=str(path)) from None
 
 
+def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
+    """The authority's certificate, or two while one takes the other's place; the longest first.
+
+    Raises:
+        IdentityError: unreadable, no certificate, or more than two.
+    """
+    with os_errors(path), path.open("rb") as file:
+        data = file.read(MAX_BYTES)
+    try:
+        found = x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise IdentityError("is no certificate", place=str(path)) from None
+    if len(found) > MOST_AUTHORITIES:
+        raise IdentityError(
+            f"has {len(found)} certificates, expected one, or two while one replaces the other",
+            place=str(path),
+            remedy="use the ca.crt that the coordinator sent, as it is",
+        )
+    return tuple(sorted(found, key=lambda c: c.not_valid_after_utc, reverse=True))
+
+
 def certificate_fingerprint(certificate: x509.Certificate) -> str:
     """40 digits to compare by telephone."""
     data = certificate.public_bytes(serialization.Encoding.DER)
     return fingerprint("fedner certificate fingerprint v1", data)
 
 
-def certificate_hosts(path: Path) -> tuple[str, ...]:
-    """DNS names and IP addresses of a certificate file."""
-    return hosts_of(read_certificate(path))
-
-
 def expiry_notices(folder: Path, now: datetime.datetime) -> tuple[str, ...]:
-    """A line for each certificate in a folder that is over or will be soon.
+    """A line for each certificate in a folder that is over or will be soon; of two in a file, for
+    the one that holds longer.
 
     Soon is 30 days before, or in the last third of its life if that is shorter.
     """
-    found = ((path, read_certificate(path)) for path in sorted(folder.glob("*.crt")))
+    found = ((path, read_authorities(path)[0]) for path in sorted(folder.glob("*.crt")))
     notices = (expiry_notice(str(path), certificate, now) for path, certificate in found)
     return tuple(notice for notice in notices if notice is not None)
 

@@ -19,7 +19,7 @@ from server.supervisor import bundle_root
 
 RUNS: Final = Path("runs")
 LOOPBACK: Final = "127.0.0.1"
-_AUTHORITY_ENDS: Final = "provision anew before that, and send every institution the new ca.crt"
+_AUTHORITY_ENDS: Final = "`fedner provision --rotate begin`: docs/provisioning.md, Renewal"
 
 
 def checks(

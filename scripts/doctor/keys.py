@@ -13,7 +13,7 @@ from typing import Final
 from common.config.site import Site
 from common.config.study import Study
 from common.errors import IdentityError
-from common.identity.authority import OPEN_KEY_FORMAT
+from common.identity.authority import OPEN_KEY_FORMAT, expiry_notice
 from common.identity.enrolment import node_line
 from common.identity.identity import OPEN_FORMAT
 from common.io.certificate_files import (
@@ -22,7 +22,7 @@ from common.io.certificate_files import (
     NODE_PUBLIC,
     SERVER,
     certificate_fingerprint,
-    read_certificate,
+    read_authorities,
     read_node_key,
     require_authority,
     require_server,
@@ -41,15 +41,22 @@ from scripts.doctor.checks import Finding, failed, ok, warning
 from server.federation import Federation
 
 _OPEN: Final = "it lies open in its file, for whoever can read or restore it, a backup included"
+_AUTHORITY_ENDS: Final = (
+    "ask the coordinator for a ca.crt with the next authority: docs/provisioning.md, Renewal"
+)
 _SEAL: Final = "make one with a passphrase (docs/identity.md), or accept that on purpose"
 
 
 def authority(path: Path, clock: Callable[[], datetime.datetime]) -> Finding:
-    """The certificate that an institution trusts."""
-    require_authority(path, clock())
-    return ok(
-        f"an authority's; compare by telephone: {certificate_fingerprint(read_certificate(path))}"
-    )
+    """The certificate that an institution trusts, or two, and how long the last of them holds."""
+    now = clock()
+    require_authority(path, now)
+    found = read_authorities(path)
+    prints = " and ".join(map(certificate_fingerprint, found))
+    whose = "an authority's" if len(found) == 1 else "of two authorities, the later one first"
+    said = f"{whose}; compare by telephone: {prints}"
+    notice = expiry_notice(str(path), found[0], now)
+    return ok(said) if notice is None else warning(f"{said}; {notice}", _AUTHORITY_ENDS)
 
 
 def node(folder: Path) -> Finding:

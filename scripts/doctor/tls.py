@@ -1,5 +1,6 @@
 """The server's certificate as an institution sees it, with the same trust: one authority alone."""
 
+import contextlib
 import datetime
 import ssl
 from collections.abc import Callable, Iterator
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from common.errors import FederationError
 from common.identity.authority import check_server, expiry_notice, hosts_of
-from common.io.certificate_files import read_certificate
+from common.io.certificate_files import read_authorities, read_certificate
 from scripts.doctor.checks import Finding, ok, warning
 from scripts.doctor.network import Route, connect
 
@@ -55,9 +57,24 @@ def server_chain(
     except FederationError:
         shown = presented(route, limit_s)
         if shown is not None:  # it is known what it shows: say what is wrong with it
-            check_server(shown, read_certificate(authority), route.host, clock())
+            _check_by_any(shown, read_authorities(authority), route.host, clock())
         raise
     return _lasting(certificate, f"{version}, of this authority", clock())
+
+
+def _check_by_any(
+    shown: x509.Certificate,
+    authorities: tuple[x509.Certificate, ...],
+    host: str,
+    now: datetime.datetime,
+) -> None:
+    """What is wrong with a certificate, by the authority that made it, or by the last of them."""
+    for authority in authorities[:-1]:
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            shown.verify_directly_issued_by(authority)
+            check_server(shown, authority, host, now)
+            return
+    check_server(shown, authorities[-1], host, now)
 
 
 def presented(route: Route, limit_s: float) -> x509.Certificate | None:

@@ -9,6 +9,7 @@ import yaml
 
 from common.config.load import parse_roster
 from common.errors import IdentityError, UsageError
+from common.identity.authority import hosts_of
 from common.identity.enrolment import (
     EnrolmentRequest,
     Register,
@@ -20,10 +21,9 @@ from common.identity.identity import MIN_PASSPHRASE
 from common.io.atomic import write_bytes
 from common.io.certificate_files import (
     certificate_fingerprint,
-    certificate_hosts,
     create_node_key,
     expiry_notices,
-    read_certificate,
+    read_authorities,
     read_node_key,
 )
 from common.io.configs import load_site, load_study
@@ -184,12 +184,12 @@ def show(
     if path.suffix != ".crt":
         _show(read_request(path))
         return
-    certificate = read_certificate(path)
-    _line(f"certificate of   {certificate.subject.rfc4514_string()}")
-    if hosts := certificate_hosts(path):
-        _line(f"names            {', '.join(hosts)}")
-    _line(f"until            {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
-    _line(f"fingerprint      {certificate_fingerprint(certificate)}")
+    for certificate in read_authorities(path):
+        _line(f"certificate of   {certificate.subject.rfc4514_string()}")
+        if hosts := hosts_of(certificate):
+            _line(f"names            {', '.join(hosts)}")
+        _line(f"until            {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+        _line(f"fingerprint      {certificate_fingerprint(certificate)}")
     for notice in expiry_notices(path.parent, _now()):
         err.print(notice, style="bold red", soft_wrap=True)
 

@@ -3,7 +3,7 @@
 import datetime
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -14,6 +14,13 @@ from common.errors import IdentityError, UsageError
 from common.identity.enrolment import Register, make_request
 from common.identity.identity import MIN_PASSPHRASE
 from common.io.atomic import write_bytes
+from common.io.authority_files import (
+    NEXT,
+    begin_rotation,
+    end_rotation,
+    move_to_next,
+    trusted,
+)
 from common.io.certificate_files import (
     AUTHORITY,
     SERVER,
@@ -23,6 +30,7 @@ from common.io.certificate_files import (
     create_server,
     expiry_notices,
     open_authority,
+    read_authorities,
     read_certificate,
     read_node_key,
     renew_server,
@@ -65,6 +73,10 @@ def command(
     renew: Annotated[
         bool, typer.Option("--renew", help="New server certificates under the same authority.")
     ] = False,
+    rotate: Annotated[
+        Literal["begin", "move", "end"] | None,
+        typer.Option(help="Replace the authority, step by step: docs/provisioning.md."),
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Make all institutions' keys here: for trying it out.")
     ] = False,
@@ -86,9 +98,12 @@ def command(
     folder = Folder(root=output, deployment=deployment, study=study)
     if no_passphrase and passphrase_file is not None:
         raise UsageError("give --passphrase-file or --no-passphrase, not both")
+    if sum(map(bool, (renew, rotate, demo))) > 1:
+        raise UsageError("--renew, --rotate and --demo do not go together")
+    if rotate is not None:
+        _rotate(folder, rotate, passphrase_file, no_passphrase)
+        return
     if renew:
-        if demo:
-            raise UsageError("--renew and --demo do not go together")
         _renew(folder, _old_passphrase(passphrase_file, no_passphrase))
         return
     if output.exists():
@@ -105,7 +120,7 @@ def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime
     root, deployment = folder.root, folder.deployment
     root.mkdir(parents=True, mode=0o700)
     root.chmod(0o700)
-    name = f"{'DEMO ' if demo else ''}fedner {deployment.federation}"
+    name = _authority_name(folder, demo)
     validity = deployment.validity
     create_authority(root / "authority", name, passphrase, now, validity.authority_days)
     authority = open_authority(root / "authority", passphrase)
@@ -126,15 +141,53 @@ def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime
     _show_authority(root)
 
 
-def _renew(folder: Folder, passphrase: str | None) -> None:
-    root, now = folder.root, _now()
-    register = read_register(root)
+def _register_of(folder: Folder) -> Register:
+    register = read_register(folder.root)
     if register.federation != folder.deployment.federation:
         raise IdentityError(
             f"is of the federation {register.federation}, not {folder.deployment.federation}",
-            place=str(root),
+            place=str(folder.root),
             remedy="give the FEDERATION.yaml of this folder; its name never changes",
         )
+    return register
+
+
+def _rotate(folder: Folder, step: str, passphrase_file: Path | None, none: bool) -> None:
+    """One step of replacing the authority; kits get the certificates to send."""
+    root, validity, now = folder.root, folder.deployment.validity, _now()
+    demo = _register_of(folder).demo
+    if step == "begin":
+        name = _authority_name(folder, demo)
+        passphrase = None if demo else _new_passphrase(passphrase_file, none)
+        begin_rotation(root, name, passphrase, now, validity.authority_days)
+        said = "send each institution its new ca.crt; it compares the new fingerprint, and restarts"
+    elif step == "move":
+        passphrase = _old_passphrase(passphrase_file, none or demo)
+        move_to_next(root, passphrase, folder.hosts, now, validity.server_days)
+        said = "restart `fedner server`: whoever has not the new ca.crt is shut out from then on"
+    else:
+        end_rotation(root)
+        said = "the old key is deleted; send each institution its new ca.crt: one authority again"
+    for institution in folder.names:
+        kit = root / "sites" / institution
+        if kit.is_dir():
+            write_bytes(kit / AUTHORITY, trusted(root))
+            write_bytes(kit / "README.txt", _site_readme(folder, institution, demo).encode())
+            show_path("send", kit / AUTHORITY)
+    _show_authority(root)
+    if (root / NEXT).is_dir():
+        certificate = read_certificate(root / NEXT / AUTHORITY)
+        _line(f"the next one's   {certificate_fingerprint(certificate)}")
+    _line(said)
+
+
+def _authority_name(folder: Folder, demo: bool) -> str:
+    return f"{'DEMO ' if demo else ''}fedner {folder.deployment.federation}"
+
+
+def _renew(folder: Folder, passphrase: str | None) -> None:
+    root, now = folder.root, _now()
+    register = _register_of(folder)
     authority = open_authority(root / "authority", passphrase)
     days = folder.deployment.validity.server_days
     renew_server(root / SERVER, authority, folder.hosts, now, days)
@@ -158,8 +211,8 @@ def _kit(folder: Folder, name: str, demo: bool) -> None:
     kit = folder.root / "sites" / name
     kit.mkdir()
     authority = folder.root / "authority" / AUTHORITY
+    write_bytes(kit / AUTHORITY, authority.read_bytes())
     files = {
-        AUTHORITY: authority.read_bytes(),
         "study.yaml": _study_text(folder, demo).encode(),
         "site.yaml": _site_text(folder, name, demo).encode(),
         "README.txt": _site_readme(folder, name, demo).encode(),
@@ -215,12 +268,13 @@ policy:
 def _site_readme(folder: Folder, name: str, demo: bool) -> str:
     heading = f"{DEMO}\n\n" if demo else ""
     federation = folder.deployment.federation
-    certificate = read_certificate(folder.root / "authority" / AUTHORITY)
+    kit = folder.root / "sites" / name / AUTHORITY
+    prints = "\n   ".join(map(certificate_fingerprint, read_authorities(kit)))
     return f"""{heading}{name} in the federation {federation}
 Nothing in this folder is secret. Your private keys are made by you, and stay with you.
 
 1. Compare the authority's fingerprint with the coordinator, by telephone:
-   {certificate_fingerprint(certificate)}
+   {prints}
    `fedner enrol show {AUTHORITY}` prints that of the file here.
 2. Read study.yaml: it says what is trained and what is protected. Adapt site.yaml.
 3. Make your keys and your request here:
@@ -241,7 +295,7 @@ def _coordinators_text(folder: Folder, demo: bool) -> str:
     server = folder.deployment.server
     return f"""{heading}The federation {folder.deployment.federation}, at the coordinator
 
-authority/    the certificate authority. Keep its key off the server: only --renew needs it.
+authority/    the certificate authority. Keep its key off the server: only --renew, --rotate need it
 server/       keys and certificates of the server, for {", ".join(folder.hosts)}
 coordinator/  the coordinator's identity
 sites/NAME/   send this folder to NAME
