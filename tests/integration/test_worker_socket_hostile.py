@@ -1,5 +1,6 @@
 """The worker against repeated, vanishing and hostile callers: idempotence and bounds."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from client import service
+from client import endpoint, service
 from client.relay import (
     BUSY,
     CHUNK_BYTES,
@@ -281,3 +282,38 @@ def test_a_caller_that_takes_no_reply_is_cut_off(start, path):
             assert next(call)
         time.sleep(2)
         assert len(_ask(path, b"x")) == 64 << 20
+
+
+def _connections(path, count, said=b""):
+    """So many sockets, each with what the worker has sent at once: b"" is a closed one."""
+    for _ in range(count):
+        one = socket.socket(socket.AF_UNIX)
+        one.settimeout(10)
+        one.connect(str(path))
+        one.sendall(said)
+        yield one, one.recv(9)
+
+
+def test_connections_beyond_the_limit_are_closed_at_once_and_room_comes_back(start, path):
+    start()
+    with contextlib.ExitStack() as stack:
+        answers = []
+        for one, answer in _connections(path, 2 * endpoint.MAX_CONNECTIONS):
+            stack.enter_context(one)
+            answers.append(answer)
+        assert sum(bool(answer) for answer in answers) == endpoint.MAX_CONNECTIONS
+    assert _ask(path, b"x") == b"x"
+
+
+def test_connections_that_say_nothing_or_ask_nothing_are_closed(start, path, monkeypatch):
+    monkeypatch.setattr(endpoint, "HANDSHAKE_LIMIT_S", 1.0)
+    monkeypatch.setattr(endpoint, "IDLE_LIMIT_S", 2.0)
+    start()
+    settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    for said in (b"", settings):
+        ((one, answer),) = _connections(path, 1, said)
+        with one:
+            assert answer
+            while one.recv(1 << 16):  # a farewell; then its end, before the ten seconds are over
+                pass
+    assert _ask(path, b"x") == b"x"
