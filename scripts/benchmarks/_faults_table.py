@@ -16,6 +16,19 @@ def print_table(lines: Sequence[Line], names: Sequence[str]) -> None:
             line = by_name[name]
             cells = (line["fault"], outcome(line), spend(line), _f1(line), _equal(line))
             print(f"| {' | '.join(cells)} |")
+    if "ledgers" in by_name:
+        print_ledgers(by_name["ledgers"])
+
+
+def print_ledgers(line: Line) -> None:
+    """What each site has paid by its ledger, and what that many rounds and evaluations cost."""
+    same = "all equal" if line["equal"] else "NOT all equal"
+    print(f"\nmodels of the last run's {line['rounds']} rounds, faulty and undisturbed: {same}\n")
+    print("| site | rounds | evaluations | charged twice | epsilon by ledger | by plan |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name, paid in line["spent"].items():
+        sums = " | ".join(str(paid[key]) for key in ("train", "evaluate", "twice"))
+        print(f"| {name} | {sums} | {paid['epsilon']:.6f} | {paid['expected']:.6f} |")
 
 
 def outcome(line: Line) -> str:
