@@ -1,20 +1,23 @@
 """Where the coordinator's key and roster lie, told by `fedner server` to Flower's process.
 
-The run's folder gets paths only: the key and its passphrase stay where they are.
+The run's folder gets paths of the key and its passphrase, which stay where they are, and a copy of
+the roster: that of the federation's folder is withdrawn when an institution is revoked, and the run
+goes on under the one it began with, whose hash `server.origin` holds.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from common.config.study import Study
-from common.io.atomic import write_json
-from common.io.identity_files import read_passphrase
+from common.io.atomic import write_bytes, write_json
+from common.io.identity_files import os_errors, read_passphrase
 from common.io.standing import Standing, coordinator_standing
 from server.run_dir import RunDir
 
 WHEREABOUTS: Final = "standing.json"
+ROSTER: Final = "roster.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +52,16 @@ class Whereabouts:
         return coordinator_standing(Path(self.identity), words, Path(self.roster), study)
 
     def save(self, run: RunDir) -> None:
-        """Keep them in the run's folder."""
-        write_json(run.path / WHEREABOUTS, asdict(self))
+        """Keep them in the run's folder, with the roster's copy in place of the roster.
+
+        Raises:
+            IdentityError: the roster can't be read.
+        """
+        kept = (run.path / ROSTER).absolute()
+        with os_errors(Path(self.roster)):
+            data = Path(self.roster).read_bytes()
+        write_bytes(kept, data)
+        write_json(run.path / WHEREABOUTS, asdict(replace(self, roster=str(kept))))
 
 
 def standing_of(run: RunDir) -> Standing | None:

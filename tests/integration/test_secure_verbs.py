@@ -1,5 +1,6 @@
 """Verbs on a study with secure aggregation: keys are dealt loudly and checked early."""
 
+import shutil
 import stat
 
 import pytest
@@ -13,7 +14,7 @@ from common.io.configs import load_roster, load_site, load_study
 from scripts.cli import app
 from server.origin import Origin
 from server.run_dir import RunDir
-from server.standing import Whereabouts
+from server.standing import Whereabouts, standing_of
 
 NAMES = ("cancer-centre", "cardiac-centre", "general-hospital")
 
@@ -146,6 +147,20 @@ def test_another_identity_than_the_rosters_is_refused(begun, dealt):
     path = begun.path / "standing.json"
     path.write_text(path.read_text().replace("/coordinator", f"/{NAMES[0]}/identity"))
     assert isinstance(fedner("server", "--resume", begun.path).exception, IdentityError)
+
+
+def test_a_roster_that_is_withdrawn_meanwhile_stays_the_runs(dealt, tmp_path):
+    """As `fedner enrol revoke` does: the study goes on under the roster that sites have pinned."""
+    given = shutil.copy(dealt / "roster.yaml", tmp_path / "roster.yaml")
+    study = load_study(dealt / "study.yaml")
+    where = Whereabouts.of(dealt / "coordinator", given, None)
+    run = RunDir.create(tmp_path / "run", study_yaml(study))
+    where.save(run)
+    before = where.open(study).roster.sha256
+    given.unlink()
+    standing = standing_of(run)
+    assert standing is not None
+    assert standing.roster.sha256 == before
 
 
 def test_a_roster_that_is_not_that_of_the_beginning_is_refused(begun):
