@@ -21,6 +21,7 @@ from server import journal
 from server.audit import RunAudit
 from server.mail import Letter
 from server.optimizer import ServerOptimizer
+from server.receipts import ReceiptBook
 from server.reserve import CHECKPOINT_RESERVE, RESERVE, Reserve
 from tests.full_disk import FullDisk
 from tests.ledgers import SIGNER
@@ -136,6 +137,31 @@ def test_what_cannot_be_removed_gives_no_room(tmp_path: Path) -> None:
     assert path.stat().st_size == 10
     assert held.release()
     assert not held.release()
+
+
+def test_no_vector_is_asked_for_without_room_for_a_checkpoint(
+    federation: Federation, full: FullDisk
+) -> None:
+    full.capacity = full.used() + CHECKPOINT_ROOM // 2
+    with pytest.raises(FederationError, match="no room for a checkpoint") as caught:
+        federation.run()
+    assert "nobody was asked" in (caught.value.remedy or "")
+    assert federation.exchange.asked == [("hello", 0)]
+
+
+def test_no_vector_is_asked_for_while_receipts_wait_for_room(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = ReceiptBook(tmp_path / "coordinator")
+    full = FullDisk(tmp_path / "coordinator", monkeypatch)
+    full.fill()
+    book.see({"north": f"{'1' * 32}:1:{'a' * 64}"})
+    with pytest.raises(FederationError, match="receipts can't be written"):
+        federation.run(book)
+    assert federation.exchange.asked == [("hello", 0)]
+    full.clear()
+    federation.run(book)
+    assert federation.exchange.asked[-1] == ("evaluate", 2)
 
 
 def test_large_room_is_of_its_size_to_the_byte(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from common.wire import (
 )
 from server.coordinator import Coordinator
 from server.mail import Leaving, Letter, Lost, Take
+from server.receipts import ReceiptBook
 from server.run_dir import RunDir
 
 NAMES = ("north", "east", "south")
@@ -148,11 +149,11 @@ class Federation:
     def __getitem__(self, name: str) -> Institution:
         return self.institutions[name]
 
-    def run(self) -> None:
+    def run(self, book: ReceiptBook | None = None) -> None:
         def hear(event: str, figures: Mapping[str, Any]) -> None:
             self.events.append((event, figures))
 
-        Coordinator(self.study, self.exchange, self.run_dir, hear).run()
+        Coordinator(self.study, self.exchange, self.run_dir, hear, book).run()
 
     def recorded(self, kind: str) -> list[dict[str, Any]]:
         return self.run_dir.events(kind)
