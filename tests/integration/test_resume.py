@@ -173,13 +173,13 @@ def test_under_dp_a_crash_around_the_checkpoint_costs_nothing(
     run = Interrupted(private.bench, tmp_path)
     truly = RunDir.save_checkpoint
 
-    def dying(self, optimizer, done, line):
+    def dying(self, optimizer, done, line, room):
         if where == "after":
-            truly(self, optimizer, done, line)
+            truly(self, optimizer, done, line, room)
         if done == round_:
             run.crash_once()
         if where == "before":
-            truly(self, optimizer, done, line)
+            truly(self, optimizer, done, line, room)
 
     monkeypatch.setattr(RunDir, "save_checkpoint", dying)
     check_equal(run.crash_and_resume(), private)
