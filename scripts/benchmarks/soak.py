@@ -26,7 +26,7 @@ from common.config.canonical import study_hash
 from common.config.load import parse_study
 from scripts.benchmarks._soak_report import report
 from scripts.benchmarks._soak_sample import Sampler, strays
-from scripts.benchmarks._stage import LIMIT_S, Stage, StageError
+from scripts.benchmarks._stage import Stage, StageError
 from tests import tiny
 
 NAMES: Final = ("north", "east", "south", "west")
@@ -37,7 +37,7 @@ KILLS_A_ROUND: Final = 0.15
 LONGEST_DELAY_S: Final = 2.0
 SAMPLE_S: Final = 2.0
 POLL_S: Final = 0.25
-STALLED_S: Final = 300.0
+STALLED_S: Final = 1200.0
 EVALUATE_EVERY: Final = 20
 
 
@@ -102,7 +102,7 @@ def _stage(scratch: Path, rounds: int) -> Stage:
         study="soak",
         model="{train: head, dropout: 0}",
         training=f"{{rounds: {rounds}, learning_rate: 1e-2, precision: float32}}",
-        federation=f"{{institutions: [{', '.join(NAMES)}], quorum: 3, deadline_s: 60, "
+        federation=f"{{institutions: [{', '.join(NAMES)}], quorum: 3, deadline_s: 120, "
         f"evaluate_every: {EVALUATE_EVERY}}}",
         privacy="{mechanism: local, unit: patient, epsilon: 8, delta: 1e-3, clip: 0.5, "
         "sampling_rate: 0.5, steps_per_round: 1, declared_units: 8, "
@@ -183,9 +183,9 @@ class Soak:
                 done, since = found, time.monotonic()
             server = self._stage.server
             if server is None or server.process.poll() is not None:
-                raise StageError(f"the server is gone: {server and server.text}")
-            if time.monotonic() - since > (STALLED_S if done else LIMIT_S):
-                raise StageError(f"no round for {STALLED_S:g} s: {server.text}")
+                raise StageError(f"the server is gone: {server and server.text[-500:]}")
+            if time.monotonic() - since > STALLED_S:
+                raise StageError(f"no round for {STALLED_S:g} s: {server.text[-500:]}")
             if time.monotonic() > self._deadline:
                 raise StageError(f"ended early, after {done} rounds, as it was told to")
 
