@@ -8,6 +8,7 @@ All come from many loopback addresses, since the server counts connections by ad
 import asyncio
 import datetime
 import random
+import socket
 import ssl
 from base64 import b64encode
 from collections import Counter
@@ -187,19 +188,33 @@ class Hands:
             return _named(error)
 
     async def _never_reads(self, limit_s: float) -> str:
-        """Asks again and again, and takes no answer."""
-        request = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 100
+        """Asks again and again, and takes no answer; its kernel holds as few as it can."""
+        request = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 1000
+        link = socket.socket()
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        link.bind((self.address(), 0))
+        link.setblocking(False)
+        writer: asyncio.StreamWriter | None = None
         try:
-            async with asyncio.timeout(limit_s), self.connection(True) as (_, writer):
+            async with asyncio.timeout(limit_s):
+                await asyncio.get_running_loop().sock_connect(link, ("127.0.0.1", self.port))
+                _, writer = await asyncio.open_connection(
+                    sock=link, ssl=self.tls, server_hostname="localhost"
+                )
                 writer.transport.pause_reading()
                 while True:
                     writer.write(request)
                     await writer.drain()
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0)
         except TimeoutError:
             return "kept"
         except (OSError, ssl.SSLError) as error:
             return _named(error)
+        finally:
+            if writer is None:
+                link.close()
+            else:
+                writer.transport.abort()
 
     def head(self, path: str, key: Any, *fields: str, method: str = "POST") -> bytes:
         """Of a request, signed as Flower's nodes do."""
