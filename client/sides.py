@@ -17,6 +17,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,14 @@ from common.io.disk import DISK
 from common.io.processes import stopping
 
 Tell = Callable[[str], None]
+
+
+class Side(StrEnum):
+    """Which half of an institution a command is about."""
+
+    WORKER = "worker"
+    RELAY = "relay"
+
 
 _GRACE_S: Final = 2.0
 """In which a worker that just starts may not have opened its door to the group yet."""

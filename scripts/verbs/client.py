@@ -1,26 +1,17 @@
 """`fedner client`: one institution."""
 
 import logging
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from client.sides import check_worker, supervise_relay, supervise_worker
+from client.sides import Side, check_worker, supervise_relay, supervise_worker
 from client.supervisor import supervise
 from common.config.site import Site
 from common.errors import UsageError
 from common.io.configs import load_relay, load_site, load_study
 from scripts.console import err, out, quiet_libraries, show_notices
-from scripts.rehearsal import rehearse
-
-
-class Side(StrEnum):
-    """Which half of an institution a command is about."""
-
-    WORKER = "worker"
-    RELAY = "relay"
 
 
 def command(
@@ -52,7 +43,9 @@ def command(
     site's policy refuses but for development.
 
     Example: fedner client federation/cardiac-centre/site.yaml
+
     Example: fedner client site.yaml --side worker
+
     Example: fedner client relay.yaml --side relay
     """
     if (side is not None) + (write_relay is not None) + rehearsal > 1:
@@ -66,6 +59,8 @@ def command(
         return
     show_notices(load_study(path.parent / site.study))
     if rehearsal:
+        from scripts.rehearsal import rehearse  # torch, which no supervisor has to hold
+
         quiet_libraries()
         logging.getLogger("fedner.server").setLevel(logging.ERROR)  # refusals are told below
         rehearse(site, path, _tell)

@@ -9,12 +9,12 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from client.sides import Side
 from common.errors import FednerError, UsageError
 from common.io.configs import load_relay, load_site
 from scripts.console import out, quiet_libraries
 from scripts.doctor import coordinator, institution
 from scripts.doctor.checks import Check, Outcome, carry_out, failed, has_failed
-from scripts.verbs.client import Side
 
 FAILED: Final = 1
 _STYLES: Final = {"ok": "green", "warning": "bold yellow", "failed": "bold red"}
@@ -49,7 +49,9 @@ def command(
     Exit code 0: nothing has failed. docs/doctor.md says what each check can't see.
 
     Example: fedner doctor site.yaml
+
     Example: fedner doctor relay.yaml --side relay
+
     Example: fedner doctor --federation federation
     """
     quiet_libraries()

@@ -10,13 +10,13 @@ from typing import Annotated, Final
 import typer
 
 from client.health import is_serving
-from client.sides import relay_paths
+from client.sides import Side, relay_paths
 from client.site_paths import SitePaths
+from common.config.deployment import parse_deployment
 from common.errors import UsageError
 from common.io.certificate_files import AUTHORITY, SERVER
-from common.io.configs import load_relay, load_site
-from scripts.doctor.coordinator import deployment_of
-from scripts.verbs.client import Side
+from common.io.configs import load_relay, load_site, read_config
+from server.federation import DEPLOYMENT
 
 NOT_SERVING: Final = 1
 
@@ -41,6 +41,7 @@ def command(
     Prints `serving` or `not serving`, and ends with 0 or 1. Nothing else is told.
 
     Example: fedner health site.yaml
+
     Example: fedner health --federation federation
     """
     if (path is None) == (federation is None):
@@ -76,7 +77,8 @@ def server_answers(root: Path, limit_s: float) -> bool:
 
     The certificate is verified, by the folder's own authority and its first name.
     """
-    server, authority = deployment_of(root).server, root / SERVER / AUTHORITY
+    path, authority = root / DEPLOYMENT, root / SERVER / AUTHORITY
+    server = parse_deployment(read_config(path), str(path)).server
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.listen, server.listen)
     try:
         context = ssl.create_default_context(cafile=str(authority))
