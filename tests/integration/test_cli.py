@@ -92,9 +92,9 @@ def model_folder(run_folder):
 
 
 def _verbs(command, path=()):
-    if hasattr(command, "commands"):
-        for name, child in command.commands.items():
-            yield from _verbs(child, (*path, name))
+    if hasattr(command, "list_commands"):
+        for name in command.list_commands(None):
+            yield from _verbs(command.get_command(None, name), (*path, name))
     else:
         yield path, command
 
@@ -110,7 +110,7 @@ def test_the_verbs_are_those_documented():
         "budget recover", "identity new", "identity show", "roster make", "roster verify",
         "roster pin", "provision", "enrol request", "enrol approve", "enrol list", "enrol revoke",
         "enrol leave", "enrol show", "policy sign", "policy verify", "policy check",
-        "log show", "log verify", "doctor",
+        "log show", "log verify", "doctor", "health",
     }  # fmt: skip
 
 
@@ -473,3 +473,15 @@ def test_ctrl_c_ends_a_running_simulation_with_130(tiny_study, tmp_path):
     assert b"Traceback" not in said
     assert json.loads((run / "status.json").read_text())["state"] == "failed"
     assert not (run / "model").exists()
+
+
+def test_what_supervises_an_institution_holds_no_torch():
+    """One process for each side, for months: the worker alone needs it."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from scripts.cli import app\n"
+        "for verb in ('client', 'health', 'log'):\n"
+        "    assert CliRunner().invoke(app, [verb, '--help']).exit_code == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
