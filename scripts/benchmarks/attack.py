@@ -1,11 +1,12 @@
 """A study while its public port is attacked: it must finish, with an undisturbed run's weights.
 
-    scripts/bench attack [--sites 3] [--rounds 25] [--connections 10000]
+    scripts/bench attack [--sites 3] [--rounds 25] [--connections 10000] [--simulated]
 
 A tiny model, TLS, node keys, secure aggregation, noise with test seeds: once undisturbed, once
 under attack from the first round to the last, all on loopback and from thousands of its addresses.
 Prints what came of each attack, and the server's peak memory and open files in both runs. Exit code
-1: somebody got in, the study failed, or its weights are others.
+1: somebody got in, the study failed, or its weights are others. With `--simulated` the undisturbed
+run is `fedner simulate`, which gives the same weights sooner, and has no server.
 """
 
 import argparse
@@ -31,8 +32,9 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs
 from common.io.certificate_files import NODE_KEY
 from common.io.processes import stopping
 from scripts.benchmarks._attack_hands import Hands
-from scripts.benchmarks._stage import Command, Stage
+from scripts.benchmarks._stage import Command, Stage, fedner
 from scripts.benchmarks._stage_tiny import bert_folder, study_text
+from server.run_dir import RunDir
 
 NAMES: Final = ("north", "east", "south", "west", "centre", "coast", "valley", "island")
 _PRIVACY: Final = (
@@ -48,6 +50,7 @@ _ROLES: Final = (
 )
 _SLOW_S: Final = 45.0
 _HOLD_S: Final = 30.0
+_LIMIT_S: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -104,6 +107,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--sites", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--simulated", action="store_true")
     parser.add_argument("--seed", type=int, default=1, help="of the attackers' bytes")
     options = parser.parse_args(argv)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -112,7 +116,10 @@ def main(argv: list[str]) -> int:
         home = Path(scratch)
         study = _study(bert_folder(home / "encoder"), options.sites, options.rounds)
         attacks: list[Attack] = []
-        calm = run(Stage(home / "calm", study), lambda stage: None)
+        if options.simulated:
+            calm = simulated(home / "calm", study)
+        else:
+            calm = run(Stage(home / "calm", study), lambda stage: None)
         hit = run(
             Stage(home / "hit", study),
             lambda stage: attacks.extend(_attack(stage, options.connections, options.seed)),
@@ -131,13 +138,27 @@ def run(stage: Stage, meanwhile: Callable[[Stage], None]) -> Run:
         server = stage.serve()
         with _watching(server) as held:
             stage.start()
-            stage.await_event("round")
+            stage.await_event("round", limit_s=_LIMIT_S)
             meanwhile(stage)
-            code = stage.finish()
+            code = stage.finish(_LIMIT_S)
         return Run(
             code=code, took_s=time.monotonic() - began, weights=stage.weights(),
             survivors=stage.survivors("round"), held=held, said=server.text,
         )  # fmt: skip
+
+
+def simulated(folder: Path, study: str) -> Run:
+    """The same study in one process."""
+    folder.mkdir()
+    (folder / "study.yaml").write_text(study)
+    began = time.monotonic()
+    fedner("simulate", folder / "study.yaml", "--out", folder / "run", "--no-alone", "--threads", 1)
+    done = RunDir(folder / "run")
+    survivors = {e["round"]: tuple(e["institutions"]) for e in done.events("round")}
+    return Run(
+        code=0, took_s=time.monotonic() - began, weights=bytes(done.load_delta()[0].tobytes()),
+        survivors=survivors, held=Watched(), said="",
+    )  # fmt: skip
 
 
 def hands(stage: Stage, seed: int) -> Hands:
@@ -250,10 +271,11 @@ def _report(calm: Run, hit: Run, attacks: list[Attack]) -> list[str]:
         "| process | MiB, undisturbed | under attack | open files, undisturbed | under attack |",
     ]
     lines.append("|---|---:|---:|---:|---:|")
-    for role in sorted(calm.held.rss):
+    for role in sorted(hit.held.rss):
+        before = calm.held.rss.get(role, 0) >> 20
         lines.append(
-            f"| {role} | {calm.held.rss[role] >> 20} | {hit.held.rss.get(role, 0) >> 20} "
-            f"| {calm.held.files[role]:,} | {hit.held.files.get(role, 0):,} |"
+            f"| {role} | {before or '-'} | {hit.held.rss[role] >> 20} "
+            f"| {calm.held.files.get(role, '-')} | {hit.held.files[role]:,} |"
         )
     same = "the same bytes" if calm.weights == hit.weights else "OTHER BYTES"
     lines += [
