@@ -98,9 +98,8 @@ def _in_evaluation() -> Row:
     return Row(name="evaluation", fault=f"SIGKILL in one evaluation: {pairs}", make=make)
 
 
-def _server_killed() -> Row:
+def _server_killed(name: str, *order: str) -> Row:
     """Again and again in one round; after each `--resume` a sum begins in full."""
-    order = ("vectors", "keys", "boxes", "signatures", "shares")
 
     def make(c: Campaign) -> Done:
         took, round_ = [], 0
@@ -110,8 +109,9 @@ def _server_killed() -> Row:
         c.await_round(round_)
         return Done(round=round_, until=round_, said=f"resumed after {', '.join(took)}")
 
-    fault = f"SIGKILL of the server at each stage of one round ({', '.join(order)}); --resume"
-    return Row(name="server-stages", fault=fault, make=make)
+    at = order[0] if len(order) == 1 else f"at stages of one round ({', '.join(order)})"
+    where = f", {at}" if len(order) == 1 else f" {at}"
+    return Row(name=name, fault=f"SIGKILL of the server{where}; --resume", make=make)
 
 
 def _server_killed_in_evaluation() -> Row:
@@ -340,7 +340,7 @@ def _rows() -> Iterator[Row]:
     yield _killed("worker", "boxes", "centre")
     yield _each_stage("supernode")
     yield _in_evaluation()
-    yield _server_killed()
+    yield _server_killed("server-vectors", "vectors")
     yield _cut("cut", "north cut off for 60 s, both ways", 60.0, {"north": ()})
     one_way: dict[str, tuple[Direction, ...]] = {"east": ("up",), "south": ("down",)}
     yield _cut(
@@ -355,9 +355,11 @@ def _rows() -> Iterator[Row]:
     yield _skewed({"east": 3600, "coast": -3600})
     yield _other_study("south")
     yield _server_killed_in_evaluation()
+    yield _server_killed("server-stages", "keys", "boxes", "signatures", "shares")
     yield _killed("worker", "vectors", "north")
     yield _killed("worker", "keys", "east")
-    yield _killed("worker", "signatures", "west")
+    yield _killed("worker", "signatures", "south")
+    yield _killed("relay", "keys", "west")
     yield _gone("north", "east")
     yield _third_gone("south")
 
