@@ -13,11 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from client.sides import await_socket, check_worker, supervise_relay, supervise_worker
 from common.config.load import parse_relay, parse_site
-from common.errors import ConfigError, FederationError, PolicyError
+from common.config.relay import RelaySite
+from common.errors import ConfigError, FederationError, PolicyError, UsageError
 from scripts.benchmarks._stage import Stage, fedner
+from scripts.cli import app
 from scripts.doctor import institution
 from tests import tiny, users
 from tests.integration.test_processes import THREE, _simulated
@@ -173,6 +176,25 @@ def test_the_relays_file_is_strict_and_knows_nothing_of_data():
     ):
         with pytest.raises(ConfigError, match=message):
             parse_relay(good + more, "r")
+
+
+def test_the_relays_file_is_written_out_of_the_sites_and_never_over_another(tmp_path):
+    """With what its schema knows, which is nothing of the worker's files."""
+    group = grp.getgrgid(os.getgid()).gr_name
+    text = SITE.format(group=group) + "authority: keys/ca.crt\nnode: keys/node\nidentity: secret\n"
+    (tmp_path / "site.yaml").write_text(text)
+    write = ["client", str(tmp_path / "site.yaml"), "--write-relay", str(tmp_path / "relay.yaml")]
+    done = CliRunner().invoke(app, write)
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path}/keys/ca.crt as ca.crt" in done.output
+    written = (tmp_path / "relay.yaml").read_text()
+    assert parse_relay(written, "r") == RelaySite(
+        institution="north", coordinator="127.0.0.1:9192", state="state",
+        socket="/run/fedner/north/socket", authority="ca.crt", node="node",
+    )  # fmt: skip
+    again = CliRunner().invoke(app, write)
+    assert isinstance(again.exception, UsageError)
+    assert (tmp_path / "relay.yaml").read_text() == written
 
 
 def test_the_doctor_looks_at_each_side_by_itself(tmp_path, tiny_study):
