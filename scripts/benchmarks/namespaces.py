@@ -131,10 +131,10 @@ class Walker:
         names = {"institution": SITES, "everyone": tuple(ADDRESSES)}.get(
             block.party, (block.party,)
         )
+        began = time.monotonic()
         if block.how == "waits":
             for name in names:
                 self._await_end(name)
-        began = time.monotonic()
         if block.how == "stays":
             for name in names:
                 self._start(name, block)
