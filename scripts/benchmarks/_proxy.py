@@ -119,6 +119,7 @@ class Proxy:
         try:
             self._loop.run_forever()
         finally:
+            self._loop.set_exception_handler(lambda _loop, _context: None)  # of what is cut off now
             server.close()
             for writer in list(self._writers):
                 _reset(writer)
