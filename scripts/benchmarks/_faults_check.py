@@ -9,6 +9,7 @@ import numpy as np
 
 from common.config.study import Study
 from common.io.ledger_folder import read_state
+from common.model.ner import set_threads
 from common.privacy.accountant import epsilon
 from common.privacy.ledger_spend import spent
 from common.privacy.plan import plan_of
@@ -29,6 +30,7 @@ def checked(made: Sequence[Mapping[str, Any]], place: Path) -> list[Line]:
     Raises:
         FednerError: the undisturbed run does not come about.
     """
+    set_threads(1)  # several spin where cores are busy
     logging.getLogger("fedner").setLevel(logging.ERROR)
     events = RunDir(place / "s" / "run").events()
     survivors = {
