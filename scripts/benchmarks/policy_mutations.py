@@ -402,7 +402,7 @@ LOG = _in(
         "a process that said its end is not noted",
         "(self.running and not isinstance(body, Stop)),\n",
         "self.running,\n",
-        "test_every_kind_of_entry_reads_back_as_it_was_written",
+        "test_a_process_that_said_its_end_is_followed_by_another_without_a_note",
     ),
 ) + _in(
     "common/audit/codec.py",

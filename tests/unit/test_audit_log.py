@@ -8,7 +8,7 @@ import pytest
 
 from common.audit.choices import choices_of
 from common.audit.codec import Head, MalformedError, hash_of, parse_entry
-from common.audit.entries import Insecure
+from common.audit.entries import Insecure, Stop
 from common.audit.examine import MAX_UNFINISHED, examine
 from common.audit.words import digest_of, name_of, reasons_of, sayable
 from common.errors import BudgetError, ConfigError, DataError, PolicyError, ProtocolError
@@ -281,6 +281,11 @@ def test_a_clock_that_was_set_back_and_a_killed_process_are_noted():
     assert [note.line for note in notes] == [3, 3]
     assert "5 s older" in notes[0].what
     assert "without a word" in notes[1].what
+
+
+def test_a_process_that_said_its_end_is_followed_by_another_without_a_note():
+    log = Written([opening(), start(), Stop(outcome="finished"), start()])
+    assert (examine(log.file).faults, examine(log.file).notes) == ((), ())
 
 
 @pytest.mark.parametrize(
