@@ -12,7 +12,8 @@ asks for the first thing that binds, and tries again over exactly these.
 
 A set is noted just before the first request that binds is sent to a node, with that request in the
 audit log already: not where nobody can be reached, or the log can't be written. It may be noted
-though nobody was bound only if the coordinator died, or lost its SuperLink, in that very moment.
+though nobody was bound only if, in that very moment, the coordinator died or lost its SuperLink, or
+if no node came to fetch the request.
 Where the set stays incomplete, others may be asked (`Again.others_may`) only if that can't make
 things worse: `malicious`, all neighbours. There a signature binds nobody, and whoever is bound to
 the old set refuses to sign for a new one. Shares are asked for when a threshold has signed; then

@@ -103,6 +103,7 @@ class GridMail:
             for node, message in zip(nodes, messages, strict=True):
                 name = message.metadata.message_id
                 sent[node] = name if name in pushed else ""
+            del messages, message  # before the next are made
         return [sent[node] for node in requests]
 
     def fetch(self, messages: Collection[str], most: int) -> Iterator[tuple[str, bytes | Lost]]:

@@ -47,11 +47,15 @@ class Approvals:
         self._folder = folder
         self._mark: tuple[int, ...] | None = ()
         self._register: Register | None = None
+        self._said = ""
 
     def look(self) -> Register | None:
-        """The register; `None` while it is missing or damaged. Read only if its file changed."""
+        """The register; `None` while it is missing or damaged.
+
+        Read only if its file changed, or could not be read the last time.
+        """
         mark = self._mark_now()
-        if mark != self._mark:
+        if mark != self._mark or self._register is None:
             self._mark = mark
             self._register = self._read()
         return self._register
@@ -65,10 +69,14 @@ class Approvals:
 
     def _read(self) -> Register | None:
         try:
-            return read_register(self._folder)
+            register = read_register(self._folder)
         except IdentityError as error:
-            log.error("nobody is let in: %s", error)
+            if str(error) != self._said:
+                log.error("nobody is let in: %s", error)
+            self._said = str(error)
             return None
+        self._said = ""
+        return register
 
 
 class Admission:

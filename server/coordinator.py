@@ -298,7 +298,6 @@ class Coordinator:
                 return
             up += len(answer)
             reply = self._read(kind, round_, name, answer)
-            del answer  # `reply` has what it needs of it
             if reply is None:
                 return
             expected = (kind, self._hash, round_, name, "")
@@ -312,8 +311,10 @@ class Coordinator:
                     refused[name] = reply.refusal
                 self._note_refusal(round_, name, kind, reply.refusal)
 
-        self._exchange.ask(kind, round_, requests, most + _HEAD_BYTES, hear, leaving)
-        self._countersign(heads)
+        try:
+            self._exchange.ask(kind, round_, requests, most + _HEAD_BYTES, hear, leaving)
+        finally:
+            self._countersign(heads)
         down = sum(map(len, requests.values()))
         return Answers(replied=tuple(heads), refused=refused, down=down, up=up)
 
@@ -375,6 +376,7 @@ class Coordinator:
             if not self._audit.give_way():
                 raise
             log.error("room that was kept for the audit log is given up: %s", error)
+            self._run.mend()  # of the line that did not fit, if a part of it is there
             self._run.record(event, self._study, **figures)
         self._audit.event(event, figures)
         self._on_event(event, figures)

@@ -1,8 +1,8 @@
 """The coordinator's requests to institutions over nodes, with a deadline. No Flower here.
 
 Guarantees:
-    - A trip ends with the study's deadline at the latest. A reply that is whole by then counts,
-      whatever others have sent a part of.
+    - A trip ends with the study's deadline at the latest. A reply that is whole a second before
+      then counts, whatever others have sent a part of.
     - The same bytes are sent again after a failure, an absence and a long silence, as
       `server.absences` says, which also says how long an institution that is away is waited for.
     - An institution that comes back as another node is found again; one that joins while a trip is

@@ -7,7 +7,8 @@ Guarantees:
     - At most `REPLIES` of its replies lie there: of the oldest it is said that they may go. A trip
       asks a node for one reply, or the same again, and takes it once it is whole; what else lies
       there came late, and nobody takes it.
-    - What is remembered of a node is bounded: the last `HANDED` messages.
+    - What is remembered of a node is bounded: the last `HANDED` messages, and objects of `REPLIES`
+      replies.
 """
 
 import threading
@@ -32,13 +33,17 @@ class _Message:
     Attributes:
         objects: ids of its own.
         left: bytes that the node may still store of its reply.
-        parts: ids of the objects of that reply.
+        parts: ids of the objects of each reply to it that lies there, by the reply's root.
     """
 
     name: str
     objects: frozenset[str]
     left: int
-    parts: set[str] = field(default_factory=set)
+    parts: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def has_part(self, object_id: str) -> bool:
+        """Whether it is an object of one of these replies."""
+        return any(object_id in ids for ids in self.parts.values())
 
 
 @dataclass(slots=True)
@@ -88,14 +93,18 @@ class Handed:
             tree: of the reply's objects.
         """
         with self._lock:
-            for one in self._by_node.get(node, ()):
+            mine = self._by_node.get(node, ())
+            for one in mine:
                 if one.name == message:
-                    one.parts.update(ids_of(tree))
+                    one.parts[tree.object_id] = frozenset(ids_of(tree))
             roots = self._roots.setdefault(node, [])
             if tree.object_id in roots:
                 return []
             roots.append(tree.object_id)
             past, self._roots[node] = roots[:-REPLIES], roots[-REPLIES:]
+            for one in mine:
+                for root in past:
+                    one.parts.pop(root, None)
             return past
 
     def has_begun(self, node: int, root: str) -> bool:
@@ -105,14 +114,14 @@ class Handed:
 
     def is_part(self, node: int, object_id: str) -> bool:
         """Whether it is an object of a reply that the node has begun."""
-        return any(object_id in one.parts for one in self._of(node))
+        return any(one.has_part(object_id) for one in self._of(node))
 
     @contextmanager
     def room(self, node: int, object_id: str, size: int) -> Iterator["Room"]:
         """Room for so many bytes of a reply with this object; given back unless they are kept."""
         room = Room()
         with self._lock:
-            mine = [one for one in self._by_node.get(node, ()) if object_id in one.parts]
+            mine = [one for one in self._by_node.get(node, ()) if one.has_part(object_id)]
             its = next((one for one in reversed(mine) if size <= one.left), None)
             if its is not None:
                 its.left -= size

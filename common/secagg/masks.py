@@ -63,7 +63,7 @@ class Mask:
 
 
 def add_masks_(values: Vector, masks: Sequence[Mask], k: int, threads: int = 1) -> None:
-    """Add or subtract each mask in place, modulo `2^k`.
+    """Add or subtract each mask in place, modulo `2^k`: what `pipeline` is held against.
 
     Args:
         values: uint32 `[n]`; left with values below `2^k`.

@@ -128,7 +128,8 @@ def federation(tmp_path_factory):
     found = Federation(tmp_path_factory.mktemp("federation"))
     found.link.start()
     try:
-        await_port("127.0.0.1", found.public, found.link, 60.0)
+        for port in (found.public, found.private):
+            await_port("127.0.0.1", port, found.link, 60.0)
         yield found
     finally:
         found.link.stop()
@@ -227,8 +228,7 @@ def test_only_a_registered_node_joins_and_a_revoked_one_does_not(federation):
 
 @pytest.mark.slow
 def test_an_enrolled_node_cannot_answer_in_anothers_name(federation):
-    folder = federation.root / "two"
-    folder.mkdir()
+    folder = federation.root  # whose register the gate looks at
     register, keys = Register(federation="fed"), {}
     for number, name in enumerate(("west", "south")):
         create_node_key(folder / name)
@@ -285,10 +285,8 @@ def test_a_run_goes_through_the_gate_both_ways(federation):
     root = federation.root
     create_node_key(root / "east-keys")
     asked = make_request("fed", Identity.of("east", bytes(32)), read_node_key(root / "east-keys"))
-    folder = root / "fed"
-    folder.mkdir()
-    write_register(folder, Register(federation="fed").approve(asked, ("east",), WHEN))
-    register_nodes(lambda *a: federation.flwr("own", *a), folder, "own")
+    write_register(root, Register(federation="fed").approve(asked, ("east",), WHEN))
+    register_nodes(lambda *a: federation.flwr("own", *a), root, "own")
     app, out = root / "echo", root / "echoed"
     (app / "echo").mkdir(parents=True)
     for name, text in (("__init__", ""), ("s", SERVER_APP), ("c", CLIENT_APP)):

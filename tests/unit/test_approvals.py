@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import IdentityError
 from common.identity.enrolment import Register, make_request
 from common.identity.identity import Identity
 from common.io.certificate_files import create_node_key, read_node_key
 from common.io.register_file import REGISTER, write_register
 from common.wire import decode_reply
+from server import approvals as approvals_module
 from server.app import GridMail
 from server.approvals import Approvals, ApprovedMail
 from server.exchange import NodeExchange
@@ -120,3 +122,20 @@ def test_the_register_is_read_only_when_its_file_is_another(
     second = approvals.look()
     assert second == register
     assert second is not first
+
+
+def test_a_register_that_could_not_be_read_once_is_read_again(
+    register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is whole and stays as it is: only its reading failed, as where handles ran out."""
+    approvals, real = Approvals(tmp_path), approvals_module.read_register
+    failing = iter([IdentityError("too many open files")])
+
+    def read(folder: Path) -> Register:
+        for error in failing:
+            raise error
+        return real(folder)
+
+    monkeypatch.setattr(approvals_module, "read_register", read)
+    assert approvals.look() is None
+    assert approvals.look() == register
