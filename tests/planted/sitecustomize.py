@@ -5,7 +5,7 @@ what they are, but for three things that the environment asks for:
 
     PLANT_SITE      the worker of this site has the loss, F1 and counts of `tests.needles`, and
                     writes what it alone knows into PLANT_KNOWN
-    PLANT_HEARD     whatever a ServerApp pulls from its SuperLink is added to this file
+    PLANT_HEARD     whatever reply a ServerApp takes from its SuperLink is added to this file
     PLANT_DATABASE  the SuperLink has its database in this file, not in memory
 """
 
@@ -78,19 +78,18 @@ def plant_rounding(module):
 
 
 def give_ears(module):
-    grid = module.HttpGrid
-    truly = grid.pull_messages
+    replies = module.ReplyParts
+    truly = replies.pull
 
-    def heard(self, message_ids):
+    def heard(self, messages, most):
         from tests.needles import content_of
 
-        messages = list(truly(self, message_ids))
-        with open(os.environ["PLANT_HEARD"], "ab") as file:
-            for message in messages:
+        for asked, message in truly(self, messages, most):
+            with open(os.environ["PLANT_HEARD"], "ab") as file:
                 file.write(content_of(message))
-        return messages
+            yield asked, message
 
-    grid.pull_messages = heard
+    replies.pull = heard
 
 
 def main():
@@ -100,7 +99,7 @@ def main():
         sys.meta_path.insert(0, OnImport("common.model.ner", plant_model))
         sys.meta_path.insert(0, OnImport("client.rounding", plant_rounding))
     if "PLANT_HEARD" in os.environ:
-        sys.meta_path.insert(0, OnImport("flwr.superlink.grid.http_grid", give_ears))
+        sys.meta_path.insert(0, OnImport("common.io.flower_internals", give_ears))
     if "PLANT_DATABASE" in os.environ and any(w.endswith("/flower-superlink") for w in words):
         sys.argv += ["--database", os.environ["PLANT_DATABASE"]]
 

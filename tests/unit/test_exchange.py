@@ -403,7 +403,11 @@ def test_that_a_request_leaves_is_told_once_and_before_the_first_does() -> None:
         grid.online = ()
         told: list[tuple[float, int]] = []
         grid.gone(5.0, 6.0, 0)
-        ask(exchange, leaving=lambda: told.append((grid.time.now, len(grid.sent) - before)))
+        grid.gone(5.0, 12.0, 1)
+        answers = ask(
+            exchange, leaving=lambda: told.append((grid.time.now, len(grid.sent) - before))
+        )
+        assert len(answers) == 2
         assert told == [(pytest.approx(6.0, abs=1.5), 0)]
 
 
