@@ -61,6 +61,7 @@ def test_a_node_that_is_away_for_a_moment_is_asked_again_when_it_is_back(
 def test_while_too_few_have_replied_an_absence_may_last_as_long_as_the_deadline() -> None:
     with a_federation(NORTH, SOUTH, WEST, study=THREE) as (grid, exchange, _):
         _three_here(grid, exchange)
+        grid.online = (0, 1)
         grid.gone(0.0, DEADLINE_S - 5.0, 2)
         assert set(ask(exchange, ALL_THREE)) == {"north", "south", "west"}
 

@@ -232,6 +232,9 @@ def test_a_trip_waits_only_for_nodes_of_those_who_are_missing_in_it() -> None:
         _with_a_mute(grid, exchange)
         assert list(ask(exchange, {"north": ALL["north"]})) == ["north"]
         assert grid.time.now == 0
+        grid._contexts[LocalGrid.get_node_ids(grid)[0]].node_config["failing"] = "yes"
+        assert ask(exchange, {"north": ALL["north"]}) == {}
+        assert grid.time.now < 5  # three tries, and nobody else who could answer
 
 
 def test_a_second_node_of_a_name_is_greeted_once_and_again_when_the_first_has_gone() -> None:
