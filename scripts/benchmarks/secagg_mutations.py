@@ -1793,7 +1793,7 @@ CHECKS = (
         "server/door.py",
         "        self._wait_for_head(self._limits.idle_s)\n",
         "",
-        "test_who_idles_between_two_requests_is_cut_off",
+        "test_who_pauses_between_two_requests_has_the_time_for_that",
     ),
     Check(
         "door: answers are read",

@@ -201,6 +201,16 @@ def test_who_idles_between_two_requests_is_cut_off(quick):
         assert time.monotonic() - start < 3.5
 
 
+def test_who_pauses_between_two_requests_has_the_time_for_that(certificates):
+    """And not what was left of the time for the first one."""
+    limits = Limits(head_s=1.0, idle_s=20.0)
+    with opened(certificates, limits) as door, door.connect() as link:
+        for pause_s in (1.8, 0.0):
+            link.sendall(door.head(PULL, "content-length: 0"))
+            assert status(link.recv(1 << 16)) == 200
+            time.sleep(pause_s)
+
+
 @pytest.mark.parametrize(("silent_s", "answers"), [(0.0, 3), (4.5, 0)])
 def test_who_does_not_read_its_answers_is_cut_off(certificates, silent_s, answers):
     """Three requests at once: the second answer waits behind the first, which nobody reads."""
