@@ -51,6 +51,7 @@ class Side(StrEnum):
 
 _GRACE_S: Final = 2.0
 """In which a worker that just starts may not have opened its door to the group yet."""
+_CONNECT_S: Final = 5.0
 _LOCK: Final = "relay-side.lock"  # not among those that a worker waits for
 
 
@@ -200,6 +201,7 @@ def await_socket(path: Path, tell: Tell, limit_s: float = READY_LIMIT_S) -> None
 def probe(path: Path) -> int:
     """Connect to a socket, and go: 0, or the error's number."""
     with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(_CONNECT_S)  # a worker that is stopped takes none
         try:
             return one.connect_ex(str(path))
         except OSError as error:  # the path is too long

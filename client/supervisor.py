@@ -195,6 +195,7 @@ def _is_held(path: Path) -> bool:
 def listens(path: Path) -> bool:
     """Whether somebody answers on a socket."""
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.settimeout(5.0)  # one that is stopped takes no connection
         return probe.connect_ex(str(path)) == 0
     return False  # the path is too long for a socket: the worker itself says so
 

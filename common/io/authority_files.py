@@ -42,7 +42,18 @@ OLD: Final = "authority-old"
 def trusted(root: Path) -> bytes:
     """What institutions are sent as `ca.crt`: the current certificate, and the other, if any."""
     others = (root / name / AUTHORITY for name in (NEXT, OLD) if (root / name).is_dir())
-    return b"".join(path.read_bytes() for path in (root / CURRENT / AUTHORITY, *others))
+    with os_errors(root):
+        return b"".join(path.read_bytes() for path in (root / CURRENT / AUTHORITY, *others))
+
+
+def _require_current(root: Path) -> None:
+    """Refuse a step without the authority's folder, before anything is written."""
+    if not any((root / name / AUTHORITY).is_file() for name in (CURRENT, OLD)):
+        raise IdentityError(
+            "is not there",
+            place=str(root / CURRENT),
+            remedy="bring the folder here from where it is kept",
+        )
 
 
 def begin_rotation(
@@ -51,8 +62,10 @@ def begin_rotation(
     """Make the next authority beside the current one; its certificate.
 
     Raises:
-        IdentityError: a rotation is under way, or the passphrase is too short.
+        IdentityError: a rotation is under way, the authority is not there, or the passphrase is too
+            short.
     """
+    _require_current(root)
     under_way = next((n for n in (NEXT, OLD) if os.path.lexists(root / n)), None)
     if under_way is not None:
         step = "move" if under_way == NEXT else "end"
@@ -74,8 +87,9 @@ def move_to_next(
     """Give the server certificates of the next authority, which becomes the current one.
 
     Raises:
-        IdentityError: no rotation was begun, or the key does not open.
+        IdentityError: no rotation was begun, the authority is not there, or the key does not open.
     """
+    _require_current(root)
     if not os.path.lexists(root / NEXT):
         raise IdentityError(
             "is not there: no rotation was begun",

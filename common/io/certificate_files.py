@@ -232,14 +232,12 @@ def read_certificate(path: Path) -> x509.Certificate:
     """One certificate in PEM.
 
     Raises:
-        IdentityError: unreadable, or no certificate.
+        IdentityError: unreadable, or not exactly one certificate.
     """
-    with os_errors(path), path.open("rb") as file:
-        data = file.read(MAX_BYTES)
-    try:
-        return x509.load_pem_x509_certificate(data)
-    except ValueError:
-        raise IdentityError("is no certificate", place=str(path)) from None
+    found = _certificates(path)
+    if len(found) != 1:
+        raise IdentityError(f"has {len(found)} certificates, expected one", place=str(path))
+    return found[0]
 
 
 def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
@@ -248,12 +246,7 @@ def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
     Raises:
         IdentityError: unreadable, no certificate, or more than two.
     """
-    with os_errors(path), path.open("rb") as file:
-        data = file.read(MAX_BYTES)
-    try:
-        found = x509.load_pem_x509_certificates(data)
-    except ValueError:
-        raise IdentityError("is no certificate", place=str(path)) from None
+    found = _certificates(path)
     if len(found) > MOST_AUTHORITIES:
         raise IdentityError(
             f"has {len(found)} certificates, expected one, or two while one replaces the other",
@@ -261,6 +254,27 @@ def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
             remedy="use the ca.crt that the coordinator sent, as it is",
         )
     return tuple(sorted(found, key=lambda c: c.not_valid_after_utc, reverse=True))
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a file that has nothing else.
+
+    Flower and gRPC read the file by themselves: what they would take for a certificate and this
+    reader would not, behind many bytes or under another heading, is refused.
+    """
+    with os_errors(path), path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    try:
+        found = x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise IdentityError("is no certificate", place=str(path)) from None
+    if len(data) > MAX_BYTES or data.count(b"-----BEGIN") != len(found):
+        raise IdentityError(
+            "has something beside certificates",
+            place=str(path),
+            remedy="use the file that was sent, as it is; if it is that one, ask its sender",
+        )
+    return found
 
 
 def certificate_fingerprint(certificate: x509.Certificate) -> str:

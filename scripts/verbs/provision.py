@@ -15,6 +15,7 @@ from common.identity.enrolment import Register, make_request
 from common.identity.identity import MIN_PASSPHRASE
 from common.io.atomic import write_bytes
 from common.io.authority_files import (
+    CURRENT,
     NEXT,
     begin_rotation,
     end_rotation,
@@ -153,32 +154,50 @@ def _register_of(folder: Folder) -> Register:
 
 
 def _rotate(folder: Folder, step: str, passphrase_file: Path | None, none: bool) -> None:
-    """One step of replacing the authority; kits get the certificates to send."""
-    root, validity, now = folder.root, folder.deployment.validity, _now()
+    """One step of replacing the authority; kits get the certificates to send.
+
+    They get them where the step is refused, too: it may be that a crash came before they did.
+    """
     demo = _register_of(folder).demo
+    try:
+        said = _take_step(folder, step, passphrase_file, none, demo)
+    except IdentityError:
+        if (folder.root / CURRENT).is_dir():
+            _send_authorities(folder, demo)
+        raise
+    _send_authorities(folder, demo)
+    _show_authority(folder.root)
+    if (folder.root / NEXT).is_dir():
+        certificate = read_certificate(folder.root / NEXT / AUTHORITY)
+        _line(f"the next one's   {certificate_fingerprint(certificate)}")
+    _line(said)
+
+
+def _take_step(
+    folder: Folder, step: str, passphrase_file: Path | None, none: bool, demo: bool
+) -> str:
+    """What the coordinator has to do then."""
+    root, validity, now = folder.root, folder.deployment.validity, _now()
     if step == "begin":
         name = _authority_name(folder, demo)
         passphrase = None if demo else _new_passphrase(passphrase_file, none)
         begin_rotation(root, name, passphrase, now, validity.authority_days)
-        said = "send each institution its new ca.crt; it compares the new fingerprint, and restarts"
-    elif step == "move":
+        return "send each institution its new ca.crt; it compares the new fingerprint, and restarts"
+    if step == "move":
         passphrase = _old_passphrase(passphrase_file, none or demo)
         move_to_next(root, passphrase, folder.hosts, now, validity.server_days)
-        said = "restart `fedner server`: whoever has not the new ca.crt is shut out from then on"
-    else:
-        end_rotation(root)
-        said = "the old key is deleted; send each institution its new ca.crt: one authority again"
+        return "restart `fedner server`: whoever has not the new ca.crt is shut out from then on"
+    end_rotation(root)
+    return "the old key is deleted; send each institution its new ca.crt: one authority again"
+
+
+def _send_authorities(folder: Folder, demo: bool) -> None:
     for institution in folder.names:
-        kit = root / "sites" / institution
+        kit = folder.root / "sites" / institution
         if kit.is_dir():
-            write_bytes(kit / AUTHORITY, trusted(root))
+            write_bytes(kit / AUTHORITY, trusted(folder.root))
             write_bytes(kit / "README.txt", _site_readme(folder, institution, demo).encode())
             show_path("send", kit / AUTHORITY)
-    _show_authority(root)
-    if (root / NEXT).is_dir():
-        certificate = read_certificate(root / NEXT / AUTHORITY)
-        _line(f"the next one's   {certificate_fingerprint(certificate)}")
-    _line(said)
 
 
 def _authority_name(folder: Folder, demo: bool) -> str:

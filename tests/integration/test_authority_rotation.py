@@ -160,6 +160,33 @@ def test_the_steps_have_an_order(root):
     begin(root)
 
 
+@pytest.mark.parametrize("step", [begin, move])
+def test_without_the_authoritys_folder_nothing_is_begun_and_the_server_does_not_move(root, step):
+    """It is kept elsewhere, as the docs ask."""
+    if step is move:
+        begin(root)
+    shutil.rmtree(root / CURRENT)
+    before = sorted(p.read_bytes() for p in root.rglob("*.crt"))
+    with pytest.raises(IdentityError, match="is not there") as caught:
+        step(root)
+    assert "bring the folder" in caught.value.remedy
+    assert sorted(p.read_bytes() for p in root.rglob("*.crt")) == before
+
+
+@pytest.mark.parametrize("between", [b"\n" * 70_000, b"TRUSTED"])
+def test_a_second_certificate_that_only_others_would_read_is_refused(root, tmp_path, between):
+    """gRPC reads the whole file, and blocks under other headings, too."""
+    create_authority(tmp_path / "evil", "evil", None, NOW, 100)
+    evil = (tmp_path / "evil" / "ca.crt").read_bytes()
+    if between == b"TRUSTED":
+        between, evil = b"", evil.replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE")
+    path = root / CURRENT / "ca.crt"
+    path.write_bytes(path.read_bytes() + between + evil)
+    for read in (read_certificate, read_authorities):
+        with pytest.raises(IdentityError, match="beside certificates"):
+            read(path)
+
+
 def test_a_move_that_a_crash_broke_off_is_finished_by_another(root, monkeypatch):
     """At each of its renames, of files and of folders."""
     begin(root)
@@ -271,6 +298,9 @@ def test_the_verb_writes_the_kits_and_shows_what_is_to_be_compared(tiny_study, t
         assert "BEGIN PRIVATE" not in (kit / "ca.crt").read_text()
     assert following in CliRunner().invoke(app, ["enrol", "show", str(kit / "ca.crt")]).output
     provision("--rotate", "begin", "--renew", code=2)
+    shutil.copy(fed / CURRENT / "ca.crt", kit / "ca.crt")  # as if a crash came before the kits
+    provision("--rotate", "begin", "--no-passphrase", code=10)
+    assert len(read_authorities(kit / "ca.crt")) == 2
     provision("--rotate", "move", "--no-passphrase")
     require_server(fed / "server", ("localhost", "127.0.0.1"), NOW)
     assert "deleted" in provision("--rotate", "end")
