@@ -1,12 +1,14 @@
 """A worker is not started while a predecessor still holds a lock; nobody waits for ever."""
 
+import contextlib
+import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from client import supervisor
+from client import sides, supervisor
 from client.supervisor import await_locks
 from common.errors import FederationError
 from common.io.disk import DISK
@@ -51,3 +53,18 @@ def test_a_worker_has_huge_pages_unless_its_site_tunes_the_allocator_itself(
     assert supervisor.worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     assert supervisor.worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
+
+
+def test_a_worker_that_takes_no_connections_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    """A stopped process: its kernel queues connections until there is no room for more."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as frozen, contextlib.ExitStack() as callers:
+        frozen.bind(str(path))
+        frozen.listen(0)
+        full = False
+        while not full:
+            caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            full = caller.connect_ex(str(path)) != 0
+        assert not supervisor.listens(path)
+        assert sides.probe(path) != 0
