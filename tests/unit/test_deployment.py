@@ -123,6 +123,7 @@ def test_what_fedner_refuses_is_not_started_again_but_a_worker_that_is_late_is()
     assert never[SERVER] == codes - {7}
     assert never[WORKER] == codes - {7, 8}  # 8: it was killed while it started
     assert never[RELAY] == {2, 3, 6, 10}
+    assert {one(unit, "SuccessExitStatus") for unit in UNITS} == {"130"}  # an ordinary stop
 
 
 def test_users_groups_and_folders_are_those_of_sysusers_and_tmpfiles():
