@@ -31,6 +31,7 @@ from server.coordinator import Coordinator
 from server.mail import Leaving, Letter, Lost, Take
 from server.receipts import ReceiptBook
 from server.run_dir import RunDir
+from tests.unit.test_receipts import head
 
 NAMES = ("north", "east", "south")
 DIMENSION = 4
@@ -518,3 +519,17 @@ def test_too_few_replies_name_who_sent_too_much(tmp_path: Path) -> None:
     federation["east"].forge["train"] = lambda reply: bytes(1 << 20)
     with pytest.raises(FederationError, match=r"east \(refused: reply-too-large\)"):
         federation.run()
+
+
+def test_a_trip_that_ends_in_an_error_loses_no_receipt_of_who_had_replied(
+    federation: Federation, tmp_path: Path
+) -> None:
+    def gone(_reply: Reply) -> Reply:
+        raise FederationError("the SuperLink is gone")
+
+    book = ReceiptBook(tmp_path / "coordinator", lambda: 1_800_000_000)
+    federation["north"].forge["train"] = lambda reply: dataclasses.replace(reply, ledger=head(3))
+    federation["south"].forge["train"] = gone
+    with pytest.raises(FederationError, match="SuperLink is gone"):
+        federation.run(book)
+    assert list(book.receipts(NAMES)) == ["north"]
