@@ -113,7 +113,7 @@ FIELDS: Final = (
     Field(name="accept_unknown_exclusions", code=Code.EXCLUDE_UNKNOWN, site={"exclude": _LIST},
           at_start=False, listed=_NOBODY, then=_NOBODY),
 )  # fmt: skip
-"""`tasks` has one value in this version, so none is stricter; `coordinator_key` is the ledger's."""
+"""`tasks` has one value in this version, so none is stricter; `coordinator_key` is a test's row."""
 
 
 def policy_rows(folder: Path, only: Callable[[str], bool]) -> Iterator[dict[str, Any]]:

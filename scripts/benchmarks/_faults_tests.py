@@ -9,6 +9,7 @@ from typing import Any, Final
 
 _GATE: Final = "tests/integration/test_gate_flower.py::"
 _SIGNATURES: Final = "tests/unit/test_faults_signatures.py::"
+_POLICY: Final = "tests/integration/test_policy_cli.py::"
 LIMIT_S: Final = 900.0
 
 
@@ -78,12 +79,30 @@ TESTED: Final = (
         tests=(f"{_SIGNATURES}test_outside_of_it_and_from_the_future_it_does_not",),
     ),
     Shown(
-        name="bundle-byte",
+        name="bundle-other",
         fault="a bundle of other code, which would run something else at the institution",
         outcome="nothing of it runs: the node's relay is the installed one",
         tests=(
             "tests/integration/test_flower_internals.py::"
             "test_superexec_runs_the_installed_relay_in_a_child_and_refuses_other_tasks",
+        ),
+    ),
+    Shown(
+        name="bundle-byte",
+        fault="one byte of the installed code changed, its hash pinned",
+        outcome="another hash; the worker ends with `code-pin` before data are opened",
+        tests=(
+            f"{_POLICY}test_the_codes_hash_changes_with_every_byte_and_name_and_with_nothing_else",
+            f"{_POLICY}test_a_worker_refuses_before_any_data_is_opened[code-pin]",
+        ),
+    ),
+    Shown(
+        name="coordinator-key",
+        fault="a receipt by another coordinator than the policy's `coordinator_key`",
+        outcome="the request is refused (`budget`), the pinned one's goes on",
+        tests=(
+            "tests/integration/test_private_session.py::"
+            "test_another_coordinators_receipt_than_the_pinned_one_is_refused",
         ),
     ),
 )
