@@ -190,12 +190,28 @@ def await_socket(path: Path, tell: Tell, limit_s: float = READY_LIMIT_S) -> None
             tell(f"waiting for the worker at {path}")
         told = True
         time.sleep(0.2)
-    if path.stat().st_uid == os.geteuid():
+    if _owner(path) == os.geteuid():
         raise PolicyError(
             "the socket is this user's own: worker and relay would be one OS user",
             place=str(path),
             remedy="run the two sides as two users: docs/deployment.md",
         )
+
+
+def _owner(path: Path) -> int:
+    """Whose a socket is that took a connection just now.
+
+    Raises:
+        FederationError: it is gone.
+    """
+    try:
+        return path.stat().st_uid
+    except FileNotFoundError:
+        raise FederationError(
+            "the worker ended just now",
+            place=str(path),
+            remedy="look at the worker's side, and start this one again",
+        ) from None
 
 
 def probe(path: Path) -> int:
@@ -213,7 +229,10 @@ def barrier(path: Path) -> str:
     for folder in reversed(path.parents):
         if not os.access(folder, os.X_OK):
             return f"it can't walk through {folder}"
-    found = path.lstat()
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return "it is gone"
     if found.st_uid == os.geteuid():
         return "the worker runs as the same one"
     try:

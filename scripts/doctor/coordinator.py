@@ -9,6 +9,7 @@ from typing import Final
 from common.config.canonical import study_hash
 from common.config.deployment import Deployment, parse_deployment
 from common.config.study import Study
+from common.io.authority_files import CURRENT, NEXT, OLD
 from common.io.certificate_files import AUTHORITY, SERVER, read_certificate
 from common.io.configs import read_config
 from scripts.doctor import clock, disk, keys, machine, network, tls
@@ -94,11 +95,18 @@ def _keys(
 
     for looked_at, look in (
         (str(root / SERVER), lambda: keys.server_pairs(root, hosts, now())),
-        ("the authority's key", partial(keys.authority_key, root)),
+        ("rotation of the authority", partial(keys.rotation, root)),
+        *((str(folder), partial(keys.authority_key, folder)) for folder in _authorities(root)),
         (str(root / COORDINATOR), partial(keys.identity, root / COORDINATOR, None, passphrase)),
         ("roster", of_study(study, roster)),
     ):
         yield Check(group="keys", looked_at=looked_at, look=look, discreet=True)
+
+
+def _authorities(root: Path) -> Iterator[Path]:
+    """Folders of the current authority, and of the other one while a rotation is under way."""
+    yield root / CURRENT
+    yield from (root / name for name in (NEXT, OLD) if (root / name).is_dir())
 
 
 def _network(root: Path, deployment: Deployment) -> Iterator[Check]:
@@ -135,6 +143,7 @@ def _certificates(root: Path, now: clock.Clock) -> Iterator[Check]:
         (root / SERVER / f"{SERVER}.crt", tls.RENEW),
         (root / SERVER / "link.crt", tls.RENEW),
         (root / SERVER / AUTHORITY, _AUTHORITY_ENDS),
+        *((root / name / AUTHORITY, _AUTHORITY_ENDS) for name in (NEXT,) if (root / name).is_dir()),
     )
     for path, remedy in files:
         look = partial(tls.certificate_life, path, now, remedy)

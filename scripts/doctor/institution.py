@@ -34,6 +34,9 @@ def checks(site: Site, path: Path, now: clock.Clock = clock.utc_now) -> Iterator
         path: of the site file.
     """
     yield from version_checks()
+    if site.relay_group is not None:
+        look = partial(study.worker_user, site.relay_group)
+        yield Check(group="user", looked_at="this one", look=look)
     yield from _study(site, path)
     yield from _keys(site, path.parent)
     if site.relay_group is None:
@@ -51,6 +54,7 @@ def relay_checks(relay: RelaySite, path: Path, now: clock.Clock = clock.utc_now)
     """
     paths = relay_paths(relay, path)
     yield from version_checks()
+    yield Check(group="user", looked_at="this one", look=study.relay_user)
     yield from _node(relay, path.parent, now)
     yield from _network(relay, path.parent, now)
     look = partial(disk.writable, paths.state)

@@ -16,6 +16,7 @@ from common.errors import IdentityError
 from common.identity.authority import OPEN_KEY_FORMAT, expiry_notice
 from common.identity.enrolment import node_line
 from common.identity.identity import OPEN_FORMAT
+from common.io.authority_files import NEXT, OLD
 from common.io.certificate_files import (
     AUTHORITY_KEY,
     NODE_KEY,
@@ -113,14 +114,31 @@ def server_pairs(federation: Path, hosts: tuple[str, ...], now: datetime.datetim
     return ok(f"mode 0600, match, of this authority, for {', '.join(hosts)}")
 
 
-def authority_key(federation: Path) -> Finding:
-    """The authority's key, which need not lie on the server."""
-    path = federation / "authority" / AUTHORITY_KEY
+def authority_key(folder: Path) -> Finding:
+    """An authority's key, which need not lie on the server."""
+    path = folder / AUTHORITY_KEY
     if not path.exists():
-        return ok("not on this machine: only `fedner provision --renew` needs it")
+        return ok("not on this machine: only `fedner provision` needs it")
     if is_open(path, OPEN_KEY_FORMAT):
         return warning(f"not sealed: {_OPEN}", "move it to a machine that is not the server")
-    return warning("sealed, but on this machine", "keep it off the server: only --renew needs it")
+    return warning(
+        "sealed, but on this machine", "keep it off the server: only `fedner provision` needs it"
+    )
+
+
+def rotation(federation: Path) -> Finding:
+    """Whether one authority is being replaced by another, and what comes next."""
+    if (federation / NEXT).is_dir():
+        return warning(
+            "another authority is to follow; the server still shows this one's certificates",
+            "once every institution has the ca.crt with both: `fedner provision --rotate move`",
+        )
+    if (federation / OLD).is_dir():
+        return warning(
+            "the server has moved to another authority; institutions still trust the old one, too",
+            "`fedner provision --rotate end`, then send each institution its ca.crt",
+        )
+    return ok("one authority; none is to follow")
 
 
 def node_keys(federation: Path) -> Finding:

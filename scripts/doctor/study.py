@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from client.endpoint import group_id, require_member, user_name
 from client.relay import MAX_SOCKET_PATH_BYTES
 from client.sides import barrier, check_start, probe
 from client.site_paths import SitePaths
@@ -44,6 +45,31 @@ def runnable(site: Site, path: Path) -> Finding:
     if not notice:
         return ok(f"{how} would start")
     return warning(f"{how} would start; {notice}", "docs/provisioning.md, 4 and 5")
+
+
+def worker_user(group: str) -> Finding:
+    """Whether this user could be the worker's side.
+
+    Raises:
+        ConfigError: there is no such group, or this user is not in it.
+    """
+    number = group_id(group)
+    if os.geteuid() == 0:
+        return _as_root("worker's")
+    require_member(number, group)
+    return ok(f"{user_name(os.geteuid())} is in {group}, and not root")
+
+
+def relay_user() -> Finding:
+    """Whether this user could be the relay's side."""
+    return _as_root("relay's") if os.geteuid() == 0 else ok(f"{user_name(os.geteuid())}, not root")
+
+
+def _as_root(side: str) -> Finding:
+    return warning(
+        f"this is root, whom no mode keeps out: what the {side} user may do was not tried",
+        "look as the side's own user: `runuser -u USER -- fedner doctor …`",
+    )
 
 
 def socket_path(site: Site, base: Path) -> Finding:

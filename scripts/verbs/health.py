@@ -1,7 +1,10 @@
 """`fedner health`: whether a worker, or the coordinator's server, takes requests."""
 
+import contextlib
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -30,8 +33,8 @@ def command(
         Path | None, typer.Option(help="At the coordinator: the folder of `fedner provision`.")
     ] = None,
     side: Annotated[
-        Side, typer.Option(help="Of which side FILE is, where they are two users.")
-    ] = Side.WORKER,
+        Side | None, typer.Option(help="Of which side FILE is, where they are two users.")
+    ] = None,
     limit_s: Annotated[
         float, typer.Option("--limit", min=0.1, max=600, help="Seconds to wait for the answer.")
     ] = 5.0,
@@ -46,6 +49,8 @@ def command(
     """
     if (path is None) == (federation is None):
         raise UsageError("expected FILE, or --federation FOLDER", remedy="fedner health --help")
+    if federation is not None and side is not None:
+        raise UsageError("--side is an institution's: it goes with FILE, not with --federation")
     try:
         serving = (
             server_answers(federation, limit_s)
@@ -63,7 +68,7 @@ def command(
         raise typer.Exit(NOT_SERVING)
 
 
-def _door(path: Path, side: Side) -> Path:
+def _door(path: Path, side: Side | None) -> Path:
     """The socket at which this side's user may ask."""
     if side is Side.RELAY:
         return relay_paths(load_relay(path), path).socket
@@ -84,8 +89,12 @@ def server_answers(root: Path, limit_s: float) -> bool:
         context = ssl.create_default_context(cafile=str(authority))
         with (
             socket.create_connection((host, server.port), timeout=limit_s) as raw,
-            context.wrap_socket(raw, server_hostname=server.hosts[0]) as link,
+            context.wrap_socket(
+                raw, server_hostname=server.hosts[0], do_handshake_on_connect=False
+            ) as link,
+            _cut_after(link, limit_s),
         ):
+            link.do_handshake()
             link.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
             with HTTPResponse(link) as response:
                 response.begin()
@@ -94,3 +103,19 @@ def server_answers(root: Path, limit_s: float) -> bool:
         raise
     except (OSError, HTTPException):
         return False
+
+
+@contextlib.contextmanager
+def _cut_after(link: ssl.SSLSocket, limit_s: float) -> Iterator[None]:
+    """Shut a connection then: its own limit is one for each read, and an answer takes several."""
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(link, socket.SHUT_RDWR)
+
+    timer = threading.Timer(limit_s, cut)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

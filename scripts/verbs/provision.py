@@ -194,7 +194,9 @@ def _take_step(
 def _send_authorities(folder: Folder, demo: bool) -> None:
     for institution in folder.names:
         kit = folder.root / "sites" / institution
-        if kit.is_dir():
+        if not kit.is_dir():
+            _line(f"no folder {kit}: send {institution} the ca.crt of another one")
+        else:
             write_bytes(kit / AUTHORITY, trusted(folder.root))
             write_bytes(kit / "README.txt", _site_readme(folder, institution, demo).encode())
             show_path("send", kit / AUTHORITY)

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.uplink import Uplink
+from common.config.deployment import parse_deployment
 from common.config.load import parse_site
 from common.errors import IdentityError
 from common.io.authority_files import CURRENT, NEXT, OLD, begin_rotation, end_rotation, move_to_next
@@ -28,7 +29,7 @@ from common.io.certificate_files import (
     require_server,
 )
 from scripts.cli import app
-from scripts.doctor import keys, tls
+from scripts.doctor import coordinator, keys, tls
 from scripts.doctor.network import Route
 from server.door import open_door
 from server.limits import Limits
@@ -275,6 +276,23 @@ def test_the_doctor_says_that_the_server_has_moved_to_another_authority(root):
         assert tls.server_chain(route, both, 5.0, lambda: NOW).state == "ok"
 
 
+def test_the_doctor_says_how_far_a_rotation_is_and_looks_at_every_key(root):
+    deployment = parse_deployment(FEDERATION, "f")
+
+    def looked():
+        found = [c.looked_at for c in coordinator._keys(root, root, None, deployment, lambda: NOW)]
+        return keys.rotation(root), {n for n in (CURRENT, NEXT, OLD) if str(root / n) in found}
+
+    assert (looked()[0].state, looked()[1]) == ("ok", {CURRENT})
+    begin(root)
+    assert "--rotate move" in looked()[0].remedy
+    assert looked()[1] == {CURRENT, NEXT}
+    move(root)
+    assert "--rotate end" in looked()[0].remedy
+    assert looked()[1] == {CURRENT, OLD}
+    assert keys.authority_key(root / OLD).state == "warning"
+
+
 def test_the_verb_writes_the_kits_and_shows_what_is_to_be_compared(tiny_study, tmp_path):
     names = ("cancer-centre", "cardiac-centre")
     (tmp_path / "study.yaml").write_text(tiny_study())
@@ -296,6 +314,10 @@ def test_the_verb_writes_the_kits_and_shows_what_is_to_be_compared(tiny_study, t
         assert len(read_authorities(kit / "ca.crt")) == 2
         assert following in (kit / "README.txt").read_text()
         assert "BEGIN PRIVATE" not in (kit / "ca.crt").read_text()
+    (kit / "ca.crt").unlink(), shutil.rmtree(kit)
+    said = provision("--rotate", "begin", "--no-passphrase", code=10)
+    assert f"no folder {kit}" in said
+    kit = fed / "sites" / names[0]
     assert following in CliRunner().invoke(app, ["enrol", "show", str(kit / "ca.crt")]).output
     provision("--rotate", "begin", "--renew", code=2)
     shutil.copy(fed / CURRENT / "ca.crt", kit / "ca.crt")  # as if a crash came before the kits

@@ -1,5 +1,8 @@
 """Health of worker and server: what is asked, what is told, and that it is nothing more."""
 
+import contextlib
+import threading
+
 import grpc
 import pytest
 import yaml
@@ -10,6 +13,8 @@ from client.health import CHECK, HEALTH, HealthDoor, is_serving
 from client.relay import SERVICE, WorkerSocket
 from common.io.processes import free_port
 from scripts.cli import app
+from scripts.verbs.health import server_answers
+from server.door import open_door
 from server.limits import Limits
 from tests.gates import make_certificates, opened
 
@@ -142,6 +147,32 @@ def test_the_verb_asks_a_federations_server_over_tls_and_trusts_its_authority_al
     assert asked("--federation", folder) == (1, "not serving")
 
 
+def test_a_server_that_answers_a_byte_a_second_has_the_limit_all_the_same(tmp_path):
+    certificates = make_certificates(tmp_path)
+    door = open_door(
+        "127.0.0.1", 0, str(certificates / "server.crt"), str(certificates / "server.key"), Limits()
+    )
+    over = threading.Event()
+
+    def drip():
+        with (
+            contextlib.suppress(OSError),
+            door.tls.wrap_socket(door.socket.accept()[0], server_side=True) as link,
+        ):
+            while not over.wait(0.2):
+                link.sendall(b"H")
+
+    federation(tmp_path, door.socket.getsockname()[1])
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        assert not server_answers(tmp_path, 1.0)  # it would be HTTP's longest line, for hours
+    finally:
+        over.set()
+        thread.join(20)
+        door.socket.close()
+
+
 def federation(folder, port):
     server = {"names": ["localhost"], "port": port, "listen": "127.0.0.1"}
     content = {"federation": "northern", "study": "study.yaml", "server": server}
@@ -149,5 +180,6 @@ def federation(folder, port):
 
 
 def test_the_verb_wants_one_of_the_two():
-    for wrong in ((), ("site.yaml", "--federation", "x")):
+    relays = ("--federation", "x", "--side", "relay")
+    for wrong in ((), ("site.yaml", "--federation", "x"), relays):
         assert asked(*wrong)[0] != 0

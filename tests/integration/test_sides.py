@@ -1,5 +1,6 @@
 """`fedner client --side`: two supervisors, two users; what each refuses, and a whole study."""
 
+import errno
 import grp
 import os
 import shutil
@@ -15,13 +16,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from client import sides
 from client.sides import await_socket, check_worker, supervise_relay, supervise_worker
 from common.config.load import parse_relay, parse_site
 from common.config.relay import RelaySite
 from common.errors import ConfigError, FederationError, PolicyError, UsageError
 from scripts.benchmarks._stage import Stage, fedner
 from scripts.cli import app
-from scripts.doctor import institution
+from scripts.doctor import institution, study
 from tests import tiny, users
 from tests.integration.test_processes import THREE, _simulated
 from tests.integration.test_server_killed import private_study
@@ -203,11 +205,11 @@ def test_the_doctor_looks_at_each_side_by_itself(tmp_path, tiny_study):
     site = parse_site(SITE.format(group=grp.getgrgid(os.getgid()).gr_name), "s")
     groups = [check.group for check in institution.checks(site, tmp_path / "site.yaml")]
     assert not {"names", "proxy", "ports", "tls", "clock"} & set(groups)
-    assert {"policy", "data", "ledger", "encoder"} <= set(groups)
+    assert {"user", "policy", "data", "ledger", "encoder"} <= set(groups)
     relay = parse_relay(RELAYS.format(state="s"), "r")
     checks = list(institution.relay_checks(relay, tmp_path / "relay.yaml"))
     assert {check.group for check in checks} == {
-        "versions", "names", "proxy", "ports", "disk", "socket",
+        "versions", "user", "names", "proxy", "ports", "disk", "socket",
     }  # fmt: skip
     look = checks[-1].look
     assert look().state == "warning"
@@ -216,6 +218,29 @@ def test_the_doctor_looks_at_each_side_by_itself(tmp_path, tiny_study):
         listening.bind(str(tmp_path / "door" / "s"))
         listening.listen()
         assert look().state == "ok"
+
+
+def test_the_doctor_tries_the_user_who_asks(monkeypatch):
+    mine, other = grp.getgrgid(os.getgid()).gr_name, next(
+        g.gr_name for g in grp.getgrall() if g.gr_gid not in {os.getgid(), *os.getgroups()}
+    )  # fmt: skip
+    for user, state in ((0, "warning"), (4711, "ok")):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert study.relay_user().state == study.worker_user(mine).state == state
+    with pytest.raises(ConfigError, match=f"not in the group {other}"):
+        study.worker_user(other)
+    with pytest.raises(ConfigError, match="no-such"):
+        study.worker_user("no-such")
+
+
+def test_a_worker_that_goes_between_two_looks_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sides, "probe", lambda _: 0)
+    with pytest.raises(FederationError, match="ended just now"):
+        sides.await_socket(tmp_path / "gone", print)
+    monkeypatch.setattr(sides, "probe", lambda _: errno.EACCES)
+    monkeypatch.setattr(sides, "_GRACE_S", -1.0)
+    with pytest.raises(PolicyError, match="it is gone"):
+        sides.await_socket(tmp_path / "gone", print)
 
 
 # --- both, in a whole study
