@@ -107,9 +107,17 @@ def read_passphrase(path: Path) -> str:
         path: of the file; `credential:NAME`, in any folder, for a credential.
 
     Raises:
-        IdentityError: others may read it, or it holds no line of UTF-8.
+        IdentityError: it is not there, others may read it, or it holds no line of UTF-8.
     """
     name = credential_name(path)
+    if name is None and not os.path.lexists(path):
+        raise IdentityError(
+            "is not there, and is named as the file with the passphrase",
+            place=str(path),
+            remedy="for a key that is still to be made, make it: (umask 077; openssl rand -hex 32 "
+            f"> {path.name}); for one that is sealed already, put the file back that sealed it; "
+            "for one without a passphrase, name no file",
+        )
     data = read_guarded(path, own_folder=False) if name is None else read_credential(name)
     try:
         text = data.decode("utf-8").split("\n")[0].removesuffix("\r")

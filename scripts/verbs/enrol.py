@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from common.config.load import parse_roster
+from common.config.site import Site
 from common.errors import IdentityError, UsageError
 from common.identity.authority import hosts_of
 from common.identity.enrolment import (
@@ -37,6 +38,9 @@ DEMO: Final = (
 )
 NODE: Final = "node"
 ROSTER: Final = "roster.yaml"
+PASSPHRASE: Final = "passphrase"
+NEW_PASSPHRASE: Final = f"(umask 077; openssl rand -hex 32 > {PASSPHRASE})"
+"""Typed once, in the folder of keys that are to be made; nobody has to know the line."""
 
 app = typer.Typer(help="Enrol institutions.", no_args_is_help=True)
 
@@ -56,7 +60,11 @@ def request(
     federation: Annotated[str, typer.Option(help="The federation's name, as you were sent it.")],
     output: Annotated[Path, typer.Option("--out", help="The request to write.")],
     passphrase_file: Annotated[
-        Path | None, typer.Option(help="A file of mode 0600 with the identity's passphrase.")
+        Path | None,
+        typer.Option(
+            help="A file of mode 0600 with the identity's passphrase; by default the site's own "
+            "`passphrase_file`."
+        ),
     ] = None,
     no_passphrase: Annotated[
         bool, typer.Option("--no-passphrase", help="The identity's key lies open in its file.")
@@ -72,8 +80,7 @@ def request(
     if site.identity is None:
         raise UsageError("the site has no `identity`", place=str(site_path),
                          remedy="add `identity: identity`")  # fmt: skip
-    if no_passphrase and passphrase_file is not None:
-        raise UsageError("give --passphrase-file or --no-passphrase, not both")
+    passphrase_file = _file_of(site, site_path, passphrase_file, no_passphrase)
     if output.exists():
         raise UsageError("is there already", place=str(output), remedy="name a new file")
     identity = base / site.identity
@@ -246,6 +253,19 @@ def _end(folder: Path, name: str, state: Literal["revoked", "left"], why: str) -
 
 def _names(folder: Path) -> tuple[str, ...]:
     return load_study(folder / "study.yaml").federation.institutions
+
+
+def _file_of(site: Site, path: Path, given: Path | None, none: bool) -> Path | None:
+    """The file with the passphrase: what the command line says, or else the site file."""
+    if none and given is not None:
+        raise UsageError("give --passphrase-file or --no-passphrase, not both")
+    if none and site.passphrase_file is not None:
+        raise UsageError(
+            "names a `passphrase_file`, with which the worker would open the key",
+            place=str(path),
+            remedy="take that line out, or leave --no-passphrase out",
+        )
+    return given if site.passphrase_file is None else given or path.parent / site.passphrase_file
 
 
 def _passphrase(file: Path | None, none: bool, *, new: bool) -> str | None:

@@ -40,6 +40,7 @@ from common.io.configs import load_study, read_config
 from common.io.identity_files import create, open_private, read_passphrase
 from common.io.register_file import read_register, write_register
 from scripts.console import err, out, show_path
+from scripts.kit_texts import coordinators_text, site_readme, site_text
 from scripts.verbs.enrol import DEMO, moment, show_roster_state, write_roster
 from server.federation import DEPLOYMENT
 
@@ -92,7 +93,7 @@ def command(
 
     No institution's private key is made here, unless with --demo.
 
-    Example: fedner provision FEDERATION.yaml --out federation
+    Example: fedner provision FEDERATION.yaml --out federation --passphrase-file passphrase
     """
     deployment = parse_deployment(read_config(path), str(path))
     study = load_study(path.parent / deployment.study)
@@ -135,7 +136,8 @@ def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime
         _kit(folder, institution, demo)
     if demo:
         _demo_keys(folder, now)
-    write_bytes(root / "README.txt", _coordinators_text(folder, demo).encode())
+    text = coordinators_text(deployment, demo=demo, sealed=passphrase is not None)
+    write_bytes(root / "README.txt", text.encode())
     show_path("coordinator", root / "README.txt")
     for institution in folder.names:
         show_path("send", root / "sites" / institution)
@@ -235,7 +237,7 @@ def _kit(folder: Folder, name: str, demo: bool) -> None:
     write_bytes(kit / AUTHORITY, authority.read_bytes())
     files = {
         "study.yaml": _study_text(folder, demo).encode(),
-        "site.yaml": _site_text(folder, name, demo).encode(),
+        "site.yaml": site_text(folder.deployment, name, demo).encode(),
         "README.txt": _site_readme(folder, name, demo).encode(),
     }
     for file, data in files.items():
@@ -263,73 +265,10 @@ def _study_text(folder: Folder, demo: bool) -> str:
     return (f"# {DEMO}\n" if demo else "") + study_yaml(folder.study)
 
 
-def _site_text(folder: Folder, name: str, demo: bool) -> str:
-    heading = f"# {DEMO}\n" if demo else ""
-    return f"""{heading}# {name}'s own file: adapt it, keep it. It never leaves the institution.
-institution: {name}
-study: study.yaml               # compare its hash with the others: fedner config check study.yaml
-coordinator: "{folder.deployment.server.public}"
-state: state                    # socket, logs, Flower's state; made with mode 0700
-identity: identity              # made by `fedner enrol request`
-roster: roster.yaml             # sent once everybody is enrolled; then `fedner roster pin`
-authority: {AUTHORITY}               # TLS with this authority alone: compare `fedner enrol show {AUTHORITY}`
-node: node                      # made by `fedner enrol request`; with `authority`, or neither
-# passphrase_file: passphrase   # mode 0600, for an identity with a passphrase
-data:
-  all: {{format: brat, path: notes, patients: patients.tsv}}   # yours: see docs and configs/
-  split: {{test: 0.2, key: choose-your-own-and-keep-it}}
-policy:
-  accept_privacy_none: false
-  accept_secure_aggregation_none: false
-  accept_one_user: false
-  # budget, min_noise_multiplier, hours, sign_offs, code_sha256 and the rest: docs/policy.md
-"""  # noqa: E501
-
-
 def _site_readme(folder: Folder, name: str, demo: bool) -> str:
-    heading = f"{DEMO}\n\n" if demo else ""
-    federation = folder.deployment.federation
     kit = folder.root / "sites" / name / AUTHORITY
-    prints = "\n   ".join(map(certificate_fingerprint, read_authorities(kit)))
-    return f"""{heading}{name} in the federation {federation}
-Nothing in this folder is secret. Your private keys are made by you, and stay with you.
-
-1. Compare the authority's fingerprint with the coordinator, by telephone:
-   {prints}
-   `fedner enrol show {AUTHORITY}` prints that of the file here.
-2. Read study.yaml: it says what is trained and what is protected. Adapt site.yaml.
-3. Make your keys and your request here:
-   fedner enrol request site.yaml --federation {federation} --out request.json
-4. Send request.json to the coordinator, and read your fingerprint to them by telephone.
-5. You get roster.yaml back. Compare its hash with the OTHER INSTITUTIONS, not through the
-   coordinator: fedner roster verify roster.yaml; then fedner roster pin roster.yaml site.yaml.
-6. fedner client site.yaml
-   It connects to {folder.deployment.server.public} and opens no port to the outside.
-
-To leave: stop `fedner client`, and ask for `fedner enrol leave {name}`. If a key may be known to
-others: tell the coordinator, who runs `fedner enrol revoke {name}`, and the other institutions.
-"""
-
-
-def _coordinators_text(folder: Folder, demo: bool) -> str:
-    heading = f"{DEMO}\n\n" if demo else ""
-    server = folder.deployment.server
-    return f"""{heading}The federation {folder.deployment.federation}, at the coordinator
-
-authority/    the certificate authority. Keep its key off the server: only --renew, --rotate need it
-server/       keys and certificates of the server, for {", ".join(folder.hosts)}
-coordinator/  the coordinator's identity
-sites/NAME/   send this folder to NAME
-register.json who is enrolled; nodes/ holds their node keys
-
-Open port {server.port} to the institutions. Nothing else of this machine need be reachable, and
-nobody else should have an account on it: Flower's own port is on loopback, without authentication.
-
-fedner enrol approve request.json --federation FOLDER    # after comparing by telephone
-fedner enrol list --federation FOLDER
-fedner server FOLDER/study.yaml --federation FOLDER
-fedner provision FEDERATION.yaml --out FOLDER --renew     # every {folder.deployment.validity.server_days} days at the latest
-"""  # noqa: E501
+    prints = [certificate_fingerprint(one) for one in read_authorities(kit)]
+    return site_readme(folder.deployment, name, prints, demo)
 
 
 def _show_authority(root: Path) -> None:

@@ -25,8 +25,11 @@ from common.io.certificate_files import (
 )
 from common.io.configs import load_site, load_study
 from common.io.register_file import read_register
+from common.io.standing import site_identity
 from scripts import cli
+from scripts.verbs.enrol import NEW_PASSPHRASE
 from server.nodes import register_nodes
+from tests.commands import fault, mentioned, typed
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FEDERATION = """\
@@ -87,6 +90,9 @@ def ask(fedner, folder, name, *, place=None):
     site = place or folder.parent / f"at-{name}"
     if not site.exists():
         shutil.copytree(folder / "sites" / name, site)
+        kept = [line for line in (site / "site.yaml").read_text().splitlines(keepends=True)
+                if not line.startswith("passphrase_file:")]  # fmt: skip
+        (site / "site.yaml").write_text("".join(kept))
     fedner("enrol", "request", site / "site.yaml", "--federation", "northern",
            "--out", site / "request.json", "--no-passphrase")  # fmt: skip
     return site / "request.json"
@@ -140,6 +146,45 @@ def test_keys_can_have_a_passphrase_and_renewal_needs_it(fedner, tmp_path):
     assert "needs its passphrase" in said
     fedner("provision", "FEDERATION.yaml", "--out", "fed", "--renew", "--passphrase-file", "words")
     assert WORDS not in "".join(p.read_text() for p in (tmp_path / "fed").rglob("*") if p.is_file())
+
+
+def instructions(folder):
+    kits = [folder / "sites" / name for name in names(folder)]
+    return [(place / "README.txt").read_text() for place in (folder, *kits)]
+
+
+@pytest.mark.parametrize("how", [("--no-passphrase",), ("--passphrase-file", "words"), ("--demo",)])
+def test_every_command_of_the_instructions_is_one_that_the_command_line_takes(
+    fedner, tmp_path, how
+):
+    fedner("provision", "FEDERATION.yaml", "--out", "fed", *how)
+    for text in instructions(tmp_path / "fed"):
+        found = [*typed(text, markdown=False), *mentioned(text.replace("stop `fedner client`", ""))]
+        assert len(found) >= 5
+        assert [why for _, words in found if (why := fault(words))] == []
+    coordinators = instructions(tmp_path / "fed")[0]
+    sealed = coordinators.count("--passphrase-file passphrase")
+    assert sealed == (3 if how[0] == "--passphrase-file" else 0)  # doctor, server, --renew
+
+
+def test_the_kit_asks_for_its_passphrase_file_and_says_how_to_make_it(provisioned, fedner):
+    kit = provisioned / "sites" / names(provisioned)[0]
+    asks = ("enrol", "request", kit / "site.yaml", "--federation", "northern", "--out", kit / "r")
+    assert "take that line out" in fedner(*asks, "--no-passphrase", code=2)
+    assert NEW_PASSPHRASE in (kit / "README.txt").read_text()
+    said = fedner(*asks, code=10)
+    assert f"{kit}/passphrase: is not there" in said
+    assert NEW_PASSPHRASE in said
+    assert not (kit / "identity").exists()
+    shutil.copy("words", kit / "passphrase")
+    fedner(*asks)
+    assert site_identity("identity", load_site(kit / "site.yaml"), kit).name == kit.name
+
+
+def test_a_demo_kit_names_no_passphrase_since_its_keys_have_none(fedner, tmp_path):
+    fedner("provision", "FEDERATION.yaml", "--out", "fed", "--demo")
+    kit = tmp_path / "fed" / "sites" / names(tmp_path / "fed")[0]
+    assert site_identity("identity", load_site(kit / "site.yaml"), kit).name == kit.name
 
 
 def test_a_renewal_keeps_authority_and_keys_and_takes_new_names(provisioned, fedner):
