@@ -5,14 +5,16 @@ Guarantees:
       next within `idle_s` of an answer: who is slower is cut off.
     - So is who does not read: an answer that waits for its reader waits `answer_s`.
     - Connections are counted after their handshake: `server.limits.Crowd`.
+    - No request, and nothing that is none, has a log line of its own: `server.refusals`.
 
 It relies on uvicorn's classes: the tests fail when they move.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import uvicorn
@@ -20,17 +22,22 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from common.errors import FederationError
 from server.limits import Crowd, Limits
+from server.refusals import Refusals
 
 BACKLOG: Final = 512
+_LOOK_S: Final = 10.0
 
 
 class PublicProtocol(H11Protocol):
     """A connection to the public socket: counted, and cut off when no request comes of it."""
 
-    def __init__(self, crowd: Crowd, limits: Limits, **arguments: Any):
+    def __init__(self, crowd: Crowd, limits: Limits, refusals: Refusals, **arguments: Any):
         super().__init__(**arguments)
+        self.access_log = False
+        self.logger = _of_errors_alone()
         self._crowd = crowd
         self._limits = limits
+        self._refusals = refusals
         self._counted: str | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -39,6 +46,7 @@ class PublicProtocol(H11Protocol):
         super().connection_made(transport)
         address = self.client[0] if self.client else ""
         if not self._crowd.enter(address):
+            self._refusals.note("too many connections", address)
             transport.abort()
             return
         self._counted = address
@@ -73,16 +81,31 @@ class PublicProtocol(H11Protocol):
 
     def _cut_if_idle(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
+            begun = self.conn.trailing_data[0] or self.cycle is None
+            if begun:  # an institution's idle connection may end so
+                self._refusals.note("no whole request in time", self._counted or "")
             self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refusals.note("400 no HTTP request", self._counted or "")
+        super().send_400_response(msg)
+
+
+def _of_errors_alone() -> logging.Logger:
+    """uvicorn's log, without the warnings that it writes for each request that is none."""
+    log = logging.getLogger("uvicorn.error.public")
+    log.setLevel(logging.ERROR)
+    return log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """The public side: a bound socket, its TLS and its limits."""
+    """The public side: a bound socket, its TLS, its limits, and what it refuses."""
 
     socket: socket.socket
     tls: ssl.SSLContext
     limits: Limits
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 def open_door(host: str, port: int, certificate: str, key: str, limits: Limits) -> Door:
@@ -125,6 +148,7 @@ class GatedServer(uvicorn.Server):
             return PublicProtocol(
                 crowd,
                 limits,
+                self._door.refusals,
                 config=self._public,
                 server_state=self.server_state,
                 app_state=self.lifespan.state,
@@ -136,3 +160,14 @@ class GatedServer(uvicorn.Server):
             ssl_handshake_timeout=limits.handshake_s,
         )  # fmt: skip
         self.servers.append(server)
+        self._look()
+
+    def _look(self) -> None:
+        """Say what was refused, from time to time, also when nothing more comes."""
+        self._door.refusals.look()
+        asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say what is not said yet, and end."""
+        self._door.refusals.sum_up()
+        await super().shutdown(sockets)

@@ -19,6 +19,9 @@ Guarantees:
     - A body comes at `min_rate` after `patience_s`: who is slower is cut off. For connections,
       `server.door`.
     - The body is whole before Flower sees the request: a slow sender holds none of its threads.
+    - What strangers and nodes send grows the log by little: refusals are counted, and said in a few
+      lines; no connection has an access log, and no place in the code writes without limit:
+      `server.refusals`.
     - It starts only with node authentication, and with Flower's own port on loopback.
     - A node answers, confirms and fetches nothing that is another's, which Flower 1.41 does not
       check: `common.io.flower_internals.guard_handlers`.
@@ -28,6 +31,7 @@ Any user of the coordinator's own machine still reaches the loopback port: let t
 
 import asyncio
 import json
+import logging
 import resource
 import sys
 from collections import Counter
@@ -44,6 +48,7 @@ from common.io.register_file import REGISTER
 from server.approvals import Admission, Approvals
 from server.door import Door, GatedServer, open_door
 from server.limits import Limits, Room
+from server.refusals import Refusals, bound_all_logs, shown
 
 __all__ = ["Door", "Gate", "Limits", "main", "open_door", "public_config", "refusal", "serve"]
 
@@ -114,11 +119,15 @@ class Gate:
     Args:
         node_of: authenticates a head.
         require: asked again when the body is whole.
+        refusals: told of each.
     """
 
-    def __init__(self, app: App, limits: Limits, node_of: NodeOf, require: Require):
+    def __init__(
+        self, app: App, limits: Limits, node_of: NodeOf, require: Require, refusals: Refusals
+    ):
         self._app = app
         self._limits = limits
+        self._refusals = refusals
         self._node_of = node_of
         self._require = require
         self._room = Room(limits)
@@ -132,6 +141,7 @@ class Gate:
         if refused is None:
             refused = await self._admit(scope, receive, send)
         if refused is not None and scope["type"] == "http":
+            self._refusals.note(_kind(*refused), _whose(scope))
             await _answer(send, *refused)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> Refusal | None:
@@ -185,6 +195,16 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return first_the_body
 
 
+def _kind(status: int, reason: str | Mapping[str, Any]) -> str:
+    return f"{status} {reason if isinstance(reason, str) else reason.get('detail', '')}"
+
+
+def _whose(scope: Scope) -> str:
+    """Of a request, for the log: what it asks, and from where."""
+    address = (scope.get("client") or ("nowhere", 0))[0]
+    return f"{shown(scope['method'].encode(), 10)} {shown(scope['raw_path'])} from {address}"
+
+
 async def _answer(send: Send, status: int, reason: str | Mapping[str, Any]) -> None:
     plain = isinstance(reason, str)
     text = (reason if plain else json.dumps(reason)).encode() + b"\n"
@@ -200,8 +220,9 @@ async def _answer(send: Send, status: int, reason: str | Mapping[str, Any]) -> N
 def public_config(app: App, door: Door, node_of: NodeOf, require: Require) -> uvicorn.Config:
     """How uvicorn serves the public side: HTTP/1.1 by h11, the gate in front."""
     return uvicorn.Config(
-        Gate(app, door.limits, node_of, require), http="h11", ws="none", lifespan="off",
-        log_config=None, proxy_headers=False, timeout_keep_alive=int(door.limits.idle_s),
+        Gate(app, door.limits, node_of, require, door.refusals), http="h11", ws="none",
+        lifespan="off", log_config=None, proxy_headers=False,
+        timeout_keep_alive=int(door.limits.idle_s),
     )  # fmt: skip
 
 
@@ -214,6 +235,7 @@ def serve(app: App, door: Door, approvals: Approvals, **flowers: Any) -> None:
     )
     admission = Admission(app, approvals)
     public = public_config(app, door, admission.node_of, admission.require)
+    bound_all_logs()  # of this moment: Flower's and uvicorn's are there
     GatedServer(private, public, door).run()
 
 
@@ -238,7 +260,15 @@ def main(argv: list[str]) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     approvals = Approvals(Path(folder))
+    _log_here()
     gated_superlink(rest, lambda **flowers: serve(door=door, approvals=approvals, **flowers))
+
+
+def _log_here() -> None:
+    """Send what fedner says in this process to its output, with the time."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("fedner").addHandler(handler)
 
 
 if __name__ == "__main__":

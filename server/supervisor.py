@@ -18,6 +18,7 @@ from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
 from server.run_dir import RunDir
 from server.superlink import CONNECTION, behind_gate, on_loopback
 
+SUPERLINK_LOG: Final = "superlink.log"
 _START_LIMIT_S: Final = 60.0
 _FLWR_LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.5
@@ -48,7 +49,7 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
     seen = len(run.events())
     environment = flower_environment(home)
     write_bytes(home / "config.toml", link.connection.encode())
-    child = Child("superlink", link.command, environment, run.path / "superlink.log")
+    child = Child("superlink", link.command, environment, run.path / SUPERLINK_LOG)
     with stopping(child):
         child.start()
         await_port(link.host, link.port, child, _START_LIMIT_S)
@@ -133,7 +134,7 @@ def _watch(
         if gone and run.status()["state"] == state["state"]:  # or it came to its end meanwhile
             raise FederationError(
                 "Flower ended the run",
-                place=str(run.path / "superlink.log"),
+                place=str(run.path / SUPERLINK_LOG),
                 remedy=f"read it, and {run.path / 'run.log'}",
             )
 

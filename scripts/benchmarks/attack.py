@@ -4,9 +4,11 @@
 
 A tiny model, TLS, node keys, secure aggregation, noise with test seeds: once undisturbed, once
 under attack from the first round to the last, all on loopback and from thousands of its addresses.
-Prints what came of each attack, and the server's peak memory and open files in both runs. Exit code
-1: somebody got in, the study failed, or its weights are others. With `--simulated` the undisturbed
-run is `fedner simulate`, which gives the same weights sooner, and has no server.
+Prints what came of each attack, the server's peak memory and open files in both runs, and by how
+much its log and the run's folder have grown since the first round. Exit code 1: somebody got in,
+the study failed, its weights are others, or log or folder grew by more than `LOG_LIMIT` or
+`FOLDER_LIMIT`. With `--simulated` the undisturbed run is `fedner simulate`, which gives the same
+weights sooner, and has no server.
 """
 
 import argparse
@@ -34,7 +36,9 @@ from common.io.processes import stopping
 from scripts.benchmarks._attack_hands import Hands
 from scripts.benchmarks._stage import Command, Stage, fedner
 from scripts.benchmarks._stage_tiny import bert_folder, study_text
+from server.origin import MODEL
 from server.run_dir import RunDir
+from server.supervisor import SUPERLINK_LOG
 
 NAMES: Final = ("north", "east", "south", "west", "centre", "coast", "valley", "island")
 _PRIVACY: Final = (
@@ -51,6 +55,10 @@ _ROLES: Final = (
 _SLOW_S: Final = 45.0
 _HOLD_S: Final = 30.0
 _LIMIT_S: Final = 3600.0
+LOG_LIMIT: Final = 256 << 10
+"""Bytes by which superlink.log may grow; each attack has requests of tens of KB."""
+FOLDER_LIMIT: Final = 4 << 20
+"""Bytes by which all of the run's folder may, the log included."""
 
 
 @dataclass(slots=True)
@@ -81,6 +89,7 @@ class Run:
     Attributes:
         weights: trained weights after the last round, as bytes.
         survivors: institutions in each round's sum, by round.
+        log_grew, folder_grew: bytes since the first round; none without a server.
     """
 
     code: int
@@ -89,6 +98,8 @@ class Run:
     survivors: dict[int, tuple[str, ...]]
     held: Watched
     said: str
+    log_grew: int = 0
+    folder_grew: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +135,7 @@ def main(argv: list[str]) -> int:
             Stage(home / "hit", study),
             lambda stage: attacks.extend(_attack(stage, options.connections, options.seed)),
         )
-    faults = [*_compared(calm, hit), *_got_in(attacks)]
+    faults = [*_compared(calm, hit), *_got_in(attacks), *grown(hit)]
     print("\n".join(_report(calm, hit, attacks)))
     for fault in faults:
         print(f"NOT AS IT SHOULD BE: {fault}")
@@ -139,12 +150,26 @@ def run(stage: Stage, meanwhile: Callable[[Stage], None]) -> Run:
         with _watching(server) as held:
             stage.start()
             stage.await_event("round", limit_s=_LIMIT_S)
+            before = sizes(stage.run)
             meanwhile(stage)
             code = stage.finish(_LIMIT_S)
+            after = sizes(stage.run)
         return Run(
             code=code, took_s=time.monotonic() - began, weights=stage.weights(),
             survivors=stage.survivors("round"), held=held, said=server.text,
+            log_grew=after[0] - before[0], folder_grew=after[1] - before[1],
         )  # fmt: skip
+
+
+def sizes(run_dir: RunDir) -> tuple[int, int]:
+    """Bytes of the log that strangers could make grow, and of all below a run's folder.
+
+    The model that is saved at the end is not counted.
+    """
+    files = [path for path in run_dir.path.rglob("*") if path.is_file()]
+    mine = [path for path in files if not path.is_relative_to(run_dir.path / MODEL)]
+    log = run_dir.path / SUPERLINK_LOG
+    return log.stat().st_size, sum(path.stat().st_size for path in mine)
 
 
 def simulated(folder: Path, study: str) -> Run:
@@ -259,6 +284,13 @@ def _got_in(attacks: list[Attack]) -> list[str]:
     return faults
 
 
+def grown(hit: Run) -> list[str]:
+    """What took more of the disk than it may."""
+    found = ((SUPERLINK_LOG, hit.log_grew, LOG_LIMIT), ("the run's folder", hit.folder_grew,
+             FOLDER_LIMIT))  # fmt: skip
+    return [f"{what} grew by {size:,} bytes" for what, size, most in found if size > most]
+
+
 def _report(calm: Run, hit: Run, attacks: list[Attack]) -> list[str]:
     lines = ["| attack | times | s | what came of it |", "|---|---:|---:|---|"]
     for name in dict.fromkeys(attack.name for attack in attacks):
@@ -282,6 +314,8 @@ def _report(calm: Run, hit: Run, attacks: list[Attack]) -> list[str]:
         "",
         f"Undisturbed: {calm.took_s:.0f} s. Under attack: exit code {hit.code} after "
         f"{hit.took_s:.0f} s, {len(hit.survivors)} rounds, final weights {same}.",
+        f"Since the first round {SUPERLINK_LOG} grew by {hit.log_grew:,} bytes, the run's folder "
+        f"by {hit.folder_grew:,}.",
     ]
     return lines
 

@@ -3,12 +3,15 @@
 import asyncio
 import random
 import time
+from dataclasses import replace
 
 import pytest
 from flwr.supercore.primitives.asymmetric import generate_key_pairs
 
 from scripts.benchmarks._attack_hands import PATHS, Hands, client_hello
+from scripts.benchmarks.attack import FOLDER_LIMIT, LOG_LIMIT, Run, Watched, grown, sizes
 from server.limits import Limits
+from server.run_dir import RunDir
 from tests.gates import make_certificates, opened
 
 QUICK = Limits(
@@ -86,3 +89,14 @@ def test_the_slow_are_cut_in_each_stage(door, hands):
     assert kept <= {"slow reader: kept"}, found  # kernels hold megabytes of answers: test_gate.py
     assert found["slow body: 408"] == 2
     assert door.app.seen.count(("POST", "/v1/fleet/pull-messages", b"")) == 0
+
+
+def test_a_log_or_folder_that_has_grown_too_much_is_a_fault(tmp_path):
+    (tmp_path / "model").mkdir()
+    for name, size in (("superlink.log", 700), ("metrics.jsonl", 50), ("model/weights", 9000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert sizes(RunDir(tmp_path)) == (700, 750)
+    ended = Run(code=0, took_s=1.0, weights=b"", survivors={}, held=Watched(), said="")
+    assert grown(replace(ended, log_grew=LOG_LIMIT, folder_grew=FOLDER_LIMIT)) == []
+    assert len(grown(replace(ended, log_grew=LOG_LIMIT + 1))) == 1
+    assert len(grown(replace(ended, folder_grew=FOLDER_LIMIT + 1))) == 1

@@ -5,11 +5,13 @@ A stranger has the CA certificate and all of Flower; only a registered node key 
 
 import datetime
 import os
+import socket
 import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import pytest
 from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -137,6 +139,47 @@ def federation(tmp_path_factory):
 
 def paths(prefix):
     return [path for _, path in PROTOBUF_REQUEST_TYPES if path.startswith(prefix)]
+
+
+LONG = b"A" * 40_000
+FLOOD = (
+    b"GET /" + LONG + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    LONG + b" / HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"POST /v1/fleet/pull-messages?" + LONG + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\nflwr-public-key: " + LONG + b"\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: " + LONG + b"\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n" + LONG,
+    b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" + b"\x00" * 40_000,
+    b"\x00" * 40_000,
+)
+
+
+def test_a_thousand_refused_requests_of_forty_kilobytes_leave_a_few_lines_in_the_log(federation):
+    """And bytes that are no TLS, and connections that end at once."""
+    tls = ssl.create_default_context(cafile=federation.ca)
+    before = federation.link.log.stat().st_size
+    statuses = set()
+    for number in range(1000):
+        raw = socket.create_connection(("127.0.0.1", federation.public), timeout=10)
+        if number % 10 == 9:
+            raw.sendall(LONG)
+            raw.close()
+            continue
+        with tls.wrap_socket(raw, server_hostname="127.0.0.1") as link, suppress(OSError):
+            link.sendall(FLOOD[number % len(FLOOD)])
+            statuses.add(link.recv(12)[-3:])
+    time.sleep(1.0)
+    said = federation.link.log.read_bytes()[before:].decode()
+    assert len(said) < 8 << 10, f"{len(said)} bytes: {said[:2000]}"
+    assert max(map(len, said.splitlines())) < 400
+    assert statuses == {b"400", b"401", b"404", b"200"}
+    for kind in (
+        "400 no HTTP request",
+        "400 one host",
+        "401 Invalid",
+        "404 not served here: GET /A",
+    ):
+        assert f"public port: {kind}" in said
 
 
 def test_a_stranger_reaches_no_control_and_no_runtime_path(federation):
