@@ -10,17 +10,16 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.errors import FednerError
 from common.io.flower_internals import LOST_CODES, Gone, ReplyParts, superlink_reached
-from common.io.home import fedner_home
 from common.io.standing import Standing
 from common.transport import RelayRefusal, group_of
 from common.wire import Kind
 from server.approvals import Approvals, ApprovedMail
+from server.book_place import open_book
 from server.coordinator import Coordinator
 from server.exchange import NodeExchange
 from server.mail import Letter, Lost, Mail
 from server.nodes import owners_of
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, Origin, alone, end_with_server
-from server.receipts import ReceiptBook
 from server.records import Kind as FlowerKind
 from server.records import Refusal, reply_bytes, request_messages
 from server.run_dir import RunDir
@@ -172,7 +171,7 @@ def run_study(
 
     Args:
         home: folder of the coordinator's key and of what it has countersigned;
-            `$FEDNER_HOME/coordinator` if absent.
+            `common.io.home.coordinator_state()` if absent.
         standing: in a study with secure aggregation; what the run's folder names if absent.
         owners: institution by node id, where nodes authenticate.
         replies: of a grid that has them in parts.
@@ -207,7 +206,7 @@ def _run_alone(
 
         book = None
         if study.local_privacy is not None:
-            book = ReceiptBook(home or fedner_home() / "coordinator")
+            book = open_book(run, home)
         if approvals is not None:
             mail = ApprovedMail(mail, approvals, owners or {}, on_seen)
         exchange = NodeExchange(mail, study, on_seen=on_seen, owners=owners)

@@ -12,6 +12,7 @@ from common.errors import FederationError
 from common.io.atomic import write_bytes
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, await_port, script_command, stopping
+from server.book_place import open_book
 from server.federation import Federation
 from server.nodes import keep_owners, register_nodes
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
@@ -38,9 +39,11 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
         on_event: told each new line of the metrics as it comes.
 
     Raises:
-        ConfigError: an address beyond this machine.
+        ConfigError: an address beyond this machine, or the receipt book has no place.
         FederationError: the SuperLink or the run failed; says where to read why.
     """
+    if run.study().local_privacy is not None:
+        open_book(run)  # as the ServerApp will: here it can still be said
     link = on_loopback(at) if isinstance(at, str) else behind_gate(at)
     home = (run.path / "flower").absolute()
     home.mkdir(exist_ok=True)

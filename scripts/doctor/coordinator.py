@@ -12,10 +12,14 @@ from common.config.study import Study
 from common.io.authority_files import CURRENT, NEXT, OLD
 from common.io.certificate_files import AUTHORITY, SERVER, read_certificate
 from common.io.configs import read_config
+from common.io.home import coordinator_state
+from common.io.signing import read_signer
 from scripts.doctor import clock, disk, keys, machine, network, tls
 from scripts.doctor.checks import Check, Finding, ok, warning
 from scripts.doctor.institution import NET_LIMIT_S, SLOW_LIMIT_S, OfStudy, of_study, version_checks
+from server.book_place import require_no_older_key
 from server.federation import COORDINATOR, DEPLOYMENT, Federation
+from server.receipts import KEY
 from server.supervisor import bundle_root
 
 RUNS: Final = Path("runs")
@@ -153,6 +157,8 @@ def _certificates(root: Path, now: clock.Clock) -> Iterator[Check]:
 
 
 def _disk(study: Path) -> Iterator[Check]:
+    book: OfStudy = _book
+    yield Check(group="disk", looked_at="receipts", look=of_study(study, book))
     look: OfStudy = _room
     yield Check(group="disk", looked_at=str(RUNS), look=partial(disk.writable, RUNS))
     yield Check(
@@ -161,6 +167,18 @@ def _disk(study: Path) -> Iterator[Check]:
         look=of_study(study, look),
         limit_s=SLOW_LIMIT_S,
     )
+
+
+def _book(found: Study) -> Finding:
+    """Whether the key that every site pins, and the receipts, have a place; none is made."""
+    if found.local_privacy is None:
+        return ok("the study has no differential privacy, and needs no receipts")
+    folder = coordinator_state()
+    require_no_older_key(folder)
+    there = disk.writable(folder)
+    if read_signer(folder / KEY) is None:
+        return ok(f"{there.said}; a key is made there with the first study")
+    return ok(f"{there.said}; the key is there: keep a copy of {folder}")
 
 
 def _room(found: Study) -> Finding:

@@ -19,7 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from common.config.load import parse_site
-from common.errors import FederationError, IdentityError
+from common.errors import ConfigError, FederationError, IdentityError
 from common.io.certificate_files import create_authority, create_server, open_authority
 from common.io.configs import load_site, load_study
 from common.io.identity_files import create
@@ -31,6 +31,7 @@ from scripts.doctor.checks import carry_out
 from scripts.doctor.network import Route
 from scripts.verbs import doctor
 from server.limits import Limits
+from server.receipts import ReceiptBook
 from tests.gates import opened
 from tests.ledgers import charge
 
@@ -607,6 +608,22 @@ def test_a_taken_port_is_a_failure_unless_this_federations_server_has_it(fed):
     with served(authority_and_server(fed / "other", clock.utc_now())) as address:
         at = int(address.split(":")[1])
         assert coordinator._port(fed, "127.0.0.1", at).state == "failed"
+
+
+def test_the_receipt_keys_place_is_looked_at_and_nothing_is_made_there(fed, tmp_path, monkeypatch):
+    private = load_study(fed / "study.yaml")
+    monkeypatch.setenv("FEDNER_HOME", str(tmp_path / "home"))
+    assert "a key is made there" in coordinator._book(private).said
+    assert not (tmp_path / "home").exists()
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(FederationError):
+        coordinator._book(private)
+    (tmp_path / "home").unlink()
+    ReceiptBook(tmp_path / "home" / "coordinator")
+    assert "the key is there" in coordinator._book(private).said
+    monkeypatch.setenv("FEDNER_STATE", str(tmp_path / "state"))
+    with pytest.raises(ConfigError, match="every site would refuse"):
+        coordinator._book(private)
 
 
 def test_an_address_that_is_not_this_machines_is_a_failure():

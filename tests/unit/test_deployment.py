@@ -17,6 +17,7 @@ import yaml
 
 from common.errors import FednerError
 from common.io.configs import load_relay
+from common.io.home import coordinator_state, fedner_home
 from scripts.cli import app
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -193,6 +194,41 @@ def test_systemd_makes_users_and_folders_as_they_are_meant(tmp_path):
     run = (tmp_path / "run/fedner").stat()
     assert (oct(run.st_mode & 0o777), run.st_uid > 0) == ("0o711", True)
     assert oct((tmp_path / "var/lib/fedner-worker").stat().st_mode & 0o777) == "0o700"
+
+
+def is_below(path, places):
+    return any(Path(path).is_relative_to(place) for place in places)
+
+
+def test_all_that_the_server_writes_lies_in_the_units_state(monkeypatch):
+    """ProtectSystem=strict leaves nothing else; PrivateTmp does not last."""
+    given = dict(pair.split("=", 1) for pair in one(SERVER, "Environment").split())
+    state = [f"/var/lib/{name}" for name in one(SERVER, "StateDirectory").split()]
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert is_below(coordinator_state(), state)
+    assert not is_below(fedner_home(), state)  # root's, and read-only
+    for arguments in commands_of(one(SERVER, "ExecStart")):
+        out = arguments[arguments.index("--out" if "--out" in arguments else "--resume") + 1]
+        assert is_below(Path(one(SERVER, "WorkingDirectory")) / out, state)
+
+
+def test_all_that_the_server_writes_lies_on_a_volume_of_its_container(monkeypatch):
+    (service,) = (s for name, s in services().items() if name.startswith("coordinator"))
+    mounts = [volume.split(":") for volume in service["volumes"]]
+    kept = [at for source, at, *mode in mounts if mode != ["ro"] and source[0] != "."]
+    built = [*stages()["base"], *stages()["server"]]
+    given = [pair for line in built if line.startswith("ENV ") for pair in line.split()[1:]]
+    for name, value in (pair.split("=", 1) for pair in given):
+        monkeypatch.setenv(name, value)
+    (folder,) = [line.split()[1] for line in stages()["server"] if line.startswith("WORKDIR ")]
+    assert is_below(coordinator_state(), kept)
+    assert not is_below(coordinator_state(), [t.split(":")[0] for t in service["tmpfs"]])
+    command = service["command"]
+    assert is_below(Path(folder) / command[command.index("--out") + 1], kept)
+    (users,) = [line for line in built if "useradd" in line]
+    for place in kept:  # a new volume takes owner and mode from the image's folder
+        assert f"-m 0700 -o fedner-server -g fedner-server {place}" in users
 
 
 def services():
