@@ -21,6 +21,7 @@ from common.config.study import Study
 from common.errors import BudgetError, ConfigError, ProtocolError
 from common.io.ledger_file import LedgerFile
 from common.io.vault import Vault, VaultName, release
+from common.metrics.evaluation import Evaluation
 from common.privacy.events import GaussianSteps
 from common.privacy.keystream import Keystream, Seed
 from common.privacy.ledger import Charge, caps_of
@@ -71,6 +72,9 @@ class Guard:
         self._ledger = ledger
         self._vault = vault
         self._random = random
+        self._bytes: dict[Purpose, int] = {
+            "train": 4 * dimension, "evaluate": 8 * Evaluation.size(study.task.labels),
+        }  # fmt: skip
         self._forget_others()
         check_truncation(dimension, self.plan.noise_draws, self.plan.delta, self.plan.epsilon)
 
@@ -123,7 +127,8 @@ class Guard:
         def fresh(reserved: Reserved) -> bytes:
             return compute(self._keystreams(f"{purpose}/{round_}/{reserved.body.attempt}"))
 
-        return release(self._ledger, self._vault, charge, self._caps, fresh)
+        size = self._bytes[purpose]
+        return release(self._ledger, self._vault, charge, self._caps, fresh, size)
 
     def _charge(
         self, purpose: Purpose, round_: int, model: bytes, events: tuple[GaussianSteps, ...]

@@ -18,7 +18,7 @@ from client.work import Party, Report, Work
 from common import __version__
 from common.config.canonical import study_hash
 from common.config.study import Study
-from common.errors import BudgetError, PolicyError, ProtocolError
+from common.errors import BudgetError, PolicyError, ProtocolError, StorageError
 from common.io.withdrawn_file import ReadWithdrawn
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel
@@ -160,6 +160,8 @@ class Session:
                 return Refusal.SPENT if spent else Refusal.SUMS, str(error)
             case ProtocolError():
                 return Refusal.MALFORMED, str(error)
+            case StorageError():
+                return Refusal.STORAGE, str(error)
             case BudgetError():
                 return Refusal.BUDGET, str(error)
         log.error("a %s request of round %d failed", request.kind, request.round, exc_info=error)
@@ -171,7 +173,7 @@ class Session:
         Args:
             why: with figures, names and ids; never a document's text.
         """
-        level = logging.ERROR if code is Refusal.BUDGET else logging.WARNING
+        level = logging.ERROR if code in {Refusal.BUDGET, Refusal.STORAGE} else logging.WARNING
         line = "; ".join(why.splitlines())
         log.log(level, "refused %s of round %d, %s: %s", kind, round_, code.value, line)
         self._watch.refused(kind, round_, code, why)
@@ -287,12 +289,13 @@ class Session:
 
 def worth_keeping(reply: bytes) -> bool:
     """Whether a reply may be given again: all but an internal error, and refusals that depend on
-    the moment: by the policy, for a full budget, and of a secure sum.
+    the moment: by the policy, for a full budget, for a full disk, and of a secure sum.
     """
     if len(reply) > MAX_HEADER_BYTES:
         return True
     passing = {
-        Refusal.INTERNAL, Refusal.POLICY, Refusal.BUDGET, Refusal.SUMS, Refusal.SPENT,
+        Refusal.INTERNAL, Refusal.POLICY, Refusal.BUDGET, Refusal.STORAGE, Refusal.SUMS,
+        Refusal.SPENT,
     }  # fmt: skip
     return decode_reply(reply).refusal not in passing
 

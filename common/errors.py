@@ -10,6 +10,7 @@
     ├── FederationError        8   a run that could not be carried through
     │   └── AuditError         11  the audit log can't be written, or is not what it was
     ├── BudgetError            9   the privacy budget is spent, or its ledger is not what it was
+    │   └── StorageError       9   the disk under ledger and vault fails or is full
     └── IdentityError          10  a key or a roster is missing, damaged or not the pinned one
 
 Messages may name files, lines, offsets, labels and identifiers. They never quote a document's
@@ -87,6 +88,10 @@ class BudgetError(FednerError):
     """The privacy budget does not allow it, or the ledger that holds it can't be trusted."""
 
     exit_code = 9
+
+
+class StorageError(BudgetError):
+    """The disk under the privacy ledger or its vault does not take or give what it must."""
 
 
 class IdentityError(FednerError):

@@ -105,6 +105,11 @@ class MemoryDisk(Disk):
         self._change(inode, offset, bytes(data))
         return len(data)
 
+    def allocate(self, descriptor, size):
+        inode, path = self.descriptors[descriptor]
+        self.fault("allocate", path)
+        self._change(inode, len(inode.seen), bytes(max(0, size - len(inode.seen))))
+
     def truncate(self, descriptor, size):
         inode, path = self.descriptors[descriptor]
         self.fault("truncate", path)

@@ -13,15 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from common.errors import BudgetError
+from common.errors import StorageError
 
 UNFINISHED: Final = ".new"
+_AGAIN: Final = "a worker that runs tries again by itself, anything else is to be started again"
 _REMEDIES: Final = {
-    errno.ENOSPC: "free some space and start again; what was acknowledged is on disk",
-    errno.EDQUOT: "free some space and start again; what was acknowledged is on disk",
-    errno.EROFS: "mount the disk for writing and start again",
-    errno.EACCES: "give the worker's user the folder, with mode 0700, and start again",
-    errno.EIO: "check the disk before anything else; then start again",
+    errno.ENOSPC: f"free some space; {_AGAIN}; what was acknowledged is on disk",
+    errno.EDQUOT: f"free some space; {_AGAIN}; what was acknowledged is on disk",
+    errno.EROFS: f"mount the disk for writing; {_AGAIN}",
+    errno.EACCES: f"give the worker's user the folder, with mode 0700; {_AGAIN}",
+    errno.EIO: f"check the disk before anything else; {_AGAIN}",
 }
 
 
@@ -61,6 +62,10 @@ class Disk:
     def write(self, descriptor: int, data: memoryview, offset: int) -> int:
         """Write some of `data` at `offset`; how many bytes it were."""
         return os.pwrite(descriptor, data, offset)
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        """Take blocks of the disk for the file's first `size` bytes, at least 1."""
+        os.posix_fallocate(descriptor, 0, size)
 
     def truncate(self, descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
@@ -105,13 +110,13 @@ DISK: Final = Disk()
 
 @contextmanager
 def os_errors(place: Path) -> Iterator[None]:
-    """Errors of the operating system as `BudgetError`."""
+    """Errors of the operating system as `StorageError`."""
     try:
         yield
     except OSError as error:
         said = error.strerror or type(error).__name__
-        remedy = _REMEDIES.get(error.errno or 0, "mend it and start again")
-        raise BudgetError(said, place=str(place), remedy=remedy) from None
+        remedy = _REMEDIES.get(error.errno or 0, f"mend it; {_AGAIN}")
+        raise StorageError(said, place=str(place), remedy=remedy) from None
 
 
 def write_all(disk: Disk, descriptor: int, data: bytes | memoryview, offset: int) -> None:

@@ -11,9 +11,14 @@ Guarantees:
     - A reserve that does not fit the caps is refused before anything is written.
     - After a crash at any point the next `open` succeeds, and no acknowledged entry is missing.
     - What no crash can leave behind is refused, naming the entry: see `examine`.
-    - After an error while writing, this object refuses everything; the next `open` repairs.
+    - After an error of the disk the next call verifies and repairs what is there, as a start does,
+      before it does anything: an entry that may be on disk counts, one that was acknowledged and is
+      gone is refused. While the disk fails, so does every call.
+    - Once the counterpart has shown this ledger to be an old copy, or someone else has written to
+      its file, this object refuses everything.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +49,8 @@ from common.privacy.ledger_state import (
     check_receipt,
 )
 
+log = logging.getLogger("fedner.ledger")
+
 
 class LedgerFile:
     """An open ledger; holds its lock until `close`. Make one with `LedgerFile.open`."""
@@ -52,6 +59,7 @@ class LedgerFile:
         self._means = means
         self._state = state
         self._size = size
+        self._unsure = False  # whether the disk has what the last write was to leave there
         self._failed = False
         self._closed = False
 
@@ -117,7 +125,12 @@ class LedgerFile:
         return self._means.signer.public_key
 
     def attempts(self, charge: Charge) -> tuple[Reserved, ...]:
-        """The reserves already made for what `charge` is for, oldest first."""
+        """The reserves already made for what `charge` is for, oldest first.
+
+        Raises:
+            BudgetError: as `reserve`; where it is a `StorageError`, the disk fails still.
+        """
+        self._check_usable()
         return self._state.attempts(charge.study, charge.round, charge.purpose, charge.request)
 
     def reserve(self, charge: Charge, caps: Sequence[Cap] = ()) -> Reserved:
@@ -179,23 +192,43 @@ class LedgerFile:
                 place=str(self._means.files.ledger),
                 remedy="mend what failed and start again: the next start checks and repairs",
             )
+        if self._unsure:
+            self._verify_again()
+
+    def _verify_again(self) -> None:
+        """Take for the state what is on disk, verified and repaired; the lock is held all along.
+
+        Raises:
+            BudgetError: the disk fails still, or lacks an entry that was acknowledged.
+        """
+        means, before = self._means, self._state
+        with os_errors(means.files.folder):
+            found = read_files(means.files, means.disk)
+            state, size, note = start(
+                means, found, before.opened.institution, os.urandom, before.head
+            )
+        self._state, self._size, self._unsure = state, size, False
+        if note is not None:
+            self._append(note)
+        log.warning("the disk failed and is mended: the ledger goes on after entry %d", state.seq)
 
     def _append(self, body: Body) -> None:
-        """Check, record, apply. If recording breaks off, this object is of no use any more."""
+        """Check, record, apply. If recording breaks off, the disk may have the entry or not."""
         means, before = self._means, self._state
         time_s = means.time_after(before.time)
         entry = make_entry(before.seq + 1, time_s, body, before.hashes[-1], means.signer)
         state, line = advance(before, entry), entry.line() + b"\n"
-        self._failed = True
+        self._unsure = True
         with os_errors(means.files.ledger):
             self._check_size()
             write_at(means.disk, means.files.ledger, line, self._size)
             means.write_head(state.head)
-        self._state, self._size, self._failed = state, self._size + len(line), False
+        self._state, self._size, self._unsure = state, self._size + len(line), False
 
     def _check_size(self) -> None:
         found = self._means.disk.size(self._means.files.ledger)
         if found != self._size:
+            self._failed = True
             raise BudgetError(
                 f"has {found} bytes, expected {self._size}: someone else has written to it",
                 place=str(self._means.files.ledger),

@@ -212,6 +212,7 @@ def start(
     Raises:
         BudgetError: see `LedgerFile.open`.
     """
+    means.disk.fsync_folder(means.files.folder)  # the head's new name may stand in memory only
     found = examined(means.files, content, institution, means.signer.public_key, known_head)
     if found.state is None:
         _check_no_traces(means)

@@ -5,8 +5,11 @@ anew and draws fresh sampling and noise: the same noise on another sum would rev
 
     vault.key              32 bytes, hexadecimal
     vault/LEDGER-SEQ.sealed    nonce (12 bytes) | AES-256-GCM ciphertext | tag (16)
+    vault/.room.sealed.new     blocks of the disk, taken for a vector that is being computed
 
 Guarantees:
+    - Within `room` the disk has blocks for the vector and for the ledger's entries of it: a disk
+      that others fill costs no vector that was charged. `room` itself charges nothing.
     - When `put` returns, the vector is on disk; after a crash during it there is all or nothing.
     - What `get` returns is what was `put` under exactly this ledger, entry, study and round.
     - Nothing is written over, and what can't be decrypted is moved aside, never deleted.
@@ -14,10 +17,12 @@ Guarantees:
 Nonces are random: with one key and fewer than 2^32 vectors that is within NIST SP 800-38D, 8.3.
 """
 
+import errno
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,8 +30,16 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from common.errors import BudgetError
-from common.io.disk import DISK, UNFINISHED, Disk, make_folder, os_errors, replace_file
+from common.errors import BudgetError, StorageError
+from common.io.disk import (
+    DISK,
+    UNFINISHED,
+    Disk,
+    make_folder,
+    os_errors,
+    replace_file,
+    write_all,
+)
 from common.io.ledger_file import LedgerFile
 from common.io.ledger_folder import SEALED, Files, Random
 from common.io.signing import make_secret, read_secret
@@ -40,6 +53,10 @@ KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 MAX_BYTES: Final = (1 << 31) - 1 - 16
 """What `cryptography` encrypts in one call, less the tag."""
+TAG_BYTES: Final = 16
+ENTRIES_BYTES: Final = 1 << 16
+"""More than the ledger and its head take for one vector, before it or after it."""
+_ROOM: Final = f".room{SEALED}{UNFINISHED}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +119,68 @@ class Vault:
                 )
             nonce = self._random(NONCE_BYTES)
             sealed = self._cipher.encrypt(nonce, vector, name.associated())
-            replace_file(self._disk, path, nonce, sealed)
+            self._store(path, nonce, sealed)
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Within this a vector of at most `size` bytes can be `put`, whoever fills the disk.
+
+        When it is entered, there was room for the ledger's next entries besides.
+
+        Raises:
+            StorageError: there is no room; none is taken.
+        """
+        path, needed = self._folder / _ROOM, NONCE_BYTES + size + TAG_BYTES + ENTRIES_BYTES
+        try:
+            try:
+                self._take(path, needed)
+            except OSError as error:
+                raise StorageError(
+                    f"no room for a vector of {size} bytes and its entries in the ledger: "
+                    f"{error.strerror or type(error).__name__}",
+                    place=str(self._folder),
+                    remedy="free some space; nothing was charged, and the next request tries again",
+                ) from None
+            yield
+        finally:
+            with suppress(OSError):
+                self._disk.remove(path)
+
+    def _take(self, path: Path, size: int) -> None:
+        """Blocks for `size` bytes, when there are `ENTRIES_BYTES` more."""
+        descriptor = self._disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._disk.allocate(descriptor, size + ENTRIES_BYTES)
+            self._disk.truncate(descriptor, size)
+            self._disk.fsync(descriptor)
+        finally:
+            self._disk.close(descriptor)
+
+    def _store(self, path: Path, *parts: bytes) -> None:
+        """In the room that was taken, or else, or where the disk does not write in place, anew."""
+        room = path.with_name(_ROOM)
+        if not self._disk.exists(room):
+            return replace_file(self._disk, path, *parts)
+        try:
+            self._fill(room, parts)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            self._disk.remove(room)
+            return replace_file(self._disk, path, *parts)
+        self._disk.rename(room, path)
+        return self._disk.fsync_folder(self._folder)
+
+    def _fill(self, room: Path, parts: tuple[bytes, ...]) -> None:
+        descriptor, size = self._disk.open(room, os.O_WRONLY), 0
+        try:
+            for part in parts:
+                write_all(self._disk, descriptor, part, size)
+                size += len(part)
+            self._disk.truncate(descriptor, size)
+            self._disk.fsync(descriptor)
+        finally:
+            self._disk.close(descriptor)
 
     def get(self, name: VaultName) -> bytes | None:
         """The stored vector; `None` if there is none that can be decrypted.
@@ -166,25 +244,29 @@ def release(
     charge: Charge,
     caps: Sequence[Cap],
     compute: Callable[[Reserved], bytes],
+    size: int = 0,
 ) -> bytes:
     """The vector for a charge: the stored one, or a new one that is charged first.
 
     1. The same study, round, purpose and request again: the bytes of the newest attempt.
-    2. Else: reserve, compute, store, commit.
+    2. Else: take room, reserve, compute, store, commit.
 
     Args:
         compute: touches the data. Draws fresh sampling and noise each time it is called.
+        size: bytes that the vector has at most; room for a longer one is not sure.
 
     Raises:
-        BudgetError: the caps or the disk do not allow it; then nothing may be sent.
+        BudgetError: the caps or the disk do not allow it; then nothing may be sent. Where there is
+            no room for `size` bytes, nothing was charged.
     """
     for earlier in reversed(ledger.attempts(charge)):
         vector = vault.get(VaultName.of(earlier))
         if vector is not None and _is_right(ledger, vault, earlier, vector):
             return vector
-    reserved = ledger.reserve(charge, caps)
-    vector = compute(reserved)
-    vault.put(VaultName.of(reserved), vector)
+    with vault.room(size):
+        reserved = ledger.reserve(charge, caps)
+        vector = compute(reserved)
+        vault.put(VaultName.of(reserved), vector)
     ledger.commit(reserved, hashlib.sha256(vector).hexdigest())
     return vector
 

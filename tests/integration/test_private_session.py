@@ -31,6 +31,7 @@ from common.wire import (
 )
 from server.receipts import ReceiptBook
 from tests import tiny
+from tests.full_disk import FullDisk
 
 NAME = tiny.INSTITUTIONS[0]
 ROUNDS = 3
@@ -168,7 +169,7 @@ def test_another_coordinators_receipt_than_the_pinned_one_is_refused(start, ask,
         assert ask(session, round_=2, receipts=book.receipts((NAME,))).refusal == refusal
 
 
-@pytest.mark.parametrize("code", [Refusal.BUDGET, Refusal.POLICY])
+@pytest.mark.parametrize("code", [Refusal.BUDGET, Refusal.POLICY, Refusal.STORAGE])
 def test_a_refusal_that_depends_on_the_moment_is_not_kept(code):
     refused = Reply(kind="train", study="0" * 64, round=1, institution=NAME, refusal=code.value)
     assert not worth_keeping(encode(refused))
@@ -316,3 +317,74 @@ def test_what_a_reply_says_in_clear_has_no_figure_of_the_data(start, ask):
         reply = ask(session, kind, 0 if kind == "hello" else 1)
         assert reply.ledger.count(":") == 2
         assert json.dumps(reply.facts).count("loss") == 0
+
+
+# a disk that is full for a moment
+
+
+@pytest.fixture
+def ledgers_disk(tmp_path, monkeypatch):
+    (tmp_path / "ledger").mkdir(mode=0o700)
+    return FullDisk(tmp_path / "ledger", monkeypatch)
+
+
+@pytest.fixture
+def vaults_disk(tmp_path, monkeypatch):
+    (tmp_path / "ledger" / "vault").mkdir(parents=True)
+    return FullDisk(tmp_path / "ledger" / "vault", monkeypatch)
+
+
+def seen(book, reply):
+    book.see({NAME: reply.ledger})
+    return book.receipts((NAME,))
+
+
+@pytest.mark.parametrize("more", [0, 900])
+def test_a_site_whose_disk_was_full_for_a_moment_goes_on_without_a_restart(
+    start, ask, tmp_path, ledgers_disk, caplog, more
+):
+    """Full when a receipt is to be recorded; the entry may fit while its head does not."""
+    session, book = start(), ReceiptBook(tmp_path / "coordinator")
+    receipts = seen(book, ask(session))
+    ledgers_disk.fill()
+    ledgers_disk.capacity += more
+    for _ in range(3):
+        with caplog.at_level(logging.WARNING):
+            assert ask(session, round_=2, receipts=receipts).refusal == Refusal.STORAGE
+    assert "No space left" in caplog.text
+    assert "failed before" not in caplog.text
+    ledgers_disk.clear()
+    reply = ask(session, round_=2, receipts=receipts)
+    assert reply.refusal == ""
+    assert ask(session, round_=3, receipts=seen(book, reply)).refusal == ""
+    assert len(session.ledger.reserves) == 3
+    assert session.ledger.anchored.seq > 1
+
+
+def test_a_disk_too_full_for_the_vector_charges_nothing(start, ask, vaults_disk, caplog):
+    session = start()
+    ask(session)
+    vaults_disk.fill()
+    before = session.ledger
+    for kind in ("train", "evaluate", "train"):
+        with caplog.at_level(logging.WARNING):
+            assert ask(session, kind, 2).refusal == Refusal.STORAGE
+    assert session.ledger == before
+    assert "no room for a vector" in caplog.text
+    assert ask(session).refusal == ""  # what is kept is sent on a full disk, too
+    vaults_disk.clear()
+    assert ask(session, round_=2).refusal == ""
+    assert len(session.ledger.reserves) == 2
+
+
+def test_room_is_taken_for_the_vector_that_comes(model, start, ask, vaults_disk, monkeypatch):
+    """While it is computed, others take all that is left."""
+    session, real = start(), type(model).fit_privately
+
+    def fit(*arguments):
+        vaults_disk.fill()
+        return real(*arguments)
+
+    monkeypatch.setattr(type(model), "fit_privately", fit)
+    assert ask(session).refusal == ""
+    assert len(session.ledger.reserves) == 1

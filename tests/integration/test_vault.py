@@ -2,13 +2,14 @@
 
 import errno
 import logging
+import os
 import stat
 from dataclasses import replace
 from itertools import count
 
 import pytest
 
-from common.errors import BudgetError
+from common.errors import BudgetError, StorageError
 from common.io import vault as vault_module
 from common.io.disk import Disk
 from common.io.vault import Vault, VaultName, release
@@ -35,10 +36,11 @@ def institution(folder):
 class Institution:
     def __init__(self, ledger, vault):
         self.ledger, self.vault, self.trained = ledger, vault, []
-        self.fresh = count()
+        self.fresh, self.size = count(), 0
 
     def send(self, asked=None, caps=()):
-        return release(self.ledger, self.vault, asked or charge(), caps, self.compute)
+        compute = self.compute
+        return release(self.ledger, self.vault, asked or charge(), caps, compute, self.size)
 
     def compute(self, reserved):
         self.trained.append(reserved.seq)
@@ -285,3 +287,111 @@ def test_each_round_purpose_and_request_is_charged_by_itself(institution):
     assert len(set(vectors)) == len(asked)
     assert spent(institution.ledger.state, unit="patient") == (steps(5 * STEPS),)
     assert [institution.send(one) for one in asked] == vectors
+
+
+# room
+
+
+class Small(Disk):
+    """A disk of so many bytes, of which others use some."""
+
+    def __init__(self, folder, size):
+        self.folder, self.size_, self.others = folder, size, 0
+
+    @property
+    def used(self):
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+    def _take(self, descriptor, end):
+        grown = max(0, end - os.fstat(descriptor).st_size)
+        if grown and self.used + self.others + grown > self.size_:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(self, descriptor, data, offset):
+        self._take(descriptor, offset + len(data))
+        return super().write(descriptor, data, offset)
+
+    def allocate(self, descriptor, size):
+        self._take(descriptor, size)
+        super().allocate(descriptor, size)
+
+
+LONG = 1 << 20
+
+
+@pytest.fixture
+def small(folder):
+    """An institution whose disk has 4 MiB for vectors of one."""
+    disk = Small(folder, 4 * LONG)
+    with open_ledger(folder, disk=disk) as ledger:
+        made = Institution(ledger, Vault(folder, disk=disk))
+        made.disk, made.size = disk, LONG
+        made.compute = lambda reserved: made.trained.append(reserved.seq) or os.urandom(LONG)
+        yield made
+
+
+def test_a_vector_that_would_not_fit_is_not_charged_and_comes_when_there_is_room(small, folder):
+    for others in (4 * LONG, 3 * LONG + 1000, 3 * LONG - 3000):
+        small.disk.others = others
+        error = refused(small.send)
+        assert isinstance(error, StorageError)
+        assert f"no room for a vector of {LONG} bytes" in error.message
+        assert "nothing was charged" in error.remedy
+        assert not small.ledger.state.reserves
+        assert not small.trained
+        assert list((folder / "vault").iterdir()) == []
+    small.disk.others = 0
+    assert len(small.send()) == LONG
+    assert small.steps == STEPS
+
+
+def test_a_disk_that_others_fill_during_the_work_costs_no_vector(small):
+    compute = small.compute
+
+    def filled(reserved):
+        small.disk.others = 4 * LONG - small.disk.used
+        return compute(reserved)
+
+    small.compute = filled
+    first = small.send()
+    assert small.ledger.state.reserves[2].vector is not None
+    small.disk.others = 0
+    assert small.send() == first
+    assert small.steps == STEPS
+
+
+def test_room_is_given_back_when_no_vector_comes_about(small, folder):
+    cap = Cap(unit="patient", delta=DELTA, epsilon_per_study=1.0)
+    refused(small.send, caps=(cap,))
+    assert list((folder / "vault").iterdir()) == []
+
+    def break_off(_reserved):
+        raise RuntimeError("out of memory")
+
+    small.compute = break_off
+    with pytest.raises(RuntimeError):
+        small.send()
+    assert list((folder / "vault").iterdir()) == []
+
+
+def test_a_vector_is_as_long_as_it_was_and_nothing_of_its_room_is_left(small, folder):
+    small.compute = lambda _reserved: b"short"
+    assert small.send() == small.send() == b"short"
+    (stored,) = (folder / "vault").iterdir()
+    assert stored.stat().st_size == 12 + len(b"short") + 16
+
+
+def test_a_file_system_that_does_not_overwrite_in_place_still_gets_the_room(small, folder):
+    """It wants fresh blocks for each write: the room is given up first."""
+    write = small.disk.write
+
+    def copied(descriptor, data, offset):
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        if ".room." in name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data, offset)
+
+    small.disk.write = copied
+    assert len(small.send()) == LONG
+    assert small.send() == small.send()
+    assert small.steps == STEPS
