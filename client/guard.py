@@ -28,6 +28,7 @@ from common.privacy.ledger import Charge, caps_of
 from common.privacy.ledger_entries import Purpose, Receipt
 from common.privacy.ledger_state import LedgerState, Reserved
 from common.privacy.noise import check_truncation
+from common.privacy.outlook import in_words, outlook
 from common.privacy.plan import Plan, plan_of
 
 log = logging.getLogger("fedner.worker")
@@ -77,6 +78,7 @@ class Guard:
         }  # fmt: skip
         self._forget_others()
         check_truncation(dimension, self.plan.noise_draws, self.plan.delta, self.plan.epsilon)
+        self._warn_of_what_no_longer_fits()
 
     @property
     def state(self) -> LedgerState:
@@ -161,6 +163,12 @@ class Guard:
             log.warning("INSECURE SEED: the noise of %s can be computed by anyone", use)
         label = f"fedner dp v1/{self._hash}/{self._institution}/{use}"
         return lambda purpose: Keystream(seed.value, f"{label}/{purpose}")
+
+    def _warn_of_what_no_longer_fits(self) -> None:
+        """In time, before more is spent on a study that can't be finished as it is."""
+        said = in_words(outlook(self._study, self.plan, self.state, self._caps))
+        if said:
+            log.warning("study %s: %s", self._study.study, said)
 
     def _forget_others(self) -> None:
         """Drop the vectors of other studies. This one's stay: a coordinator that starts it again

@@ -20,9 +20,14 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+01234567
 
 
 def canonical_bytes(study: Study) -> bytes:
-    """Canonical JSON (sorted keys, no blanks, ASCII) of all but `simulation`."""
+    """Canonical JSON (sorted keys, no blanks, ASCII) of all but `simulation`.
+
+    `privacy.spare_rounds` is there only where there are some: studies are older than that key.
+    """
     content = asdict(study)
     del content["simulation"]
+    if study.local_privacy is not None and not study.local_privacy.spare_rounds:
+        del content["privacy"]["spare_rounds"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 
@@ -34,5 +39,5 @@ def study_yaml(study: Study) -> str:
 
 
 def study_hash(study: Study) -> str:
-    """SHA-256, in hexadecimal, over a label and the canonical bytes. Defaults are included."""
+    """SHA-256, in hexadecimal, over a label and the canonical bytes, most defaults included."""
     return hashlib.sha256(HASH_LABEL + canonical_bytes(study)).hexdigest()

@@ -109,6 +109,8 @@ class LocalPrivacy:
         settings_from: where the other settings were found: on `synthetic` or declared-`public`
             data, which costs nothing, or by a `search` on private data.
         search: what that search was; exactly with `settings_from: search`.
+        spare_rounds: rounds of noise and budget beyond the study's own, for vectors that are lost
+            and have to be computed and charged anew. Epsilon covers them, used or not.
         insecure_seed: TESTS ONLY. Sampling and noise follow from this number, so that anyone
             who knows it can subtract the noise. There is no privacy then.
     """
@@ -130,6 +132,7 @@ class LocalPrivacy:
     settings_from: Literal["synthetic", "public", "search"]
     search: Search | None = None
     insecure_seed: int | None = Field(default=None, ge=0)
+    spare_rounds: int = Field(default=0, ge=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _strength_once(self) -> "LocalPrivacy":

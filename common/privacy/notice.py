@@ -98,6 +98,11 @@ def _of_local(study: Study, privacy: LocalPrivacy) -> Iterator[str]:
         f"delta {plan.delta:g} over this whole study, against the public, the coordinator and "
         "all other institutions together."
     )
+    if plan.spare_rounds:
+        yield (
+            f"SPARE ROUNDS: {plan.spare_rounds}, for vectors that are lost, in that figure; if "
+            f"none is used, epsilon is {plan.epsilon_without_spare(plan.delta):.4g}."
+        )
     if plan.searches:
         yield (
             f"SETTINGS SEARCHED on private data: with its {plan.searches} runs epsilon is "

@@ -1,6 +1,7 @@
 """A study's privacy section made into a mechanism with figures, for one institution.
 
-The plan is what a study will have spent when all its rounds and evaluations were carried out once.
+The plan is what a study will have spent when all its rounds and evaluations were carried out once,
+and all its spare rounds were needed.
 What was spent in truth, lost and repeated rounds included, stands in the institution's ledger.
 """
 
@@ -96,10 +97,12 @@ class Plan:
     """What one institution does in a whole study, and what that costs.
 
     Attributes:
+        spare_rounds: rounds that may be charged again since their vectors were lost.
         evaluations: federated evaluations in the study.
         counts: how they are noised; absent if exact: then `epsilon` does not cover them.
-        epsilon: of all rounds and noised evaluations together, at `delta`, by privacy-loss
-            distributions. Training and held-out units are charged as if they were the same.
+        epsilon: of all rounds, spare ones included, and noised evaluations together, at `delta`,
+            by privacy-loss distributions. Training and held-out units are charged as if they were
+            the same.
         searches: training runs on private data that found the settings.
         search_events: what those runs spent.
     """
@@ -107,6 +110,7 @@ class Plan:
     institution: str
     mechanism: Mechanism
     rounds: int
+    spare_rounds: int
     evaluations: int
     counts: NoisedCounts | None
     delta: float
@@ -126,16 +130,24 @@ class Plan:
 
     @property
     def events(self) -> Events:
-        """The whole study."""
-        training = self.mechanism.steps(self.steps)
+        """The whole study, spare rounds included."""
+        return self._events(self.steps)
+
+    @property
+    def events_without_spare(self) -> Events:
+        """The study, if no vector is ever lost."""
+        return self._events(self.rounds * self.mechanism.steps_per_round)
+
+    def _events(self, steps: int) -> Events:
+        training = self.mechanism.steps(steps)
         if self.counts is None:
             return (training,)
         return training, self.counts.times(self.evaluations)
 
     @property
     def steps(self) -> int:
-        """Noised steps of training in the whole study."""
-        return self.rounds * self.mechanism.steps_per_round
+        """Noised steps of training in the whole study, those of spare rounds included."""
+        return (self.rounds + self.spare_rounds) * self.mechanism.steps_per_round
 
     @property
     def noise_draws(self) -> int:
@@ -153,6 +165,10 @@ class Plan:
     def epsilon_at(self, delta: float, accountant: Accountant = "pld") -> float:
         """Upper bound on the study's epsilon at another delta, or by another accountant."""
         return _epsilon(self.events, delta, accountant)
+
+    def epsilon_without_spare(self, delta: float) -> float:
+        """The same of a study in which no vector is ever lost."""
+        return _epsilon(self.events_without_spare, delta, "pld")
 
     def epsilon_with_search(self, delta: float) -> float:
         """The same with the search, by plain composition of its runs."""
@@ -175,7 +191,7 @@ def plan_of(study: Study, institution: str) -> Plan:
     evaluations = sum(evaluation_due(study, r) for r in range(1, study.training.rounds + 1))
     counts = _counts(privacy, evaluations)
     prior = () if counts is None else (counts.times(evaluations),)
-    steps = study.training.rounds * privacy.steps_per_round
+    steps = (study.training.rounds + privacy.spare_rounds) * privacy.steps_per_round
     mechanism = Mechanism(
         unit=privacy.unit,
         sampling_rate=privacy.sampling_rate,
@@ -188,6 +204,7 @@ def plan_of(study: Study, institution: str) -> Plan:
         institution=institution,
         mechanism=mechanism,
         rounds=study.training.rounds,
+        spare_rounds=privacy.spare_rounds,
         evaluations=evaluations,
         counts=counts,
         delta=privacy.delta,

@@ -1,7 +1,7 @@
 """A study's protection in words, for the saved model's card."""
 
 from common.config.study import Study
-from common.privacy.statement import NoisedCountsStatement, Statement, statement
+from common.privacy.statement import NoisedCountsStatement, Statement, statement, steps_in_words
 
 
 def protection_section(study: Study) -> str:
@@ -38,11 +38,13 @@ def _figures(said: Statement) -> list[tuple[str, str]]:
         ("accountants", said.accountant),
         ("noise multiplier", f"{said.noise_multiplier:g}"),
         ("sampling rate", f"{said.sampling_rate:g}"),
-        ("steps", f"{said.steps} ({said.rounds} rounds of {said.steps_per_round})"),
+        ("steps", steps_in_words(said)),
         ("clip", f"{said.clip:g}"),
         ("evaluation", _evaluation(said.evaluation)),
         ("settings", said.settings_from),
     ]
+    if said.epsilon_without_spare is not None:
+        rows.append(("epsilon if no spare round is used", f"{said.epsilon_without_spare:.4g}"))
     if said.epsilon_with_search is not None:
         rows.append(("epsilon with the search", f"{said.epsilon_with_search:.4g}"))
     if said.insecure_seed:

@@ -50,7 +50,9 @@ class Statement:
         unit_is: the unit in words, for this study's inputs.
         epsilon: reported, by privacy-loss distributions, at `delta`.
         epsilon_by: the same by each accountant; `None` where one of the others has no figure.
-        steps: noised steps in the whole study, over all rounds.
+        epsilon_without_spare: if no vector is lost, so that no spare round is needed; absent in a
+            study without.
+        steps: noised steps in the whole study, over all rounds, spare ones included.
         evaluation: `exact`, or how counts are noised.
         epsilon_with_search: with all runs of a search on private data; absent without one.
         insecure_seed: whether noise follows from a seed: then nothing here holds.
@@ -69,6 +71,8 @@ class Statement:
     noise_multiplier: float
     sampling_rate: float
     rounds: int
+    spare_rounds: int
+    epsilon_without_spare: float | None
     steps_per_round: int
     steps: int
     clip: float
@@ -111,6 +115,8 @@ def statement(study: Study, institution: str) -> Statement:
         noise_multiplier=mechanism.noise_multiplier,
         sampling_rate=mechanism.sampling_rate,
         rounds=plan.rounds,
+        spare_rounds=plan.spare_rounds,
+        epsilon_without_spare=_without_spare(plan),
         steps_per_round=mechanism.steps_per_round,
         steps=plan.steps,
         clip=mechanism.clip,
@@ -123,6 +129,16 @@ def statement(study: Study, institution: str) -> Statement:
         not_covered=_not_covered(study, plan),
         insecure_seed=privacy.insecure_seed is not None,
     )
+
+
+def steps_in_words(said: Statement) -> str:
+    """How many steps, and of which rounds."""
+    spare = f" and {said.spare_rounds} spare ones" if said.spare_rounds else ""
+    return f"{said.steps} ({said.rounds} rounds{spare} of {said.steps_per_round})"
+
+
+def _without_spare(plan: Plan) -> float | None:
+    return plan.epsilon_without_spare(plan.delta) if plan.spare_rounds else None
 
 
 def _beside(plan: Plan, accountant: Accountant) -> float | None:

@@ -19,13 +19,17 @@ from common.io.datasets import Corpus, load_sides
 from common.io.ledger_folder import CLOCK_TOLERANCE_S, read_state, utc_seconds
 from common.io.withdrawn_file import reader_of
 from common.policy import decide
-from common.privacy.events import GaussianSteps
-from common.privacy.ledger import Charge, caps_of, check_caps
+from common.privacy.ledger import caps_of
 from common.privacy.ledger_state import LedgerState
-from common.privacy.plan import Plan, evaluation_due, plan_of
+from common.privacy.outlook import Outlook, in_words, outlook
+from common.privacy.plan import plan_of
 from common.privacy.units import require_unit_ids
 from scripts.doctor.checks import Finding, failed, ok, warning
 
+LEFT_REMEDY: Final = (
+    "tell the coordinator: without this institution the last rounds need a `quorum`; or agree on a "
+    "new study, with `privacy.spare_rounds`"
+)
 POLICY_REMEDY: Final = "take part in another study, or change the site's policy on purpose"
 
 
@@ -164,61 +168,24 @@ def ledger(site: Site, base: Path, study: Study) -> Finding:
     said = "no ledger yet, nothing is spent" if state is None else _told(state)
     if study.local_privacy is None:
         return ok(f"{said}; the study has no privacy mechanism, and charges nothing")
-    return ok(f"{said}; {_what_is_left(site, study, state)}")
+    plan, caps = plan_of(study, site.institution), caps_of(site.policy.budget)
+    found = outlook(study, plan, state, caps)
+    if not found.why:
+        return ok(f"{said}; {_what_is_left(found)}")
+    partly = found.begun and found.fitting
+    return (warning if partly else failed)(f"{said}; {in_words(found)}", LEFT_REMEDY)
 
 
 def _told(state: LedgerState) -> str:
     return f"{state.seq} entries, chain and signatures are right"
 
 
-def _what_is_left(site: Site, study: Study, state: LedgerState | None) -> str:
-    """How the rest of the study stands to the caps.
-
-    Raises:
-        BudgetError: it does not fit, with the figures.
-    """
-    plan, caps = plan_of(study, site.institution), caps_of(site.policy.budget)
-    rest = remaining(study, plan, state)
-    if not rest:
+def _what_is_left(found: Outlook) -> str:
+    """How the rest of the study stands to the limits."""
+    if not found.figures:
         return "all of the study is charged"
-    figures = check_caps(state, caps, _charge(study, plan, rest))
-    limits = [f for f in figures if f.scope != "study"]
-    if not limits:
-        return "the site has no caps"
     return "; ".join(
-        f"{f.scope} per {f.unit}: epsilon {f.before:.4g} spent, {f.after:.4g} after the study, "
-        f"of {f.limit:g}"
-        for f in limits
-    )
-
-
-def remaining(study: Study, plan: Plan, state: LedgerState | None) -> tuple[GaussianSteps, ...]:
-    """What the study still charges: rounds and evaluations not yet reserved, the search once."""
-    own = [] if state is None else [r.body for r in state.reserves.values()]
-    own = [body for body in own if body.study == study_hash(study)]
-    done = {(body.purpose, body.round) for body in own}
-    rounds = range(1, plan.rounds + 1)
-    trainings = sum(("train", r) not in done for r in rounds)
-    due = sum(("evaluate", r) not in done for r in rounds if evaluation_due(study, r))
-    rest = [] if ("search", 0) in done else [*plan.search_events]
-    if trainings:
-        rest.append(plan.mechanism.steps(trainings * plan.mechanism.steps_per_round))
-    if due and plan.counts is not None:
-        rest.append(plan.counts.times(due))
-    return tuple(rest)
-
-
-def _charge(study: Study, plan: Plan, events: tuple[GaussianSteps, ...]) -> Charge:
-    """As a search, which every cap measures and the study's own target does not."""
-    return Charge(
-        study=study_hash(study),
-        name=study.study,
-        round=0,
-        purpose="search",
-        request="0" * 64,
-        unit=plan.mechanism.unit,
-        dataset="all documents",
-        events=events,
-        delta=plan.delta,
-        target=plan.epsilon,
+        f"{'of the study' if f.scope == 'study' else f.scope} per {f.unit}: epsilon {f.before:.4g} "
+        f"spent, {f.after:.4g} after the study, of {f.limit:.4g}"
+        for f in found.figures
     )

@@ -18,7 +18,7 @@ from common.io.configs import load_any, load_study
 from common.io.standing import institution_standing
 from common.policy import decide
 from common.privacy.plan import Plan, plan_of
-from common.privacy.statement import NoisedCountsStatement, Statement, statement
+from common.privacy.statement import NoisedCountsStatement, Statement, statement, steps_in_words
 from scripts.console import out, show_notices
 
 app = typer.Typer(help="Study and site files.", no_args_is_help=True)
@@ -105,10 +105,12 @@ def _figures(said: Statement) -> Table:
         "accountant": said.accountant,
         "noise multiplier": f"{said.noise_multiplier:g} × clip {said.clip:g}",
         "sampling rate": f"{said.sampling_rate:g}",
-        "steps": f"{said.steps} ({said.rounds} rounds of {said.steps_per_round})",
+        "steps": steps_in_words(said),
         "evaluation": _evaluation(said.evaluation),
         "settings": said.settings_from,
     }
+    if said.epsilon_without_spare is not None:
+        rows["epsilon if no spare round is used"] = f"{said.epsilon_without_spare:.4f}"
     if said.epsilon_with_search is not None:
         rows["epsilon with the search"] = f"{said.epsilon_with_search:.4f}"
     for name, value in rows.items():

@@ -119,3 +119,17 @@ def test_the_canonical_bytes_of_secure_aggregation_by_default_are_these() -> Non
 
 def test_the_hash_of_a_fixed_study_with_secure_aggregation_is_this() -> None:
     assert study_hash(parse_study(SECURE_STUDY, "golden")) == SECURE_HASH
+
+
+def test_spare_rounds_are_in_the_canonical_bytes_exactly_where_there_are_some() -> None:
+    none, some = (
+        canonical_bytes(
+            parse_study(PRIVATE_STUDY.replace("  clip", f"  spare_rounds: {k}\n  clip"), "golden")
+        )
+        for k in (0, 2)
+    )
+    assert none == PRIVATE_CANONICAL
+    assert some == PRIVATE_CANONICAL.replace(
+        b'"search":null,"settings_from":"synthetic",',
+        b'"search":null,"settings_from":"synthetic","spare_rounds":2,',
+    )

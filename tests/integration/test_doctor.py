@@ -516,7 +516,14 @@ def test_what_a_lifetime_has_left_must_hold_the_rest_of_the_study(site):
     with LedgerFile.open(site.parent / "state" / "ledger", NAME) as ledger:
         for round_ in (1, 2, 3):
             own = charge(round_, study="tiny", events=[event], delta=1e-3)
-            ledger.reserve(type(own)(**{**vars_of(own), "study": asked_for}))
+            reserved = ledger.reserve(type(own)(**{**vars_of(own), "study": asked_for}))
+            if round_ < 3:
+                ledger.commit(reserved, "f" * 64)
+    (said,) = of_site(site, "ledger")
+    assert "the last round no longer fits, of 1 to come" in said  # its vector was lost
+    assert "over the study's own target" in said
+    with LedgerFile.open(site.parent / "state" / "ledger", NAME) as ledger:
+        ledger.commit(ledger.state.reserves[reserved.seq], "f" * 64)
     change(site, budget=[{"unit": "patient", "delta": 1e-3, "epsilon_lifetime": 1.0}])
     assert of_site(site, "ledger") == []
     checks = [c for c in institution.checks(load_site(site), site) if c.group == "ledger"]

@@ -1,13 +1,20 @@
 """What an institution's guard charges, keeps and draws, without a model."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from client.guard import Guard, Keys, open_guard
 from common.config.site import Policy
+from common.config.study import Study
 from common.errors import BudgetError, ConfigError
 from common.io.ledger_file import LedgerFile
+from common.privacy.accountant import epsilon as account
+from common.privacy.ledger import Cap
+from common.privacy.ledger_spend import spent
+from common.privacy.outlook import outlook
+from common.privacy.plan import plan_of
 from tests.unit.test_plan import NOISED, study
 
 POLICY = Policy(accept_secure_aggregation_none=True, accept_insecure_seed=True)
@@ -76,3 +83,89 @@ def test_a_guard_that_can_not_be_made_gives_its_lock_back(tmp_path: Path) -> Non
     with LedgerFile.open(tmp_path / "ledger", "north") as ledger:  # while the traceback lives
         assert not ledger.state.reserves
     assert caught.value.message
+
+
+def lost(keys: Keys) -> bytes:
+    raise SystemExit  # the worker dies in its work
+
+
+def die(folder: Path, made: Study, round_: int) -> None:
+    guard = guarded(folder, made)
+    with pytest.raises(SystemExit):
+        guard.train(round_, b"m", lost)
+    guard.close()
+
+
+def train_all(folder: Path, made: Study, caplog: pytest.LogCaptureFixture) -> int:
+    """Rounds that were trained before the ledger said no."""
+    done = 0
+    with caplog.at_level("WARNING"):
+        guard = guarded(folder, made)
+    with suppress(BudgetError):
+        for round_ in range(1, made.training.rounds + 1):
+            guard.train(round_, b"m", noise)
+            done = round_
+    guard.close()
+    return done
+
+
+def test_a_lost_vector_leaves_the_last_round_without_budget_and_the_start_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = study(evaluation="exact", rounds=4)
+    die(tmp_path / "ledger", made, 1)
+    assert train_all(tmp_path / "ledger", made, caplog) == 3
+    assert "the last round no longer fits, of 4 to come" in caplog.text
+    assert "over the study's own target of" in caplog.text
+
+
+def test_spare_rounds_carry_a_study_over_as_many_lost_vectors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = study(evaluation="exact", rounds=4, spare_rounds="2")
+    die(tmp_path / "ledger", made, 1)
+    die(tmp_path / "ledger", made, 1)
+    assert train_all(tmp_path / "ledger", made, caplog) == 4
+    assert "no longer fit" not in caplog.text
+    guard = guarded(tmp_path / "ledger", made)
+    spend = account(spent(guard.state, unit="record"), guard.plan.delta)
+    assert spend == pytest.approx(guard.plan.epsilon, rel=1e-9)
+    assert spend <= 4
+    guard.close()
+
+
+@pytest.mark.parametrize(("deaths", "fitting"), [(0, 4), (1, 4), (2, 3), (4, 1), (5, 0)])
+def test_the_outlook_counts_the_rounds_that_still_fit(
+    tmp_path: Path, deaths: int, fitting: int
+) -> None:
+    made = study(evaluation=NOISED, rounds=4, evaluate_every=4, spare_rounds="1")
+    for _ in range(deaths):
+        die(tmp_path / "ledger", made, 1)
+    guard = guarded(tmp_path / "ledger", made)
+    found = outlook(made, guard.plan, guard.state, ())
+    assert (found.remaining, found.fitting) == (4, fitting)
+    assert found.begun is (deaths > 0)
+    for round_ in range(1, fitting + 1):
+        guard.train(round_, b"m", noise)
+    if fitting < 4:
+        with pytest.raises(BudgetError):
+            guard.train(4, b"m", noise)
+    else:
+        guard.evaluate(4, b"m", noise)
+        assert not outlook(made, guard.plan, guard.state, ()).figures
+    guard.close()
+
+
+def test_the_outlook_measures_the_caps_with_the_search(tmp_path: Path) -> None:
+    trials = (
+        "{trials: [{runs: 2, sampling_rate: 0.1, noise_multiplier: 2, steps: 20}], description: d}"
+    )
+    made = study(evaluation="exact", settings_from="search", search=trials)
+    plan = plan_of(made, "north")
+    both = plan.epsilon_with_search(plan.delta)
+    for cap, fits in ((1.0001 * both, True), (0.9999 * both, False), (plan.epsilon, False)):
+        caps = (Cap(unit="record", delta=plan.delta, epsilon_per_study=cap),)
+        found = outlook(made, plan, None, caps)
+        assert (not found.why) is fits
+        assert fits or "cap per study" in found.why
+    assert outlook(made, plan, None, ()).why == ""

@@ -13,8 +13,10 @@ from common.errors import BudgetError, ConfigError
 from common.privacy.accountant import epsilon as account
 from common.privacy.events import GaussianSteps
 from common.privacy.noise import check_truncation
+from common.privacy.notice import notices
 from common.privacy.plan import ACCOUNTANTS, evaluation_due, plan_of
-from common.privacy.statement import NoisedCountsStatement, statement
+from common.privacy.report import protection_section
+from common.privacy.statement import NoisedCountsStatement, statement, steps_in_words
 from scripts.verbs.config import check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +127,38 @@ def test_rounds_of_the_ledger_compose_to_the_plan() -> None:
     assert plan.evaluation_event is not None
     charged = [plan.training_event] * plan.rounds + [plan.evaluation_event] * plan.evaluations
     assert account(charged, plan.delta) == pytest.approx(plan.epsilon, rel=1e-6)
+
+
+def test_spare_rounds_are_inside_the_epsilon_asked_for() -> None:
+    plain, spare = (plan_of(study(evaluation=NOISED, spare_rounds=k), "north") for k in ("0", "2"))
+    assert plain == plan_of(study(evaluation=NOISED), "north")
+    assert (spare.rounds, spare.spare_rounds, spare.steps) == (5, 2, 28)
+    assert spare.noise_draws == 28 + spare.evaluations
+    assert spare.evaluations == plain.evaluations
+    assert 0.99 * 4 < spare.epsilon <= 4
+    assert spare.mechanism.noise_multiplier > plain.mechanism.noise_multiplier
+    longer = plan_of(study(evaluation=NOISED, rounds=7, evaluate_every=3), "north")
+    assert longer.evaluations == spare.evaluations
+    assert spare.mechanism.noise_multiplier == longer.mechanism.noise_multiplier
+    assert plain.epsilon_without_spare(1e-5) == plain.epsilon
+    assert spare.epsilon_without_spare(1e-5) == account(
+        [spare.training_event] * 5 + [spare.evaluation_event] * 3, 1e-5
+    )
+    assert spare.epsilon_without_spare(1e-5) < spare.epsilon
+
+
+def test_a_statement_says_epsilon_with_and_without_the_spare_rounds_used() -> None:
+    made = study(spare_rounds="2")
+    said, plan = statement(made, "north"), plan_of(made, "north")
+    assert said.epsilon == plan.epsilon
+    assert said.epsilon_without_spare == plan.epsilon_without_spare(1e-5) < plan.epsilon
+    assert steps_in_words(said) == "28 (5 rounds and 2 spare ones of 4)"
+    section = protection_section(made)
+    assert f"| epsilon if no spare round is used | {said.epsilon_without_spare:.4g} |" in section
+    assert f"epsilon is {said.epsilon_without_spare:.4g}" in " ".join(notices(made))
+    assert statement(study(), "north").epsilon_without_spare is None
+    assert "spare" not in protection_section(study())
+    assert "SPARE" not in " ".join(notices(study()))
 
 
 def test_noised_evaluation_takes_its_share_of_epsilon_from_training() -> None:
