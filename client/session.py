@@ -19,17 +19,19 @@ from common import __version__
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import BudgetError, PolicyError, ProtocolError, StorageError
+from common.identity.signing import verify
 from common.io.withdrawn_file import ReadWithdrawn
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel
 from common.policy import Facts
 from common.privacy.ledger_state import LedgerState
 from common.privacy.plan import evaluation_due
-from common.secagg.errors import OutOfOrderError, SecaggError
+from common.secagg.errors import OutOfOrderError, SecaggError, UnsignedError
 from common.secagg.pipeline import Levels, Packed
 from common.sums import counts_to_sum
 from common.wire import (
     MAX_HEADER_BYTES,
+    RECEIPTS,
     Kind,
     Refusal,
     Reply,
@@ -39,6 +41,7 @@ from common.wire import (
     decode_request,
     encode,
     is_hash,
+    receipts_text,
     vector_to_bytes,
 )
 
@@ -186,7 +189,7 @@ class Session:
             return self._reply(request, sums=self._summed(request, self._sums))
         if request.sums or request.kind == "sum":
             raise ProtocolError("a message of a secure sum, in a study without")
-        if self._sums is None:  # else nothing is heard but beside a signed instruction
+        if self._sums is None:  # else it is heard only what the coordinator's identity signed
             self._hear(request)
         if request.kind == "hello":
             return self._reply(request, facts=self._facts())
@@ -208,9 +211,12 @@ class Session:
             raise OutOfOrderError("an instruction that nobody signed", peer="coordinator")
         if request.kind == "sum":
             return sums.answer(request.sums)
+        coordinator, text = sums.party.context.coordinator, receipts_text(request)
+        if not verify(coordinator, RECEIPTS, text, request.receipts_signature):
+            raise UnsignedError("receipts that the coordinator did not sign", peer="coordinator")
+        self._hear(request)
         purpose = "evaluate" if request.kind == "evaluate" else "train"
         task = sums.instructed(request.sums, purpose, request.round, request.body)
-        self._hear(request)
         return task.reply or sums.masked(task, lambda: self._levels(request))
 
     def _levels(self, request: Request) -> Levels:

@@ -21,8 +21,10 @@ import numpy.typing as npt
 from common.config.study import NAME_PATTERN, SHA256_PATTERN
 from common.errors import ProtocolError
 
-MAGIC: Final = b"FDN2"
+MAGIC: Final = b"FDN3"
 MAX_HEADER_BYTES: Final = 1 << 20
+RECEIPTS: Final = b"fedner receipts v1"
+"""Label of a signature."""
 
 _PARTS: Final[dict[str, type]] = {"body_sha256": str, "sums_sha256": str, "sums_bytes": int}
 LEDGER_PATTERN: Final = r"([0-9a-f]{32}:[1-9][0-9]{0,17}:[0-9a-f]{64})?"
@@ -66,6 +68,8 @@ class Request:
             for zeros.
         receipts: by institution, the newest head of its privacy ledger that the coordinator has
             countersigned: `common.privacy.ledger_entries.Receipt`, as a mapping.
+        receipts_signature: of `receipts_text` by the coordinator's identity; empty where it
+            has none, and looked at in a study with secure aggregation alone.
         sums: a bundle of the secure sum's messages; empty in a study without.
     """
 
@@ -73,6 +77,7 @@ class Request:
     study: str
     round: int
     receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    receipts_signature: str = ""
     body: bytes = field(default=b"", repr=False)
     sums: bytes = field(default=b"", repr=False)
 
@@ -142,9 +147,15 @@ def decode_request(data: bytes) -> Request:
     Raises:
         ProtocolError: whatever is not exactly a request of this version.
     """
-    keys: dict[str, type] = {"kind": str, "study": str, "round": int, "receipts": dict}
+    keys = {"kind": str, "study": str, "round": int, "receipts": dict, "receipts_signature": str}
     header, body, sums = _split(data, keys)
     return Request(**header, body=body, sums=sums)
+
+
+def receipts_text(request: Request) -> bytes:
+    """What is signed of receipts, under `RECEIPTS`: they, and the request that they lie beside."""
+    named = {"kind": request.kind, "study": request.study, "round": request.round}
+    return _header_text({**named, "receipts": request.receipts})
 
 
 def decode_reply(data: bytes) -> Reply:

@@ -15,7 +15,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, Protocol
 
 from common.config.canonical import study_hash
@@ -29,12 +29,14 @@ from common.privacy.plan import evaluation_due
 from common.privacy.statement import statement
 from common.schedule import rate_factor
 from common.wire import (
+    RECEIPTS,
     Kind,
     Reply,
     Request,
     decode_reply,
     encode,
     in_parts,
+    receipts_text,
     vector_to_bytes,
 )
 from server.attempts import ATTEMPTS_FILE, Attempts
@@ -348,9 +350,13 @@ class Coordinator:
     def _request(self, kind: Kind, round_: int, body: bytes = b"", sums: bytes = b"") -> Request:
         names = self._study.federation.institutions
         receipts = self._book.receipts(names) if self._book else {}
-        return Request(
+        request = Request(
             kind=kind, study=self._hash, round=round_, receipts=receipts, body=body, sums=sums
         )
+        if self._standing is None:
+            return request
+        signed = self._standing.identity.signer.sign(RECEIPTS, receipts_text(request))
+        return replace(request, receipts_signature=signed)
 
     def _countersign(self, heads: Mapping[str, str]) -> None:
         if self._book is not None:

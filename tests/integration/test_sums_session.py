@@ -1,5 +1,7 @@
 """Worker sessions under mechanism `local` in a secure sum: what is charged, and what is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,9 @@ from common.secagg.bundle import join, split
 from common.secagg.packing import unpack
 from common.secagg.session import PURPOSES
 from common.sums import contexts_of, length_of
-from common.wire import CLEAR_FIELDS, Request, decode_reply, encode
+from common.wire import CLEAR_FIELDS, RECEIPTS, Request, decode_reply, encode, receipts_text
 from scripts.simulation import Bench, Cast
+from server.receipts import ReceiptBook
 from server.sums import Answers, SecureSums
 
 NAMES = ("cancer-centre", "cardiac-centre", "general-hospital")
@@ -70,10 +73,19 @@ class Run:
         return Answers(replied=found, refused=refused, down=0, up=0)
 
     def tell(self, name, kind, round_, body, bundle):
-        request = Request(kind=kind, study=self.hash, round=round_, body=body, sums=bundle)
+        request = self.signed(kind, round_, body, bundle)
         data = self.sessions[name].handle(encode(request))
         self.replies.append((name, decode_reply(data)))
         return self.replies[-1][1]
+
+    def signed(self, kind, round_, body, bundle, receipts=None, by=None):
+        """A request as the coordinator makes it, or with receipts that another signs."""
+        signer = by or self.cast.coordinator.signer
+        plain = Request(
+            kind=kind, study=self.hash, round=round_, receipts=receipts or {}, body=body,
+            sums=bundle,
+        )  # fmt: skip
+        return replace(plain, receipts_signature=signer.sign(RECEIPTS, receipts_text(plain)))
 
     def charged(self, name):
         """(purpose, round) of every charge of an institution."""
@@ -149,37 +161,66 @@ def test_counts_are_noised_charged_and_only_summed(run):
 
 def test_no_instruction_that_the_coordinator_did_not_sign_charges_the_ledger(run):
     name = NAMES[0]
-    keep = {}
+    bundle = _instruction(run, name, 1)
+    (instruction,) = split(bundle)
+    forged = join([instruction[:-64] + bytes(64)])
+    other = np.zeros(run.model.layout.size, np.float32).tobytes()
+    for kind, round_, body, sent in (
+        ("train", 1, b"", b""),  # as in a study without secure aggregation
+        ("evaluate", 1, b"", b""),
+        ("train", 1, b"", forged),
+        ("train", 1, other, bundle),  # another model
+        ("train", 2, b"", bundle),  # another round
+        ("evaluate", 1, b"", bundle),  # other work
+        ("sum", 1, b"", bundle),
+        ("train", 1, b"", b"garbage"),
+    ):
+        reply = run.tell(name, kind, round_, body, sent)
+        assert (reply.refusal, reply.body, reply.sums) == ("secure-sum", b"", b"")
+    assert run.charged(name) == []
 
-    def before(kind):
-        if kind == "train":
-            raise StopIteration
 
-    run.before, asked = before, run.sums._trips._ask
+def test_receipts_that_the_coordinator_did_not_sign_leave_the_ledger_as_it_is(run, tmp_path):
+    """Who carries a genuine instruction sees the ledger's head, and could countersign it itself."""
+    name = NAMES[0]
+    run.sums.sum("train", 1, b"")
+    head = next(r.ledger for who, r in run.replies if who == name and r.kind == "train")
+    books = [ReceiptBook(tmp_path / who) for who in ("stranger", "coordinator")]
+    for book in books:
+        book.see({name: head})
+    strange, own = (book.receipts((name,)) for book in books)
+    bundle = _instruction(run, name, 2)
+    signed = run.signed("train", 2, b"", bundle, own)
+    stranger = Cast.of(run.study).coordinator.signer
+    for request in (
+        replace(signed, receipts=strange),
+        replace(signed, receipts={}),  # so that an old copy would not be noticed
+        replace(signed, receipts_signature=""),
+        run.signed("train", 2, b"", bundle, strange, by=stranger),
+        replace(run.signed("train", 1, b"", bundle, own), round=2),
+    ):
+        reply = decode_reply(run.sessions[name].handle(encode(request)))
+        assert (reply.refusal, reply.sums) == ("secure-sum", b"")
+        assert run.sessions[name].ledger.counterpart is None
+    reply = decode_reply(run.sessions[name].handle(encode(signed)))
+    assert reply.refusal == ""
+    assert run.sessions[name].ledger.counterpart == books[1].public_key
+
+
+def _instruction(run, name, round_):
+    """The coordinator's genuine one, which it does not come to send."""
+    keep, asked = {}, run.sums._trips._ask
 
     def ask(kind, round_, body, sums, *more):
-        keep["bundle"] = sums[name]
+        if kind == "train":
+            keep["bundle"] = sums[name]
+            raise StopIteration
         return asked(kind, round_, body, sums, *more)
 
     run.sums._trips._ask = ask
     with pytest.raises(StopIteration):
-        run.sums.sum("train", 1, b"")
-    (instruction,) = split(keep["bundle"])
-    forged = join([instruction[:-64] + bytes(64)])
-    other = np.zeros(run.model.layout.size, np.float32).tobytes()
-    for kind, round_, body, bundle in (
-        ("train", 1, b"", b""),  # as in a study without secure aggregation
-        ("evaluate", 1, b"", b""),
-        ("train", 1, b"", forged),
-        ("train", 1, other, keep["bundle"]),  # another model
-        ("train", 2, b"", keep["bundle"]),  # another round
-        ("evaluate", 1, b"", keep["bundle"]),  # other work
-        ("sum", 1, b"", keep["bundle"]),
-        ("train", 1, b"", b"garbage"),
-    ):
-        reply = run.tell(name, kind, round_, body, bundle)
-        assert (reply.refusal, reply.body, reply.sums) == ("secure-sum", b"", b"")
-    assert run.charged(name) == []
+        run.sums.sum("train", round_, b"")
+    return keep["bundle"]
 
 
 def test_a_poisoned_update_gives_a_reply_of_the_same_kind_and_size(run, monkeypatch):

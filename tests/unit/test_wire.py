@@ -108,13 +108,14 @@ def test_any_reply_is_decoded_as_it_was(reply: Reply) -> None:
 
 def test_the_frame_is_magic_then_length_then_header_then_body() -> None:
     data = encode(REQUEST)
-    assert data[:4] == b"FDN2"
+    assert data[:4] == b"FDN3"
     (length,) = struct.unpack(">I", data[4:8])
     assert json.loads(data[8 : 8 + length]) == {
         "kind": "train",
         "study": STUDY,
         "round": 3,
         "receipts": {},
+        "receipts_signature": "",
         "body_sha256": hashlib.sha256(REQUEST.body).hexdigest(),
         "sums_sha256": hashlib.sha256(b"").hexdigest(),
         "sums_bytes": 0,
