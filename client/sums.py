@@ -46,14 +46,13 @@ from common.secagg.pipeline import Levels
 from common.secagg.session import Party, Purpose, Session
 from common.secagg.states import Step
 from common.secagg.transitions import Stage
+from common.secagg.vectors import threads_here
 from common.sums import Sum, contexts_of, noised_purposes, sums_of
 
 log = logging.getLogger("fedner.worker")
 
 ALIVE: Final = 2
 """This session, and the next one, whose keys travel ahead."""
-MAX_THREADS: Final = 4
-"""For masking: a few are enough to be as fast as memory is."""
 
 
 class SpentError(SecaggError):
@@ -280,12 +279,19 @@ class Sums:
 
 
 def open_sums(
-    study: Study, roster: Roster, institution: str, signer: Signer, policy: Policy, folder: Path
+    study: Study,
+    roster: Roster,
+    institution: str,
+    signer: Signer,
+    policy: Policy,
+    folder: Path,
+    threads: int | None = None,
 ) -> Sums:
     """The driver of one institution.
 
     Args:
         folder: of what is remembered; its parent must be there.
+        threads: for masking; of all processors a few if absent.
 
     Raises:
         IdentityError: a roster of others.
@@ -297,10 +303,9 @@ def open_sums(
         purpose: Party(context=context, index=index, signer=signer, min_cohort=policy.min_cohort)
         for purpose, context in contexts_of(study, roster).items()
     }
-    threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
     freshness = Freshness(folder, study_hash(study))
     planned = frozenset(sums_of(study))
-    return Sums(parties, freshness, planned, noised_purposes(study), threads=threads)
+    return Sums(parties, freshness, planned, noised_purposes(study), threads=threads_here(threads))
 
 
 def name_of(model: bytes) -> str:

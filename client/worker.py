@@ -106,7 +106,9 @@ def _open_sums(site: Site, base: Path, study: Study) -> Sums:
     log.info("roster: %s", standing.roster.sha256)
     folder = SitePaths.of(site, base).sums
     signer = standing.identity.signer
-    return open_sums(study, standing.roster, site.institution, signer, site.policy, folder)
+    return open_sums(
+        study, standing.roster, site.institution, signer, site.policy, folder, site.threads
+    )
 
 
 class _Pace:

@@ -21,10 +21,9 @@ from typing import Any, Final
 from common.errors import FederationError
 from common.io.disk import DISK, replace_file
 from common.secagg.session import PURPOSES, Purpose
+from common.sums import Sum
 
 ATTEMPTS_FILE: Final = "attempts.json"
-
-Sum = tuple[Purpose, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

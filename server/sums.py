@@ -24,7 +24,6 @@ Guarantees:
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +35,7 @@ from common.secagg.errors import Aborted, BelowCohortError
 from common.secagg.packing import packed_size
 from common.secagg.session import Context, Purpose, Session
 from common.secagg.transitions import Phase
+from common.secagg.vectors import threads_here
 from server.again import Again
 from server.attempts import Attempts
 from server.outcome import Answers, Ask, Course, GivenError, Missed, Total
@@ -47,7 +47,6 @@ __all__ = ["Answers", "Ask", "GivenError", "SecureSums", "Total"]
 log = logging.getLogger("fedner.server")
 
 ATTEMPTS: Final = 3
-MAX_THREADS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,7 @@ class SecureSums:
         self._quorum, self._present, self._record = quorum, present, record
         self._names = contexts["train"].parameters.institutions
         self._trips = Trips(self._names, ask, present, record)
-        self._threads = max(1, min(MAX_THREADS, os.cpu_count() or 1))
+        self._threads = threads_here()
         self._attempts, self._noised = attempts or Attempts(), noised
         self._again = Again(self._attempts, contexts, noised)
         self._patience = patience or Patience()

@@ -31,8 +31,7 @@ from common.secagg.vectors import Parts, Vector, in_parts, pieces, require_bits,
 KEY_BYTES: Final = 32
 PIECE: Final = 1 << 15
 """128 KiB of words: the keystream is still in the second-level cache when it is added."""
-
-_BLOCK_WORDS: Final = 4
+BLOCK_WORDS: Final = 4
 
 Streams = Sequence[tuple[CipherContext, int]]
 
@@ -83,7 +82,7 @@ def add_masks_(values: Vector, masks: Sequence[Mask], k: int, threads: int = 1) 
     def work(parts: Parts) -> None:
         buffer = np.empty(min(PIECE, len(values)), np.uint32)
         for start, stop in parts:
-            add_streams_(values[start:stop], open_streams(masks, start // _BLOCK_WORDS), k, buffer)
+            add_streams_(values[start:stop], open_streams(masks, start // BLOCK_WORDS), k, buffer)
 
     in_parts(len(values), threads, len(masks), work)
 

@@ -29,7 +29,7 @@ How they become bytes and back is `common.secagg.codec`.
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
 from common.secagg.session import HASH_BYTES, SESSION_BYTES, Session
 from common.secagg.shamir import SHARE_BYTES
@@ -49,8 +49,6 @@ BOX_ENTRY_BYTES: Final = INDEX_BYTES + 2 * HASH_BYTES + BOX_BYTES
 SIGNED_ENTRY_BYTES: Final = INDEX_BYTES + SIGNATURE_BYTES
 SHARE_ENTRY_BYTES: Final = INDEX_BYTES + SHARE_BYTES
 MASKED_HEAD_BYTES: Final = HEADER_BYTES + INDEX_BYTES + 4
-
-T = TypeVar("T")
 
 
 def reply_bytes(n: int, vector: int) -> int:

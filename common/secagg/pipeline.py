@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from common.secagg.masks import Mask, add_piece_, open_streams, require_distinct
+from common.secagg.masks import BLOCK_WORDS, Mask, add_piece_, open_streams, require_distinct
 from common.secagg.packing import Packer, Unpacker, checked_stream, fresh, packed_size, room_for
 from common.secagg.quantise import Grid, Rounding, require_no_wrap, rounding_key
 from common.secagg.vectors import Parts, Vector, in_parts, pieces, require_bits, require_vector
@@ -33,7 +33,6 @@ _ROUNDING: Final = 5
 _REPACKING: Final = 4
 _UNPACKING: Final = 1
 """About the work of so many masks: rounding and packing, unpacking and packing, unpacking."""
-_BLOCK_WORDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +210,7 @@ def _mask_pieces(
     def work(parts: Parts) -> None:
         (load, store), words = begin(), np.empty(min(PIECE, n), np.uint32)
         for start, stop in parts:
-            streams = open_streams(masks, start // _BLOCK_WORDS)
+            streams = open_streams(masks, start // BLOCK_WORDS)
             for first, last in pieces(start, stop, PIECE):
                 piece = load(first, last - first)
                 add_piece_(piece, streams, words[: last - first])

@@ -1,5 +1,6 @@
 """What quantising, masking and packing share: checks of vectors, and work in parts of them."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ PART_UNIT: Final = 1 << 15
 """Parts begin at multiples of this many values: whole cipher blocks, whole bytes of any width."""
 PASSES_A_THREAD: Final = 1 << 24
 """About 10 ms of work. On a busy machine a thread can cost as much, waiting for its turn to end."""
+
+MAX_THREADS: Final = 4
+"""A few are enough to be as fast as memory is."""
 
 _PARTS_A_THREAD: Final = 8
 """So that one that has a processor to itself does not wait long for one that shares its own."""
@@ -94,6 +98,15 @@ def in_parts(n: int, threads: int, passes: int, work: Callable[[Parts], T]) -> l
         others = [pool.submit(work, iter(waiting.popleft, None)) for _ in range(used - 1)]
         own = work(iter(waiting.popleft, None))
     return [own, *(other.result() for other in others)]
+
+
+def threads_here(most: int | None = None) -> int:
+    """How many threads a process's vectors may have: of its own processors at most `MAX_THREADS`.
+
+    Args:
+        most: at most so many, if given.
+    """
+    return min(MAX_THREADS, len(os.sched_getaffinity(0)), most or MAX_THREADS)
 
 
 def threads_for(n: int, threads: int, passes: int) -> int:

@@ -1440,7 +1440,7 @@ CHECKS = (
     ),
     _pipeline(
         "masks go on where a part begins",
-        "open_streams(masks, start // _BLOCK_WORDS)",
+        "open_streams(masks, start // BLOCK_WORDS)",
         "open_streams(masks, 0)",
         "test_levels_packed_or_not_become_the_bytes_of_masking_and_packing",
     ),

@@ -1,6 +1,7 @@
 """Drivers of the secure sums at both ends: drop-outs, restarts, replays, retries, keys ahead."""
 
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from common.secagg.errors import (
     WrongSessionError,
 )
 from common.secagg.messages import Boxes, Kind
+from tests.needles import in_binary
 from tests.sums_parties import BODY, ROUNDS, STAGES, Federation, body_of
 
 
@@ -457,6 +459,44 @@ def test_files_hold_stages_and_hashes_and_no_secret(five):
         assert set(entry) == {"round", "attempt", "stages"}
         assert all(len(bytes.fromhex(digest)) == 32 for digest in entry["stages"].values())
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_secret_of_a_session_is_in_a_file_or_a_log_of_a_site_and_none_outlives_it(five, caplog):
+    """Searched for after every trip, with a complaint and an attempt that fails among them."""
+    secrets, sites = set(), five.folder
+
+    def held():
+        for site in five.sites.values():
+            for machine in site._machines.values():
+                state = machine._state
+                own = getattr(state, "secrets", None)
+                yield from () if own is None else (own.box_key, own.mask_key, own.seed)
+                for shares in (getattr(state, "own", None), *getattr(state, "shares", {}).values()):
+                    yield from () if shares is None else (shares.key, shares.seed)
+
+    def found(needles):
+        files = [path for path in sites.rglob("*") if path.is_file()]
+        texts = [path.read_bytes() for path in files] + [caplog.text.encode()]
+        return [n.form for n in needles if any(n.lies_in(text) for text in texts)]
+
+    def search(*_):
+        secrets.update(held())
+        assert found(n for one in secrets for n in in_binary("secret", "raw", one)) == []
+
+    caplog.set_level(logging.DEBUG)
+    five.before = search
+    five.lost = {("train", 1, "mask", name) for name in five.names[:3]}
+    with pytest.raises(FederationError):
+        five.sum("train", 1)
+    five.lost = {("train", 2, "open", five.names[0])}
+    five.sum("train", 2, ("evaluate", 2))
+    five.sum("evaluate", 2)
+    search()
+    assert len(secrets) > 3 * 5 * (3 + 2 * 5)  # three sums at least, of all secrets and shares
+    assert set(held()) == set()
+    (noted,) = (sites / five.names[0] / "sums").glob("*.json")
+    digest = json.loads(noted.read_text())["train"][-1]["stages"]["shared"]
+    assert found(in_binary("digest", "raw", bytes.fromhex(digest))) == ["hex raw"]
 
 
 def test_a_reply_is_not_given_where_the_disk_does_not_take_it(five, monkeypatch):
