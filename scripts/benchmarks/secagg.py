@@ -6,7 +6,8 @@
 Interleaved in one process; seconds are medians over repeats, ratios medians of the ratios within a
 repeat. An institution of a cohort of n adds n masks: n - 1 pairwise ones and its own.
     limit       for each mask the AES-256-CTR keystream of 4 bytes a value, added in 128 KiB pieces;
-                and one quantisation, the ratios' reference
+                and one quantisation, the ratios' reference. `by wire` is the same with no more
+                keystream than travels, k bits a value: less than modulo 2^32 can do with
     ours        what a worker runs. Under `quantise` its rounding: weighted, on the grid, packed to
                 be kept. Under `masks` the message: what was kept read, masks added, packed again.
                 "N threads" is the most it may use; rounding has one
@@ -68,6 +69,7 @@ _PIECE = 1 << 15
 _TOUCHED, _TOUCHED_BY_FLOWER = 12, 48
 """Bytes a value that are touched before a step."""
 _PEAKS = ("ours", "flower")
+_BY_WIRE = "limit by wire"
 _SESSION = Session(study="1a" * 32, roster="2b" * 32, purpose="train", round=1, attempt=1)
 _SIZES = (1_000_000, 22_713_216, 110_000_000)
 
@@ -149,13 +151,15 @@ class Case:
             np.add(total, self.update, out=total)
         return times
 
-    def limit(self) -> Times:
+    def limit(self, bits: int = 32) -> Times:
+        """Keystream of so many bits a value and mask, added; and one quantisation."""
         times: Times = {}
         with self.timed(times, "masks"):
             streams = [counter_mode(mask.key, bytes(16)) for mask in self.masks]
             words = np.empty(_PIECE, np.uint32)
-            for first in range(0, self.size, _PIECE):
-                piece = self.values[first : first + _PIECE]
+            values = self.values[: self.size * bits // 32]
+            for first in range(0, len(values), _PIECE):
+                piece = values[first : first + _PIECE]
                 for stream in streams:
                     write_keystream(stream, words[: len(piece)].data.cast("B"))
                     np.add(piece, words[: len(piece)], out=piece)
@@ -265,6 +269,7 @@ def _tables(case: Case, peaks: dict[str, int]) -> None:
     all_threads = "" if options.cpu_time else f"ours, {options.threads} threads"
     sending: dict[str, Callable[[], Times]] = {
         "limit": case.limit,
+        _BY_WIRE: lambda: case.limit(case.k),
         "ours, 1 thread": lambda: case.ours(1),
     }
     receiving: dict[str, Callable[[], Times]] = {
@@ -293,14 +298,15 @@ def _tables(case: Case, peaks: dict[str, int]) -> None:
 
 def _sending_table(case: Case, sent: dict[str, list[Times]], peaks: dict[str, int]) -> None:
     totals = {name: [sum(t.values()) for t in times] for name, times in sent.items()}
-    goal = totals["limit"]
+    goal, by_wire = totals["limit"], totals[_BY_WIRE]
     sizes = {"Flower": sum(map(len, case.flower_message)) / case.size}
-    print("| institution | s | quantise | masks | pack | / limit | Flower / this "
+    print("| institution | s | quantise | masks | pack | / limit | / by wire | Flower / this "
           "| bytes a parameter | extra MiB |")  # fmt: skip
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, own in totals.items():
         parts = [_median([t[p] for t in sent.get(name, []) if p in t]) for p in _PARTS]
-        cells = [_seconds(statistics.median(own)), *map(_seconds, parts), _ratio(own, goal)]
+        cells = [_seconds(statistics.median(own)), *map(_seconds, parts)]
+        cells += [_ratio(own, goal), _ratio(own, by_wire)]
         cells.append(_ratio(totals.get("Flower", []), own))
         ours = name.startswith("ours")
         size = len(case.message) / case.size if ours else sizes.get(name, 0.0)

@@ -5,13 +5,15 @@ room that the coordinator keeps for its audit log, and of the gate.
 
     scripts/bench secagg-mutations [--only WORD]
 
-The table below names for each check its file, the exact text, what it becomes, and the test. A
-check whose text is no longer there once, or whose test does not pass untouched, is an error.
+The tables below and in `_secagg_refusals` name for each check its file, the exact text, what it
+becomes, and the test. A check whose text is no longer there once, or whose test does not pass
+untouched, is an error.
 """
 
 import sys
 
 from scripts.benchmarks._mutations import Check, remove_each
+from scripts.benchmarks._secagg_refusals import REFUSALS
 
 _TESTS = (
     "tests/integration/test_secagg_hostile.py",
@@ -44,6 +46,9 @@ _TESTS = (
     "tests/unit/test_receipts.py",
     "tests/integration/test_rejoin.py",
     "tests/integration/test_reply_parts.py",
+    "tests/integration/test_session.py",
+    "tests/integration/test_sums_session.py",
+    "tests/unit/test_secagg_packing.py",
 )
 
 
@@ -346,7 +351,7 @@ CHECKS = (
         "test_key_of_small_order_is_refused",
     ),
     _checks(
-        "roster",
+        "padded roster",
         "if index >= context.parameters.n:",
         "if False:",
         "test_padded_roster_is_refused",
@@ -1976,7 +1981,7 @@ CHECKS = (
 
 
 def main(argv: list[str]) -> int:
-    return remove_each(CHECKS, _TESTS, argv, prog="scripts/bench secagg-mutations")
+    return remove_each((*CHECKS, *REFUSALS), _TESTS, argv, prog="scripts/bench secagg-mutations")
 
 
 if __name__ == "__main__":

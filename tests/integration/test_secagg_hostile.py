@@ -799,6 +799,15 @@ def test_failed_coordinator_stays_failed():
         machine.receive(0, federation.answer("mask", 0, federation.requests[0]))
 
 
+def test_one_key_for_two_parties_is_refused():
+    context = PARTIES.context
+    first, second, *rest = context.public_keys
+    for twice in ({"coordinator": first}, {"public_keys": (first, first, *rest)}):
+        with pytest.raises(ConfigError, match="one public key stands for two parties"):
+            replace(context, **twice)
+    replace(context, public_keys=(second, first, *rest))
+
+
 def test_identities_that_are_not_on_the_roster_are_refused():
     with pytest.raises(ConfigError, match="identity"):
         replace(PARTIES.party(0), index=1)

@@ -75,7 +75,7 @@ def test_bits_that_could_wrap_are_refused():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"collusion": 0, "threshold": 4}, "h = 0"), ({"threshold": 6}, "t = 6"),
+    [({"collusion": 0, "threshold": 4}, "h = 0"), ({"threshold": 6}, "t = 6, of n = 5"),
      ({"min_cohort": 3}, "min_cohort 3"), ({"min_cohort": 6}, "min_cohort 6"),
      ({"adversary": "kind", "threshold": 4, "collusion": 1}, "adversary 'kind'"),
      ({"threshold": 4.0}, "whole numbers"), ({"threshold": True}, "whole numbers"),
