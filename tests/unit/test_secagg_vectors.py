@@ -12,7 +12,14 @@ from common.secagg.masks import Mask, add_masks_
 from common.secagg.packing import pack, packed_size, unpack
 from common.secagg.pipeline import Packed, mask_levels, unmask
 from common.secagg.quantise import Grid, quantise
-from common.secagg.vectors import PART_UNIT, PASSES_A_THREAD, in_parts, threads_for
+from common.secagg.vectors import (
+    MAX_THREADS,
+    PART_UNIT,
+    PASSES_A_THREAD,
+    in_parts,
+    threads_for,
+    threads_here,
+)
 
 N = 5 * PART_UNIT + 7
 
@@ -158,3 +165,11 @@ def test_a_read_only_vector_is_refused_only_where_it_is_written():
     vectors.require_vector(fixed, np.uint32)
     with pytest.raises(DataError, match="read-only"):
         vectors.require_vector(fixed, np.uint32, writable=True)
+
+
+def test_threads_are_those_of_the_process_and_at_most_as_many_as_the_site_says(monkeypatch):
+    for cores, found in ((1, 1), (3, 3), (64, MAX_THREADS)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert threads_here() == found
+        assert threads_here(2) == min(2, cores)
+        assert threads_here(1) == 1
