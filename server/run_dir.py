@@ -40,6 +40,7 @@ STATUS: Final = "status.json"
 LOG: Final = "run.log"
 _CHECKPOINT_REST: Final = 1 << 20
 """Bytes beside the arrays: their heads and the round's figures."""
+_RESTORE: Final = "put back a copy of the whole run folder, or begin a new study"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +200,7 @@ class RunDir:
             raise FederationError(
                 "damaged, or of another model or optimiser",
                 place=str(path),
-                remedy="put back a copy of the whole run folder, or begin a new study",
+                remedy=_RESTORE,
             ) from None
         optimizer = ServerOptimizer(settings, **found, rounds=round_)
         return Checkpoint(optimizer=optimizer, round=round_, figures=figures)
@@ -208,15 +209,18 @@ class RunDir:
         """The released model, as a `delta`, after the last finished round, and that round.
 
         Raises:
-            FederationError: no round was finished.
+            FederationError: no round was finished, or the checkpoint is damaged.
         """
         path = self.path / CHECKPOINT
         if not path.exists():
             raise FederationError(
                 "no round was finished", place=str(self.path), remedy=f"read {self.path / LOG}"
             )
-        with np.load(path, allow_pickle=False) as content:
-            return content["released"], int(content["round"])
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
+                return content["released"], int(content["round"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise FederationError("damaged", place=str(path), remedy=_RESTORE) from None
 
     def set_status(self, state: str, message: str = "") -> None:
         """`running`, `finished` or `failed`."""

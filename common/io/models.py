@@ -25,12 +25,19 @@ MANIFEST: Final = "fedner.json"
 STUDY: Final = "study.yaml"
 
 
-def save_model(model: NerModel, encoder_dir: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+def save_model(
+    model: NerModel,
+    encoder_dir: Path,
+    folder: Path,
+    facts: Mapping[str, Any],
+    said: tuple[str, ...] = (),
+) -> None:
     """Write weights (adapters merged), configuration, tokenizer, study, manifest and card.
 
     Args:
         encoder_dir: where the tokenizer's files lie.
         facts: what the manifest says of the run beside study, privacy and hashes.
+        said: notices of this very model, before those of its study.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module = merged(copy.deepcopy(model.module)).cpu()
@@ -40,7 +47,7 @@ def save_model(model: NerModel, encoder_dir: Path, folder: Path, facts: Mapping[
             shutil.copyfile(encoder_dir / name, folder / name)
     study = model.study
     write_bytes(folder / STUDY, study_yaml(study).encode())
-    write_bytes(folder / "README.md", _card(study).encode())
+    write_bytes(folder / "README.md", _card(study, (*said, *notices(study))).encode())
     write_json(
         folder / MANIFEST,
         {
@@ -50,7 +57,7 @@ def save_model(model: NerModel, encoder_dir: Path, folder: Path, facts: Mapping[
             "privacy": study.privacy_mechanism,
             "protection": _protection(study),
             "secure_aggregation": study.secure_adversary,
-            "notices": list(notices(study)),
+            "notices": [*said, *notices(study)],
             "weights_sha256": file_sha256(folder / WEIGHTS),
             **facts,
         },
@@ -90,8 +97,8 @@ def load_model(folder: Path, device: str = "auto") -> NerModel:
     return NerModel(folder, replace(study, model=whole), device)
 
 
-def _card(study: Study) -> str:
-    said = "\n".join(f"> **{notice}**\n>" for notice in notices(study))
+def _card(study: Study, notes: tuple[str, ...]) -> str:
+    said = "\n".join(f"> **{notice}**\n>" for notice in notes)
     return (
         f"# {study.study}\n\n{said}\n\n"
         f"Named-entity recogniser for {', '.join(study.task.labels)}, fine-tuned from "

@@ -10,7 +10,7 @@ import typer
 
 from common.config.canonical import study_yaml
 from common.config.study import Study
-from common.errors import EncoderError, UsageError
+from common.errors import UsageError
 from common.io.addresses import parse_loopback
 from common.io.configs import load_study
 from common.io.encoders import resolve_encoder
@@ -27,6 +27,7 @@ from scripts.console import (
     show_path,
 )
 from scripts.verbs.enrol import DEMO
+from scripts.verbs.partial import partial_model_told, same_model, save_partial
 from scripts.verbs.simulate import new_run_path
 from server.federation import Federation
 from server.origin import MODEL, SERVER_LIMIT_S, SERVER_LOCK, Origin, alone, is_finished
@@ -77,6 +78,14 @@ def command(
         Path | None,
         typer.Option(metavar="RUN", help="Go on with the run of this folder; without STUDY."),
     ] = None,
+    partial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Save the model after the last finished round of a run that ended early, marked "
+            "as unfinished; serves nobody.",
+        ),
+    ] = None,
 ) -> None:
     """Coordinate a study: waits for the institutions, runs the rounds, saves the shared model.
 
@@ -85,11 +94,21 @@ def command(
 
     A study with secure aggregation needs --identity and --roster: docs/identity.md.
 
-    After a crash, --resume goes on with the run where it stopped: docs/recovery.md.
+    After a crash, --resume goes on with the run where it stopped; --partial saves the model of one
+    that can't be gone on with: docs/recovery.md.
 
     Example: fedner server federation/study.yaml --federation federation
     """
     quiet_libraries()
+    if partial is not None:
+        if (
+            path
+            or resume
+            or any((federation, address, run_path, identity, passphrase_file, roster))
+        ):
+            raise UsageError("--partial takes all from the run", remedy="give --partial RUN alone")
+        save_partial(RunDir.open(partial))
+        return
     if resume is None:
         if path is None:
             raise UsageError("expected STUDY, or --resume RUN", remedy="fedner server --help")
@@ -159,7 +178,8 @@ def _carry_out(study: Study, begun: Callable[[], tuple[RunDir, At]]) -> None:
     show_path("run", run.path)
     with alone(run, SERVER_LOCK, SERVER_LIMIT_S):
         if not is_finished(run):
-            _serve(study, run, at, _check_start(model, encoder.fingerprint))
+            with partial_model_told(run):
+                _serve(study, run, at, same_model(model, encoder.fingerprint))
         model.set_delta(run.load_delta()[0])
         _save(study, model, encoder_dir, run)
     _show(study, run)
@@ -228,21 +248,6 @@ def _roster_of(federation: Federation) -> Path:
             remedy="`fedner enrol list` shows who is missing",
         )
     return federation.roster
-
-
-def _check_start(model: NerModel, encoder: str) -> Callable[[Mapping[str, Any]], None]:
-    """Refuses institutions whose model is not the one this machine will save."""
-    own = {"encoder": encoder, "layout": model.layout.digest(), "initial": model.initial_digest}
-
-    def check(start: Mapping[str, Any]) -> None:
-        unlike = [key for key, value in own.items() if start[key] != value]
-        if unlike:
-            raise EncoderError(
-                f"the institutions' model differs from this machine's in: {', '.join(unlike)}",
-                remedy="import here the encoder that they have; compare `fedner encoder verify`",
-            )
-
-    return check
 
 
 def _serve(

@@ -1,17 +1,24 @@
 """Verbs on a study with secure aggregation: keys are dealt loudly and checked early."""
 
+import json
 import shutil
 import stat
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from common import __version__
 from common.config.canonical import study_yaml
-from common.errors import IdentityError, UsageError
+from common.errors import EncoderError, FederationError, IdentityError, UsageError
 from common.io.configs import load_roster, load_site, load_study
+from common.io.encoders import resolve_encoder
+from common.io.models import load_model
+from common.model.ner import NerModel
 from scripts.cli import app
+from server.optimizer import ServerOptimizer
 from server.origin import Origin
 from server.run_dir import RunDir
 from server.standing import Whereabouts, standing_of
@@ -169,3 +176,74 @@ def test_a_roster_that_is_not_that_of_the_beginning_is_refused(begun):
     path.write_text(path.read_text().replace(origin.roster, "ab" * 32))
     done = fedner("server", "--resume", begun.path)
     assert "began with: the roster" in done.exception.message
+
+
+# --- a run that ended before its last round
+
+
+@pytest.fixture
+def ended(begun, tiny_encoder):
+    """It ended after round 1 of 2: the last checkpoint is all that it has."""
+    study = begun.study()
+    _, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
+    model = NerModel(tiny_encoder, study, "cpu")
+    optimizer = ServerOptimizer.start(study.aggregation, model.layout.size)
+    optimizer.step(np.full(model.layout.size, 1e-3, np.float32))
+    begun.record(
+        "start", study, encoder=encoder.fingerprint, layout=model.layout.digest(),
+        initial=model.initial_digest,
+    )  # fmt: skip
+    begun.save_checkpoint(optimizer, 1, {})
+    begun.set_status("failed", "too few institutions")
+    return begun
+
+
+def test_the_model_of_a_run_that_ended_early_says_that_it_is_not_finished(ended, tiny_encoder):
+    done = fedner("server", "--partial", ended.path)
+    assert done.exit_code == 0, done.output
+    assert "UNFINISHED" in done.output
+    folder = ended.path / "model-round-1"
+    manifest = json.loads((folder / "fedner.json").read_text())
+    assert (manifest["finished"], manifest["rounds"], manifest["planned_rounds"]) == (False, 1, 2)
+    assert manifest["notices"][0].startswith("UNFINISHED. The model after round 1 of 2.")
+    assert manifest["notices"][0] in (folder / "README.md").read_text()
+    saved, delta = load_model(folder, "cpu"), ended.load_delta()[0]
+    assert delta.any()
+    before = NerModel(tiny_encoder, ended.study(), "cpu")
+    before.set_delta(delta)
+    for one, two in zip(saved.module.parameters(), before.module.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert not (ended.path / "model").exists()  # and the run can be gone on with
+    again = fedner("server", "--partial", ended.path).exception
+    assert isinstance(again, UsageError)
+    assert "is there already" in again.message
+
+
+def test_only_an_unfinished_run_with_a_round_has_a_partial_model(begun, ended):
+    ended.set_status("finished")
+    assert "is finished" in fedner("server", "--partial", ended.path).exception.message
+    ended.set_status("failed")
+    whole = (ended.path / "checkpoint.npz").read_bytes()
+    (ended.path / "checkpoint.npz").write_bytes(whole[:-100])
+    done = fedner("server", "--partial", ended.path).exception
+    assert isinstance(done, FederationError)
+    assert "damaged" in done.message
+    (ended.path / "checkpoint.npz").unlink()
+    done = fedner("server", "--partial", ended.path).exception
+    assert "no round was finished" in done.message
+    assert not list(ended.path.glob("*model*"))
+
+
+def test_a_partial_model_is_of_the_encoder_that_the_institutions_had(ended):
+    path = ended.path / "metrics.jsonl"
+    path.write_text(path.read_text().replace(ended.events("start")[0]["initial"], "ab" * 32))
+    done = fedner("server", "--partial", ended.path).exception
+    assert isinstance(done, EncoderError)
+    assert not list(ended.path.glob("*model*"))
+
+
+@pytest.mark.parametrize("more", [("study.yaml",), ("--resume", "x"), ("--address", "127.0.0.1:1")])
+def test_a_partial_model_is_asked_for_alone(ended, more):
+    assert (
+        "--partial RUN alone" in fedner("server", "--partial", ended.path, *more).exception.remedy
+    )
