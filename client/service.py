@@ -8,7 +8,7 @@ Guarantees:
     * Idempotence: a request equal to one running or lately finished runs no computation; it gets
       the same bytes. A caller that leaves cancels nothing.
     * Order: one computation at a time; a few others wait, more are refused.
-    * Silence: no exception's text leaves the process.
+    * Silence: no exception's text leaves the process; what the log has of it: `client.worker_log`.
     * Bounds: a request beyond `max_request_bytes` is refused once that many bytes have come. At
       most `MAX_CALLS` requests are read at once and `MAX_WAITING` run or wait, so hostile callers
       can make the worker hold no more than their sum times `max_request_bytes` (plus an eighth).
@@ -43,7 +43,7 @@ Handle = Callable[[bytes], bytes]
 Keep = Callable[[bytes], bool]
 OnError = Callable[[BaseException], bytes]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("fedner.worker")
 
 
 class BusyError(Exception):

@@ -16,6 +16,7 @@ from client.sums import SpentError, Sums
 from client.watch import Unwatched, Watch
 from client.work import Party, Report, Work
 from common import __version__
+from common.audit.words import name_of
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import BudgetError, PolicyError, ProtocolError, StorageError
@@ -167,18 +168,26 @@ class Session:
                 return Refusal.STORAGE, str(error)
             case BudgetError():
                 return Refusal.BUDGET, str(error)
-        log.error("a %s request of round %d failed", request.kind, request.round, exc_info=error)
-        return Refusal.INTERNAL, type(error).__name__
+        log.error(
+            "a %s request of round %d failed", request.kind, request.round,
+            exc_info=error, extra={"about": f"{request.kind}, {name_of(error)}"},
+        )  # fmt: skip
+        return Refusal.INTERNAL, name_of(error)
 
     def _refuse(self, kind: Kind, round_: int, code: Refusal, why: str) -> bytes:
         """The one place that every refusal passes: in full to the site's log, a code to outside.
+
+        Of one kind and code the log takes a few a minute (`client.worker_log`), as the audit log.
 
         Args:
             why: with figures, names and ids; never a document's text.
         """
         level = logging.ERROR if code in {Refusal.BUDGET, Refusal.STORAGE} else logging.WARNING
         line = "; ".join(why.splitlines())
-        log.log(level, "refused %s of round %d, %s: %s", kind, round_, code.value, line)
+        about = {"about": f"{kind}, {code.value}"}
+        log.log(
+            level, "refused %s of round %d, %s: %s", kind, round_, code.value, line, extra=about
+        )
         self._watch.refused(kind, round_, code, why)
         return encode(self._refusal(kind, round_, code))
 
@@ -308,7 +317,7 @@ def worth_keeping(reply: bytes) -> bool:
 
 def refuse_unexpected(error: BaseException) -> bytes:
     """What the service answers if `handle` itself breaks: a code, never the error's text."""
-    log.error("the worker failed outside a session: %s", type(error).__name__)
+    log.error("the worker failed outside a session: %s", name_of(error))
     reply = Reply(
         kind="hello", study=UNKNOWN, round=0, institution=UNKNOWN, refusal=Refusal.INTERNAL.value
     )

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from client import worker_log
 from client.audit import audited
 from client.endpoint import group_id, require_member
 from client.guard import open_guard
@@ -39,7 +40,6 @@ from common.privacy.notice import notices
 log = logging.getLogger("fedner.worker")
 
 _SAY_EVERY_S: Final = 10.0
-_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def make_session(site: Site, base: Path, watch: Watch | None = None) -> Session:
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> int:
     path: Path = parser.parse_args(argv).site
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold session secrets
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logging.basicConfig(level=logging.WARNING, format=_FORMAT)
+    worker_log.start(logging.WARNING)
     logging.getLogger("fedner").setLevel(logging.INFO)
     _quiet_transformers()
     try:
@@ -187,9 +187,7 @@ def _answer(paths: SitePaths, session: Session, answer: Handle, group: int | Non
 def _log_to(paths: SitePaths) -> None:
     paths.state.mkdir(parents=True, exist_ok=True)
     paths.state.chmod(0o700)
-    handler = logging.FileHandler(paths.log("worker"), encoding="utf-8")
-    handler.setFormatter(logging.Formatter(_FORMAT))
-    logging.getLogger("fedner").addHandler(handler)
+    worker_log.add_file(paths.log("worker"))
 
 
 def _quiet_transformers() -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from client import worker_log
 from client.service import serve
 from client.session import refuse_unexpected, worth_keeping
 from client.witness import Witness
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # as in the real one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logging.basicConfig(level=logging.ERROR, format="rehearsal: %(message)s")
+    worker_log.start(logging.ERROR, "rehearsal: %(message)s")
     quiet_libraries()
     try:
         labels = dict(pair.split("=", 1) for pair in given.label)

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,7 +49,9 @@ def own_log():
     """What a run set up for its log is undone, so that `caplog` hears the next test."""
     logger = logging.getLogger("fedner")
     before = (logger.handlers[:], logger.level, logger.propagate)
+    hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions)
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions = hooks
     for handler in logger.handlers:
         if handler not in before[0]:
             handler.close()

@@ -6,7 +6,7 @@ counted here: what it costs bounds it.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from common.audit.entries import Repeated
 
@@ -27,6 +27,20 @@ class _Window:
     written: int = 0
     entry: int = 0
     more: int = 0
+
+
+class Ended(NamedTuple):
+    """A window that is over.
+
+    Attributes:
+        entry: number of the newest written.
+        more: that were only counted.
+    """
+
+    asked: str
+    code: str
+    entry: int
+    more: int
 
 
 class Repeats:
@@ -50,6 +64,10 @@ class Repeats:
 
     def over(self, now: int | None = None) -> list[Repeated]:
         """What is to be said of windows that are over, of all without `now`. They are forgotten."""
+        return [Repeated(entry=one.entry, count=one.more) for one in self.ended(now)]
+
+    def ended(self, now: int | None = None) -> list[Ended]:
+        """The same, with what was asked and answered."""
         done = [key for key, w in self._windows.items() if now is None or not now < w.until]
-        windows = [self._windows.pop(key) for key in done]
-        return [Repeated(entry=w.entry, count=w.more) for w in windows if w.more]
+        windows = [(*key, self._windows.pop(key)) for key in done]
+        return [Ended(asked, code, w.entry, w.more) for asked, code, w in windows if w.more]

@@ -1,0 +1,225 @@
+"""What the worker writes for people, on its terminal and in `worker.log`.
+
+Guarantees:
+    * Words: of an error that is not fedner's own, class and frames (file, line, function) are
+      written and never its message, which may quote a document. So it is with causes, notes and
+      members of a group, with an error among the values of a line, and with one that nothing has
+      caught, in any thread. Of other libraries' lines, and of warnings, name and place alone.
+    * fedner's own errors keep their words: these quote no document (`common.errors`).
+    * Room: of warnings and errors of one kind, `LIMIT` are written in each `WINDOW_S` seconds, and
+      how many more there were is said afterwards; a line has at most `MAX_CHARACTERS`. What was
+      done, at level INFO, is not counted: it costs more than its line.
+    * Form: one record begins one line, whatever its values hold.
+"""
+
+import atexit
+import logging
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+from common.audit.repeats import LIMIT, WINDOW_S, Repeats
+from common.audit.words import name_of
+from common.errors import FednerError
+
+__all__ = ["LIMIT", "WINDOW_S", "Redacting", "Sparing", "add_file", "dressed", "start"]
+
+MAX_CHARACTERS: Final = 8000
+MAX_FRAMES: Final = 30
+MAX_MEMBERS: Final = 10
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_OWN: Final = "fedner"
+_CUT: Final = " [...]"
+
+log = logging.getLogger("fedner.worker")
+
+_Caught = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class Redacting(logging.Formatter):
+    """Writes records as the module promises."""
+
+    def __init__(self, text: str = _FORMAT):
+        super().__init__(text)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record; what another formatter left in it is not looked at."""
+        kept = logging.makeLogRecord(record.__dict__)
+        kept.exc_text = kept.stack_info = None
+        if _is_own(record):
+            kept.msg, kept.args = _without_words(record.msg), _values(record.args)
+        else:
+            kept.msg = "its words are withheld: %s:%d in %s"
+            kept.args = (record.pathname, record.lineno, record.funcName)
+        lines = super().format(kept).splitlines()
+        text = "\n    ".join(_printable(line) for line in lines)
+        return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - len(_CUT)] + _CUT
+
+    def formatException(self, ei: _Caught) -> str:  # noqa: N802 - the base class's name
+        """Classes and frames, the first cause first."""
+        return "" if ei[1] is None else "\n".join(_told(ei[1]))
+
+
+class Sparing(logging.Filter):
+    """Lets through what has room in a handler; says there how much had not.
+
+    Args:
+        clock: in seconds, never set back.
+    """
+
+    def __init__(self, handler: logging.Handler, clock: Callable[[], float] = time.monotonic):
+        super().__init__()
+        self._handler, self._clock = handler, clock
+        self._repeats, self._written, self._lock = Repeats(), 0, threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is written."""
+        if record.levelno < logging.WARNING or getattr(record, "is_count", False):
+            return True
+        key, now = _kind(record), int(self._clock())
+        with self._lock:
+            ended = self._repeats.ended(now)
+            is_one_more = self._repeats.is_one_more(*key, now)
+            if not is_one_more:
+                self._written += 1
+                self._repeats.wrote(*key, self._written)
+        self._say(ended)
+        return not is_one_more
+
+    def say_rest(self) -> None:
+        """The counts of windows that are not over."""
+        with self._lock:
+            ended = self._repeats.ended()
+        self._say(ended)
+
+    def _say(self, ended: list[Any]) -> None:
+        for one in ended:
+            about = f" ({one.code})" if one.code else ""
+            said = logging.makeLogRecord(
+                {
+                    "name": log.name,
+                    "levelno": logging.WARNING,
+                    "levelname": "WARNING",
+                    "msg": "%d more were not written, like: %s%s",
+                    "args": (one.more, one.asked, about),
+                    "is_count": True,
+                }
+            )
+            self._handler.handle(said)
+
+
+def dressed(
+    handler: logging.Handler, text: str = _FORMAT, clock: Callable[[], float] = time.monotonic
+) -> Sparing:
+    """Have a handler write as the module promises."""
+    handler.setFormatter(Redacting(text))
+    sparing = Sparing(handler, clock)
+    handler.addFilter(sparing)
+    return sparing
+
+
+def start(level: int, text: str = _FORMAT) -> None:
+    """Log to this process's terminal, and let nothing else write an error's words there."""
+    logging.raiseExceptions = False  # else a line that can't be written is, with its values
+    handler = logging.StreamHandler()
+    atexit.register(dressed(handler, text).say_rest)
+    logging.basicConfig(level=level, handlers=[handler])
+    sys.excepthook = lambda _kind, error, _at: _uncaught("the process", error)
+    threading.excepthook = _in_thread
+    sys.unraisablehook = lambda args: _uncaught("nobody", args.exc_value)
+    warnings.showwarning = _warned
+
+
+def add_file(path: Path) -> None:
+    """Log what is fedner's own to a file, too."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    atexit.register(dressed(handler).say_rest)
+    logging.getLogger(_OWN).addHandler(handler)
+
+
+def _is_own(record: logging.LogRecord) -> bool:
+    return record.name == _OWN or record.name.startswith(f"{_OWN}.")
+
+
+def _kind(record: logging.LogRecord) -> tuple[str, str]:
+    """What counts as the same; `about` of a record tells apart what one line of code writes."""
+    if not _is_own(record):
+        return f"{record.name}, {record.pathname}:{record.lineno}", ""
+    return str(_without_words(record.msg)), str(getattr(record, "about", ""))
+
+
+def _without_words(value: object) -> object:
+    """The class in place of an error that is not fedner's own."""
+    if isinstance(value, FednerError) or not isinstance(value, BaseException):
+        return value
+    return name_of(value)
+
+
+def _values(args: Any) -> Any:
+    if isinstance(args, tuple):
+        return tuple(map(_without_words, args))
+    if isinstance(args, dict):
+        return {key: _without_words(value) for key, value in args.items()}
+    return args
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _told(error: BaseException) -> Iterator[str]:
+    """Causes first, each once."""
+    chain: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and not any(found is one for one in chain):
+        chain.append(found)
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    for one in reversed(chain):
+        yield from _alone(one)
+
+
+def _alone(error: BaseException) -> Iterator[str]:
+    yield f"{_named(error)}, most recent call last:"
+    frames = [
+        f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    if len(frames) > MAX_FRAMES:
+        half = MAX_FRAMES // 2
+        left_out = f"  ... {len(frames) - 2 * half} frames ..."
+        frames = [*frames[:half], left_out, *frames[-half:]]
+    yield from frames
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions[:MAX_MEMBERS]:
+            yield from (f"  {line}" for line in _told(member))
+
+
+def _named(error: BaseException) -> str:
+    name = name_of(error)
+    return f"{name}: {error}" if isinstance(error, FednerError) else name
+
+
+def _uncaught(where: str, error: BaseException | None) -> None:
+    log.critical("an error ends %s", where, exc_info=error, extra={"about": where})
+
+
+def _in_thread(args: threading.ExceptHookArgs) -> None:
+    if not issubclass(args.exc_type, SystemExit):
+        _uncaught("a thread", args.exc_value)
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    log.warning("%s at %s:%d", category.__name__, filename, lineno)
