@@ -18,8 +18,9 @@ from scripts.benchmarks._stage import ROLES, Command, Stage
 
 SETTLED_S: Final = 10.0
 COORDINATOR: Final = "coordinator"
-RECORDS: Final = (".jsonl", ".log")
-"""Ends of files that are appended to as long as a study runs: ledger, audit log, metrics, logs."""
+RECORDS: Final = (".jsonl", ".log", ".sealed")
+"""Ends of files that grow, or of which there is one more, with each round of a study, by design:
+ledger, audit log, metrics and logs; noised vectors, which the vault keeps until the next study."""
 
 Sample = dict[str, Any]
 
@@ -119,7 +120,7 @@ def _of_one(process: psutil.Process) -> Mapping[str, float]:
 
 
 def _disk(folder: Path) -> dict[str, int]:
-    """Bytes of records, which grow by design, and of all else; and how many files there are."""
+    """Bytes of records, which grow by design, and of all else; and how many files that is."""
     found = {"records": 0, "rest": 0, "files": 0}
     for root, _folders, names in os.walk(folder):
         for name in names:
@@ -127,8 +128,9 @@ def _disk(folder: Path) -> dict[str, int]:
                 size = os.lstat(os.path.join(root, name)).st_size
             except OSError:
                 continue
-            found["records" if name.endswith(RECORDS) else "rest"] += size
-            found["files"] += 1
+            is_record = name.endswith(RECORDS)
+            found["records" if is_record else "rest"] += size
+            found["files"] += not is_record
     return found
 
 
