@@ -11,9 +11,12 @@ import yaml
 
 from scripts.benchmarks._faults_campaign import DEADLINE_S, NAMES, SERVER, SMALL_DISK, Campaign
 from scripts.benchmarks._faults_clock import wrong_clock
+from scripts.benchmarks._faults_ledger import caught
 from scripts.benchmarks._proxy import Direction
 from scripts.benchmarks._stage import Role, StageError
 
+TRIES: Final = 5
+"""Rounds in which a worker may be too quick to be caught."""
 STAGES: Final = ("keys", "boxes", "vectors", "signatures", "shares")
 
 
@@ -59,6 +62,27 @@ def _killed(role: Role, stage: str, site: str) -> Row:
 
     fault = f"SIGKILL of {site}'s {role}, {stage}"
     return Row(name=f"{role}-{stage}", fault=fault, make=make, site=site)
+
+
+def _killed_after_its_reserve(site: str) -> Row:
+    """The vector is lost: charged, and in no sum."""
+
+    def make(c: Campaign) -> Done:
+        for _ in range(TRIES):
+            workers = c.stage.processes(site, "worker")
+            round_ = c.reach(site, "vectors")
+            if caught(c.stage.state(site) / "ledger", "train", round_, workers, DEADLINE_S):
+                break
+        else:
+            raise StageError(f"{site}'s vector was stored before the worker could be killed")
+        c.await_round(round_)
+        until = c.round
+        c.whole()
+        said = f"{len(workers)} processes killed; a round over all again: {c.round}"
+        return Done(round=round_, until=until, said=said)
+
+    fault = f"SIGKILL of {site}'s worker, after its reserve and before its vector is stored"
+    return Row(name="worker-reserve", fault=fault, make=make, site=site)
 
 
 def _each_stage(role: Role) -> Row:
@@ -214,16 +238,17 @@ def _slow(site: str) -> Row:
     return Row(name="slow", fault=fault, make=make, site=site)
 
 
-def _sites_disk(site: str) -> Row:
+def _sites_disk(site: str, stage: str, name: str) -> Row:
     def make(c: Campaign) -> Done:
-        round_ = c.reach(site, "keys")
+        round_ = c.reach(site, stage)
         with c.full(site):
             c.await_round(round_)
         until = c.round
         c.whole()
         return Done(round=round_, until=until, said=f"back in round {c.round}")
 
-    return Row(name="disk-site", fault=f"{site}'s disk full for a round", make=make, site=site)
+    fault = f"{site}'s disk full for a round, from {stage} on"
+    return Row(name=name, fault=fault, make=make, site=site)
 
 
 def _servers_disk(site: str) -> Row:
@@ -350,13 +375,15 @@ def _rows() -> Iterator[Row]:
     yield _stalled(5.0, 3.0)
     yield _reset(4.0)
     yield _slow("centre")
-    yield _sites_disk(SMALL_DISK)
+    yield _sites_disk(SMALL_DISK, "keys", "disk-site")
+    yield _sites_disk(SMALL_DISK, "vectors", "disk-site-vectors")
     yield _servers_disk("north")
     yield _skewed({"east": 3600, "coast": -3600})
     yield _other_study("south")
     yield _server_killed_in_evaluation()
     yield _server_killed("server-stages", "keys", "boxes", "signatures", "shares")
     yield _killed("worker", "vectors", "north")
+    yield _killed_after_its_reserve("centre")
     yield _killed("worker", "keys", "east")
     yield _killed("worker", "signatures", "south")
     yield _killed("relay", "keys", "west")

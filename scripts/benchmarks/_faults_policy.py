@@ -2,7 +2,10 @@
 
 The worker's own process is started on a provisioned site whose file has that one field changed; its
 exit code and the code in its log are what it said at the start. Then a session that began before
-the change is asked to train: the reply's bytes are what the coordinator would get.
+the change is asked to train: the reply's bytes are what the coordinator would get. For that second
+half no process is started anew and no file is read again: the session is made in a child of this
+process under the lenient policy, and the stricter one is put into it by hand, since a worker reads
+its policy only at its start. What is charged is read from the ledger that this session had.
 """
 
 import os
@@ -21,7 +24,9 @@ from client import worker
 from client.site_paths import SitePaths
 from common.config.canonical import study_hash
 from common.io.configs import load_site, load_study
+from common.io.ledger_folder import read_state
 from common.policy import Code
+from common.privacy.ledger import caps_of
 from common.wire import Request, decode_reply, encode
 from scripts.benchmarks import _stage_tiny as tiny
 from scripts.benchmarks._faults_campaign import NAMES
@@ -48,6 +53,10 @@ STUDIES: Final[Mapping[str, Mapping[str, str]]] = {
         "privacy": _LOCAL.format(unit="patient", evaluation="exact", more=""),
         "secure_aggregation": "{collusion: 1, threshold: 4, adversary: semi_honest}",
     },
+    "shown": {
+        "privacy": _LOCAL.format(unit="patient", evaluation=_NOISED, more=""),
+        "secure_aggregation": "none",
+    },
     "open": {"privacy": "none", "secure_aggregation": "none"},
 }
 """Of different protection: each field is tried where there is something to refuse."""
@@ -58,6 +67,11 @@ class Field:
     """One row of the policy's table, stricter than the study.
 
     Attributes:
+        name: of the policy's field.
+        code: the refusal's, in the site's log.
+        row: of the table; as `name` if it is the only one.
+        refusal: what the coordinator gets.
+        logged: what the site's log must have, if not the code.
         policy: what is changed in the site's policy.
         site: what is changed beside it.
         at_start: whether the start already refuses.
@@ -73,6 +87,13 @@ class Field:
     at_start: bool = True
     listed: str = ""
     then: str | None = None
+    row: str = ""
+    refusal: str = "policy"
+    logged: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "row", self.row or self.name)
+        object.__setattr__(self, "logged", self.logged or f"[{self.code}]")
 
 
 def _budget(**caps: float) -> dict[str, Any]:
@@ -103,6 +124,9 @@ FIELDS: Final = (
           policy={"accept_insecure_seed": False}),
     Field(name="min_noise_multiplier", code=Code.NOISE, policy={"min_noise_multiplier": 99.0}),
     Field(name="budget", code=Code.BUDGET, policy=_budget(epsilon_per_study=0.1)),
+    Field(name="budget", row="budget-lifetime", code=Code.BUDGET, study="shown",
+          policy=_budget(epsilon_lifetime=0.1), at_start=False, refusal="privacy-budget",
+          logged="over the site's lifetime cap of 0.1 per patient"),
     Field(name="accept_secure_aggregation_none", code=Code.AGGREGATION_NONE, study="open",
           policy={"accept_secure_aggregation_none": False}),
     Field(name="accept_semi_honest", code=Code.SEMI_HONEST, study="trusting",
@@ -130,10 +154,10 @@ def policy_rows(folder: Path, only: Callable[[str], bool]) -> Iterator[dict[str,
     folder.mkdir(parents=True)
     stages: dict[str, Stage] = {}
     for one in FIELDS:
-        if only(f"policy-{one.name}"):
+        if only(f"policy-{one.row}"):
             if one.study not in stages:
                 stages[one.study] = _stage(folder / one.study, one.study)
-            yield {"row": f"policy-{one.name}", **_tried(stages[one.study], one)}
+            yield {"row": f"policy-{one.row}", **_tried(stages[one.study], one)}
 
 
 def _stage(folder: Path, study: str) -> Stage:
@@ -166,17 +190,28 @@ def _tried(stage: Stage, one: Field) -> dict[str, Any]:
         path.write_bytes(before)
     answer = decode_reply(reply)
     log = at_start if one.at_start else (state / "worker.log").read_text("utf-8", "replace")
-    told = [word for word in (one.code.value, one.name) if word.encode() in reply]
+    rest = reply.replace(one.refusal.encode(), b"")
+    told = [word for word in (one.code.value, one.name) if word.encode() in rest]
+    charged = _charged(state / "ledger")
     return {
-        "fault": f"policy `{one.name}` stricter than the study",
+        "fault": f"policy `{one.row}` stricter than the study",
         "exit": code,
-        "logged": f"[{one.code}]" in log,
-        "code": one.code.value,
+        "logged": one.logged in log,
+        "code": one.logged.strip("[]"),
         "replied": answer.refusal,
+        "charged": charged,
         "as_expected": code == (6 if one.at_start else None)
-        and answer.refusal == "policy"
+        and answer.refusal == one.refusal
+        and one.logged in log
+        and not charged
         and not told,
     }
+
+
+def _charged(ledger: Path) -> int:
+    """Reserves; of a study without a mechanism there is no ledger, and none."""
+    found = read_state(ledger, SITE)[0].state
+    return 0 if found is None else len(found.reserves)
 
 
 def _started(site: Path, log: Path) -> tuple[int | None, str]:
@@ -222,6 +257,8 @@ def _reply_of(lenient: Path, strict: Path, one: Field) -> bytes:
     worker._log_to(SitePaths.of(began, lenient.parent))
     session = worker.make_session(replace(began, institution=SITE), lenient.parent)
     session._consent._policy, session._consent._name = changed.policy, changed.institution
+    if session._guard is not None:
+        session._guard._caps = caps_of(changed.policy.budget)
     if one.listed:
         listed = lenient.parent / _LIST
         listed.unlink() if one.then is None else listed.write_text(one.then)

@@ -66,7 +66,12 @@ def missing(one: Line) -> list[str]:
 
 
 def spend(line: Line) -> str:
-    """What each site was charged for the rounds of a row; `WRONG` if not what they cost."""
+    """What each site was charged for the rounds of a row; `WRONG` if not what they cost.
+
+    Of a policy's row the reserves of its site. Empty where nobody looked: of a row by a test, too.
+    """
+    if "sums" not in line:
+        return _reserves(line.get("charged"))
     parts = []
     for one in line.get("sums", []):
         charged, survivors = one["charged"], one["survivors"]
@@ -75,6 +80,12 @@ def spend(line: Line) -> str:
         said = f"{len(survivors)} once" if not wrong else f"WRONG: {', '.join(wrong)}"
         parts.append(said + (f"; {', '.join(vain)} once, not in the sum" if vain else ""))
     return "; ".join(dict.fromkeys(parts)) or "nothing"
+
+
+def _reserves(count: int | None) -> str:
+    if not count:
+        return "" if count is None else "nothing"
+    return f"{count} reserve{'s' if count > 1 else ''}"
 
 
 def _f1(line: Line) -> str:

@@ -32,7 +32,7 @@ Line = dict[str, Any]
 NAMES_OF_ROWS: Final = (
     *(row.name for row in ROWS),
     *(row.name for row in TESTED),
-    *(f"policy-{one.name}" for one in FIELDS),
+    *(f"policy-{one.row}" for one in FIELDS),
 )
 
 
