@@ -22,6 +22,9 @@ _TESTS = (
     "tests/unit/test_coordinator_audit.py",
     "tests/unit/test_approvals.py",
     "tests/unit/test_guard.py",
+    "tests/golden/test_study_hash.py",
+    "tests/integration/test_ledger_file.py",
+    "tests/integration/test_vault.py",
     "tests/integration/test_log_cli.py",
     "tests/integration/test_audited_session.py",
     "tests/integration/test_private_session.py",
@@ -954,6 +957,152 @@ GUARD = _in(
     ),
 )
 
+_ROOM = "test_a_vector_that_would_not_fit_is_not_charged_and_comes_when_there_is_room"
+_FILLED = "test_a_disk_that_others_fill_during_the_work_costs_no_vector"
+_MENDED = "test_a_ledger_takes_nothing_while_the_disk_fails_and_goes_on_by_itself_after"
+_MOMENT = "test_a_site_whose_disk_was_full_for_a_moment_goes_on_without_a_restart"
+_FITTING = "test_the_outlook_counts_the_rounds_that_still_fit"
+
+STORAGE = (
+    *_in(
+        "common/io/vault.py",
+        ("room is taken first", "    with vault.room(size):\n", "    if True:\n", _ROOM),
+        (
+            "there must be room for entries besides",
+            "            self._disk.allocate(descriptor, size + ENTRIES_BYTES)\n",
+            "            self._disk.allocate(descriptor, size)\n",
+            _ROOM,
+        ),
+        (
+            "the vector is written into its room",
+            "        if not self._disk.exists(room):\n",
+            "        if True:\n",
+            _FILLED,
+        ),
+        (
+            "room is given back",
+            "                self._disk.remove(path)\n\n    def _take",
+            "                pass\n\n    def _take",
+            "test_room_is_given_back_when_no_vector_comes_about",
+        ),
+        (
+            "a vector is as long as it was",
+            "            self._disk.truncate(descriptor, size)\n"
+            "            self._disk.fsync(descriptor)\n"
+            "        finally:\n"
+            "            self._disk.close(descriptor)\n\n    def get",
+            "            self._disk.fsync(descriptor)\n"
+            "        finally:\n"
+            "            self._disk.close(descriptor)\n\n    def get",
+            "test_a_vector_is_as_long_as_it_was_and_nothing_of_its_room_is_left",
+        ),
+        (
+            "room is given up where the disk does not write in place",
+            "            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:\n",
+            "            if True:\n",
+            "test_a_file_system_that_does_not_overwrite_in_place_still_gets_the_room",
+        ),
+    ),
+    *_in(
+        "common/io/ledger_file.py",
+        (
+            "a ledger goes on once the disk is mended",
+            "        self._state, self._size, self._unsure = state, size, False\n",
+            "        self._failed = True\n",
+            _MENDED,
+        ),
+        (
+            "what is on disk is read first",
+            "        if self._unsure:\n",
+            "        if False:\n",
+            _MENDED,
+        ),
+        (
+            "what was acknowledged is not forgotten",
+            "means, found, before.opened.institution, os.urandom, before.head\n",
+            "means, found, before.opened.institution, os.urandom, None\n",
+            "test_a_ledger_that_lost_an_acknowledged_entry_during_a_fault_stays_refused",
+        ),
+        (
+            "an unfinished end is noted",
+            "        self._state, self._size, self._unsure = state, size, False\n"
+            "        if note is not None:\n",
+            "        self._state, self._size, self._unsure = state, size, False\n"
+            "        if note is None:\n",
+            _MENDED,
+        ),
+        (
+            "attempts are those on disk",
+            "        self._check_usable()\n        return self._state.attempts(",
+            "        return self._state.attempts(",
+            "test_a_commit_that_was_on_disk_all_the_same_is_not_asked_for_again",
+        ),
+    ),
+    *_in(
+        "client/session.py",
+        (
+            "a full disk is no full budget",
+            "                return Refusal.STORAGE, str(error)\n",
+            "                return Refusal.BUDGET, str(error)\n",
+            _MOMENT,
+        ),
+        (
+            "a refusal for the disk is not kept",
+            "Refusal.BUDGET, Refusal.STORAGE, Refusal.SUMS,\n",
+            "Refusal.BUDGET, Refusal.SUMS,\n",
+            "test_a_refusal_that_depends_on_the_moment_is_not_kept",
+        ),
+    ),
+    *_in(
+        "common/privacy/outlook.py",
+        (
+            "a lost vector is charged anew",
+            "        if reserved.vector is not None:\n",
+            "        if True:\n",
+            _FITTING,
+        ),
+        (
+            "rounds that are charged are over",
+            "if r > newest or (r == newest and not trained)),\n",
+            "if r >= newest),\n",
+            _FITTING,
+        ),
+        (
+            "the search counts for the caps",
+            "        if rest.search:\n",
+            "        if False:\n",
+            "test_the_outlook_measures_the_caps_with_the_search",
+        ),
+    ),
+    *_in(
+        "common/privacy/plan.py",
+        (
+            "spare rounds are in the calibration",
+            "(study.training.rounds + privacy.spare_rounds) * privacy.steps_per_round\n",
+            "study.training.rounds * privacy.steps_per_round\n",
+            "test_spare_rounds_carry_a_study_over_as_many_lost_vectors",
+        ),
+    ),
+    *_in(
+        "client/guard.py",
+        (
+            "the start says what no longer fits",
+            "        self._warn_of_what_no_longer_fits()\n",
+            "",
+            "test_a_lost_vector_leaves_the_last_round_without_budget_and_the_start_says_so",
+        ),
+    ),
+    *_in(
+        "common/config/canonical.py",
+        (
+            "studies without spare rounds keep their hash",
+            "and not study.local_privacy.spare_rounds:\n",
+            "and False:\n",
+            "test_the_hash_of_a_fixed_study_with_privacy_is_this",
+        ),
+    ),
+)
+
 _EVERY = "test_every_line_of_the_metrics_that_an_auditor_asks_for_is_in_the_log"
 _TOLD = "test_each_event_is_told_in_its_own_words"
 _WITHOUT = "test_what_the_study_and_the_run_do_without_is_there"
@@ -1136,7 +1285,8 @@ REVOKED = _in(
 )  # fmt: skip
 
 CHECKS = (
-    *POLICY, *PRIVACY, *SIGN_OFFS, *LOG, *CONTENT, *SITE, *CONSENT, *GUARD, *COORDINATOR, *REVOKED,
+    *POLICY, *PRIVACY, *SIGN_OFFS, *LOG, *CONTENT, *SITE, *CONSENT, *GUARD, *STORAGE, *COORDINATOR,
+    *REVOKED,
 )  # fmt: skip
 
 

@@ -331,8 +331,9 @@ def small(folder):
 
 
 def test_a_vector_that_would_not_fit_is_not_charged_and_comes_when_there_is_room(small, folder):
-    for others in (4 * LONG, 3 * LONG + 1000, 3 * LONG - 3000):
-        small.disk.others = others
+    beside = 4 * LONG - small.disk.used  # all that is free
+    for free in (0, LONG - 1000, LONG + 3000, LONG + vault_module.ENTRIES_BYTES + 300):
+        small.disk.others = beside - free
         error = refused(small.send)
         assert isinstance(error, StorageError)
         assert f"no room for a vector of {LONG} bytes" in error.message
