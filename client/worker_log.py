@@ -51,12 +51,11 @@ class Redacting(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record; what another formatter left in it is not looked at."""
         kept = logging.makeLogRecord(record.__dict__)
-        kept.exc_text = kept.stack_info = None
-        if _is_own(record):
-            kept.msg, kept.args = _without_words(record.msg), _values(record.args)
+        if not _is_own(record):
+            _withhold(kept)
         else:
-            kept.msg = "its words are withheld: %s:%d in %s"
-            kept.args = (record.pathname, record.lineno, record.funcName)
+            kept.exc_text = kept.stack_info = None
+            kept.msg, kept.args = _without_words(record.msg), _values(record.args)
         lines = super().format(kept).splitlines()
         text = "\n    ".join(_printable(line) for line in lines)
         return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - len(_CUT)] + _CUT
@@ -125,7 +124,11 @@ def dressed(
 
 
 def start(level: int, text: str = _FORMAT) -> None:
-    """Log to this process's terminal, and let nothing else write an error's words there."""
+    """Log to this process's terminal, and let nothing else write an error's words there.
+
+    Some libraries have handlers of their own: they get records that hold no words.
+    """
+    logging.setLogRecordFactory(_record)
     logging.raiseExceptions = False  # else a line that can't be written is, with its values
     handler = logging.StreamHandler()
     atexit.register(dressed(handler, text).say_rest)
@@ -143,8 +146,27 @@ def add_file(path: Path) -> None:
     logging.getLogger(_OWN).addHandler(handler)
 
 
+def _record(*values: Any, **named: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*values, **named)
+    if not _is_own(record):
+        _withhold(record)
+    return record
+
+
+def _withhold(record: logging.LogRecord) -> None:
+    """Leave place and frames in a record, and no words."""
+    if getattr(record, "is_withheld", False):
+        return
+    record.msg = "its words are withheld: %s:%d in %s"
+    record.args = (record.pathname, record.lineno, record.funcName)
+    error = record.exc_info[1] if record.exc_info else None
+    record.exc_text = None if error is None else "\n".join(_told(error))
+    record.exc_info = record.stack_info = None
+    record.is_withheld = True
+
+
 def _is_own(record: logging.LogRecord) -> bool:
-    return record.name == _OWN or record.name.startswith(f"{_OWN}.")
+    return f"{record.name}.".startswith(f"{_OWN}.")
 
 
 def _kind(record: logging.LogRecord) -> tuple[str, str]:

@@ -50,7 +50,9 @@ def own_log():
     logger = logging.getLogger("fedner")
     before = (logger.handlers[:], logger.level, logger.propagate)
     hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions)
+    factory = logging.getLogRecordFactory()
     yield
+    logging.setLogRecordFactory(factory)
     sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions = hooks
     for handler in logger.handlers:
         if handler not in before[0]:

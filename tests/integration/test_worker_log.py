@@ -23,9 +23,12 @@ ROOT = Path(__file__).parents[2]
 NAME = tiny.INSTITUTIONS[0]
 SENTENCE = "Mrs Zaragoza denies chest pain"
 SPOILT = """
-import sys
+import logging, sys
 from common.model.inputs import Tokenizer
+from transformers.utils import logging as transformers_logging
 def no_token(self, words):
+    transformers_logging.get_logger("transformers.x").error("found " + " ".join(words))
+    logging.getLogger("torch._dynamo").error("found " + " ".join(words))
     raise ValueError("no token for " + " ".join(words))
 Tokenizer.encode_words = no_token
 from client.worker import main
@@ -81,6 +84,7 @@ def test_a_worker_that_ends_by_a_tokenizers_error_says_where_and_not_what(site):
     for text in (done.stdout, done.stderr, log, audit):
         assert "Zaragoza" not in text
         assert "denies" not in text
+    assert done.stderr.count("its words are withheld: <string>:") == 2
     for text in (done.stderr, log):
         assert "an error ends the process" in text
         assert "ValueError, most recent call last:" in text

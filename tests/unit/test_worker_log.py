@@ -198,6 +198,13 @@ thread = threading.Thread(target=parse, args=({SENTENCE!r},))
 thread.start(); thread.join()
 left = Left(); del left
 logging.getLogger("fedner.worker").error("%d", {SENTENCE!r})
+library = logging.getLogger("library._inner")
+library.addHandler(logging.StreamHandler(sys.stdout))
+library.propagate = False
+try:
+    parse({SENTENCE!r})
+except ValueError as error:
+    library.exception(f"failed: {{error}}", stack_info=True)
 parse({SENTENCE!r})
 """
 
@@ -207,8 +214,9 @@ def test_what_nothing_catches_ends_on_the_terminal_without_its_words():
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stdout == ""
-    assert "Zaragoza" not in done.stderr
+    assert "Zaragoza" not in done.stderr + done.stdout
+    assert done.stdout.startswith("its words are withheld: <string>:")  # by a handler of its own
+    assert "<string>:6 in parse" in done.stdout
     for said in ("UserWarning at <string>:10", "an error ends a thread", "an error ends nobody",
                  "an error ends the process", "<string>:6 in parse"):  # fmt: skip
         assert said in done.stderr, said
