@@ -9,7 +9,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from client.uplink import Uplink
 from common.config.site import Site
 from common.errors import FederationError, FednerError, PolicyError
 from common.io.flower_internals import flower_environment
-from common.io.processes import Child, free_port, module_command, stopping
+from common.io.processes import Child, free_port, is_free, module_command, stopping
 
 _INTERNALS: Final = "common.io.flower_internals"
 _WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -127,26 +127,33 @@ def outward_children(paths: SitePaths, uplink: Uplink, name: str) -> list[Child]
     """
     environment = flower_environment(paths.flower)
     paths.flower.mkdir(exist_ok=True)
-    runtime = f"127.0.0.1:{free_port()}"
     node_config = f'socket="{paths.socket}" institution="{name}"'
-    return [
-        Child(
-            "supernode",
-            module_command(
-                "client.supernode", *uplink.arguments,
-                "--isolation", "process", "--host", "127.0.0.1", "--port", runtime.split(":")[1],
-                "--node-config", node_config,
-            ),
-            environment,
-            paths.log("supernode"),
-        ),
-        Child(
-            "relay",
-            module_command(_INTERNALS, "superexec", "--insecure", "--runtime-api-address", runtime),
-            environment,
-            paths.log("relay"),
-        ),
-    ]  # fmt: skip
+    arguments = (*uplink.arguments, "--isolation", "process", "--node-config", node_config)
+    port = free_port()
+    node = Child("supernode", _node_command(arguments, port), environment, paths.log("supernode"))
+    relay = Child("relay", _relay_command(port), environment, paths.log("relay"))
+
+    def renew_port() -> None:
+        """Another port for both, where somebody has taken theirs between two starts."""
+        nonlocal port
+        if is_free(port):
+            return
+        port = free_port()
+        node.command, relay.command = _node_command(arguments, port), _relay_command(port)
+        relay.stop()  # it is started again, with the new one
+
+    node.before_start = renew_port
+    return [node, relay]
+
+
+def _node_command(arguments: Sequence[str], port: int) -> list[str]:
+    listen = ("--host", "127.0.0.1", "--port", str(port))
+    return module_command("client.supernode", *arguments, *listen)
+
+
+def _relay_command(port: int) -> list[str]:
+    at = ("--runtime-api-address", f"127.0.0.1:{port}")
+    return module_command(_INTERNALS, "superexec", "--insecure", *at)
 
 
 def await_worker(worker: Child, path: Path) -> None:

@@ -8,7 +8,8 @@
     ├── PolicyError            6   the institution's policy says no
     ├── ProtocolError          7   bytes between coordinator, relay and worker
     ├── FederationError        8   a run that could not be carried through
-    │   └── AuditError         11  the audit log can't be written, or is not what it was
+    │   ├── AuditError         11  the audit log can't be written, or is not what it was
+    │   └── FlowerEndedError   12  Flower's processes ended before the run: starting again goes on
     ├── BudgetError            9   the privacy budget is spent, or its ledger is not what it was
     │   └── StorageError       9   the disk under ledger and vault fails or is full
     └── IdentityError          10  a key or a roster is missing, damaged or not the pinned one
@@ -82,6 +83,12 @@ class FederationError(FednerError):
     """A federated run could not be carried through."""
 
     exit_code = 8
+
+
+class FlowerEndedError(FederationError):
+    """Flower's processes ended, or were killed, before the run had: it can be gone on with."""
+
+    exit_code = 12
 
 
 class BudgetError(FednerError):

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from common.errors import FednerError
+from common.errors import FederationError, FednerError, FlowerEndedError
 from common.io.flower_internals import LOST_CODES, Gone, ReplyParts, superlink_reached
 from common.io.standing import Standing
 from common.transport import RelayRefusal, group_of
@@ -22,7 +22,7 @@ from server.nodes import owners_of
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, Origin, alone, end_with_server
 from server.records import Kind as FlowerKind
 from server.records import Refusal, reply_bytes, request_messages
-from server.run_dir import RunDir
+from server.run_dir import LOG, RunDir
 from server.standing import standing_of
 
 log = logging.getLogger("fedner.server")
@@ -214,9 +214,24 @@ def _run_alone(
         coordinator = Coordinator(study, exchange, run, on_event, book, standing)
         coordinator.run()
     except FednerError as error:
-        run.set_status("failed", str(error))
+        run.set_status("lost" if isinstance(error, FlowerEndedError) else "failed", str(error))
         raise
-    except BaseException as error:
+    except Exception as error:
+        log.critical("not foreseen, the run ends", exc_info=error)
+        run.set_status("failed", _unforeseen(run, error))
+        raise
+    except BaseException as error:  # interrupted
         run.set_status("failed", type(error).__name__)
         raise
     run.set_status("finished")
+
+
+def _unforeseen(run: RunDir, error: Exception) -> str:
+    """What a person is told, whom the traceback does not reach."""
+    known = FederationError(
+        f"{type(error).__name__}, which fedner did not foresee",
+        place=str(run.path / LOG),
+        remedy="its end has the traceback: mend what it names (memory, disk), and `fedner server "
+        f"--resume {run.path}`; if it comes again, it is a fault of fedner's: report it",
+    )
+    return str(known)

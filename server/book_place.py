@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import ConfigError, FederationError
 from common.io.home import STATE_VARIABLE, coordinator_state, former_coordinator_state
-from server.receipts import HEADS, KEY, ReceiptBook
+from server.receipts import KEY, ReceiptBook
 from server.run_dir import RunDir
 
 log = logging.getLogger("fedner.server")
@@ -49,12 +49,6 @@ def open_book(run: RunDir, folder: Path | None = None) -> ReceiptBook:
             place=str(folder),
             remedy=f"set {STATE_VARIABLE} to a folder that this user may write and that stays: "
             "docs/deployment.md, The coordinator",
-        ) from None
-    except ValueError:
-        raise FederationError(
-            "is damaged: expected the newest receipt of each institution, as JSON",
-            place=str(folder / HEADS),
-            remedy="put back the newest copy; docs/ledger.md says what a lost one costs",
         ) from None
     if begun - {book.public_key}:
         log.warning(

@@ -20,7 +20,7 @@ from common.errors import BudgetError, FederationError
 from common.io.disk import DISK, replace_file
 from common.io.signing import make_signer, read_signer
 from common.privacy.ledger_codec import countersign, head_from_text
-from common.privacy.ledger_entries import Head
+from common.privacy.ledger_entries import Head, Receipt
 
 log = logging.getLogger("fedner.server")
 
@@ -105,11 +105,24 @@ class ReceiptBook:
         return {**self._read(), **self._unkept}
 
     def _read(self) -> dict[str, dict[str, Any]]:
+        """What is on disk.
+
+        Raises:
+            FederationError: it is damaged.
+        """
         path = self._folder / HEADS
-        content: dict[str, dict[str, Any]] = (
-            json.loads(path.read_text("utf-8")) if path.exists() else {}
-        )
-        return content
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            return {name: asdict(Receipt(**receipt)) for name, receipt in content.items()}
+        except (ValueError, TypeError, AttributeError):
+            raise FederationError(
+                "is damaged: expected the newest receipt of each institution, as JSON",
+                place=str(path),
+                remedy="put back the newest copy. Without one remove it: a ledger that was put "
+                "back to an older state before its next receipt is then not found out",
+            ) from None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

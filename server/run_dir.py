@@ -5,13 +5,14 @@ metrics.jsonl    one JSON object per event, see `docs/metrics.md`; an end that a
                  unfinished is moved to metrics.torn
 checkpoint.npz   model, released model, optimiser state, round and its line for the metrics:
                  replaced after every round
-status.json      running, finished or failed, and why
+status.json      running, finished, failed or lost, and why
 run.log
 """
 
 import io
 import json
 import logging
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,13 +65,13 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, study_text: str) -> "RunDir":
-        """Make the folder and keep the study in it.
+        """Make the folder, for this user alone, and keep the study in it.
 
         Raises:
             UsageError: it is there already, or can't be made.
         """
         try:
-            path.mkdir(parents=True)
+            path.mkdir(mode=0o700, parents=True)
         except OSError as error:
             raise UsageError(
                 f"the run folder can't be made: {type(error).__name__}",
@@ -97,6 +98,9 @@ class RunDir:
 
     def log_here(self) -> None:
         """Send the log of everything that fedner does in this process to the run's file."""
+        private = os.open(self.path / LOG, os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.fchmod(private, 0o600)
+        os.close(private)
         handler = logging.FileHandler(self.path / LOG, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root = logging.getLogger("fedner")
@@ -223,7 +227,7 @@ class RunDir:
             raise FederationError("damaged", place=str(path), remedy=_RESTORE) from None
 
     def set_status(self, state: str, message: str = "") -> None:
-        """`running`, `finished` or `failed`."""
+        """`running`, `finished`, `failed`, or `lost`: Flower ended before the run."""
         write_json(self.path / STATUS, {"state": state, "message": message})
 
     def status(self) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from common.config.study import Study
+from common.errors import FederationError
 from common.io.atomic import write_bytes, write_json
 from common.io.identity_files import os_errors, read_passphrase
 from common.io.standing import Standing, coordinator_standing
@@ -65,8 +66,22 @@ class Whereabouts:
 
 
 def standing_of(run: RunDir) -> Standing | None:
-    """The coordinator's standing in a run; none where none was kept."""
+    """The coordinator's standing in a run; none where none was kept.
+
+    Raises:
+        FederationError: what was kept is damaged.
+        IdentityError, ConfigError: as `coordinator_standing`.
+    """
     path = run.path / WHEREABOUTS
     if not path.exists():
         return None
-    return Whereabouts(**json.loads(path.read_text("utf-8"))).open(run.study())
+    try:
+        kept = Whereabouts(**json.loads(path.read_text("utf-8")))
+        Path(kept.identity), Path(kept.roster), Path(kept.passphrase_file)
+    except (ValueError, TypeError):
+        raise FederationError(
+            "is damaged: expected where identity, roster and passphrase file lie, as JSON",
+            place=str(path),
+            remedy="put it back from a copy of the run's folder",
+        ) from None
+    return kept.open(run.study())

@@ -1,6 +1,7 @@
 """`fedner server`: starts Flower's SuperLink, submits the study, and watches it to its end."""
 
 import json
+import logging
 import os
 import subprocess
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import FederationError
+from common.errors import FederationError, FlowerEndedError
 from common.io.atomic import write_bytes
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, await_port, script_command, stopping
@@ -16,14 +17,18 @@ from server.book_place import open_book
 from server.federation import Federation
 from server.nodes import keep_owners, register_nodes
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
-from server.run_dir import RunDir
+from server.run_dir import LOG, RunDir
 from server.superlink import CONNECTION, behind_gate, on_loopback
+
+log = logging.getLogger("fedner.server")
 
 SUPERLINK_LOG: Final = "superlink.log"
 _START_LIMIT_S: Final = 60.0
 _FLWR_LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.5
 _FLOWER_POLLS: Final = 20
+_BLIND_LIMIT_S: Final = 900.0
+"""For which Flower may not answer, and the run say nothing, before that counts as its end."""
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -40,8 +45,10 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
 
     Raises:
         ConfigError: an address beyond this machine, or the receipt book has no place.
-        FederationError: the SuperLink or the run failed; says where to read why.
+        FederationError: the run failed; says where to read why.
+        FlowerEndedError: the SuperLink or the ServerApp ended before the run.
     """
+    run.path.chmod(0o700)  # one that was begun before this was its mode
     if run.study().local_privacy is not None:
         open_book(run)  # as the ServerApp will: here it can still be said
     link = on_loopback(at) if isinstance(at, str) else behind_gate(at)
@@ -119,33 +126,66 @@ def _submit(run: RunDir, environment: Mapping[str, str]) -> None:
 def _watch(
     run: RunDir, link: Child, environment: Mapping[str, str], on_event: OnEvent, seen: int
 ) -> None:
-    polls = 0
+    polls, looks = 0, _Looks(environment)
     while True:
         time.sleep(_POLL_S)
         state = run.status()
         events = run.events()
         for event in events[seen:]:
             on_event(event)
+        if len(events) > seen:
+            looks.lives()
         seen = len(events)
         if state["state"] == "finished":
             return
-        if state["state"] == "failed":
-            raise FederationError(state["message"], place=str(run.path))
+        if state["state"] in {"failed", "lost"}:
+            lost = state["state"] == "lost" or link.exit_code is not None
+            error = FlowerEndedError if lost else FederationError
+            raise error(state["message"], place=str(run.path))
         polls += 1
-        dead = polls % _FLOWER_POLLS == 0 and _flower_gave_up(environment)
+        dead = polls % _FLOWER_POLLS == 0 and looks.gave_up()
         gone = link.exit_code is not None or dead
         if gone and run.status()["state"] == state["state"]:  # or it came to its end meanwhile
-            raise FederationError(
-                "Flower ended the run",
+            raise FlowerEndedError(
+                "Flower's processes ended before the run did, killed perhaps for memory, or do not "
+                "answer any more",
                 place=str(run.path / SUPERLINK_LOG),
-                remedy=f"read it, and {run.path / 'run.log'}",
+                remedy=f"read it, and {run.path / LOG}; then `fedner server --resume {run.path}`",
             )
 
 
+class _Looks:
+    """Looks at what Flower says of the run; one that fails, or comes too late, says nothing."""
+
+    def __init__(self, environment: Mapping[str, str]):
+        self._environment = environment
+        self._alive = time.monotonic()
+
+    def lives(self) -> None:
+        """The run has done something."""
+        self._alive = time.monotonic()
+
+    def gave_up(self) -> bool:
+        """Whether Flower has ended the run; or has said nothing for `_BLIND_LIMIT_S`."""
+        try:
+            ended = _flower_gave_up(self._environment)
+        except FederationError as error:
+            blind_s = time.monotonic() - self._alive
+            log.warning("no word of Flower's for %.0f s: %s", blind_s, error.message)
+            return blind_s > _BLIND_LIMIT_S
+        self.lives()
+        return ended
+
+
 def _flower_gave_up(environment: Mapping[str, str]) -> bool:
+    """Whether Flower has ended all runs.
+
+    Raises:
+        FederationError: it does not say.
+    """
     listed = _flwr(environment, "list", CONNECTION, "--format", "json")
     try:
-        runs = json.loads(listed.stdout).get("runs", [])
-    except ValueError:
-        return False
-    return bool(runs) and all(str(r.get("status", "")).startswith("finished") for r in runs)
+        runs = json.loads(listed.stdout)["runs"]
+        return bool(runs) and all(str(r["status"]).startswith("finished") for r in runs)
+    except (ValueError, KeyError, TypeError):
+        raise FederationError(f"`flwr list` ended with {listed.returncode}, and no list") from None

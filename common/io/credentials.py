@@ -25,6 +25,10 @@ VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 MAX_BYTES: Final = 1 << 16
 _NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _REMEDY: Final = "`LoadCredentialEncrypted=` in the unit: docs/provisioning.md, Unattended start"
+_OUTSIDE: Final = (
+    "from a shell, `systemd-run -p User= -p LoadCredentialEncrypted= -E FEDNER_HOME= fedner ...`: "
+    "docs/deployment.md, Looking and rehearsing, has the whole line"
+)
 
 
 def credential_name(path: Path) -> str | None:
@@ -56,7 +60,7 @@ def read_credential(name: str, environment: Mapping[str, str] = os.environ) -> b
         raise IdentityError(
             f"systemd has handed no credentials to this process: no {VARIABLE}",
             place=f"{SCHEME}{name}",
-            remedy=f"{_REMEDY}; outside of a unit name a file",
+            remedy=f"{_REMEDY}; {_OUTSIDE}",
         )
     try:
         return _read(Path(place), name)

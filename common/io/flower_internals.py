@@ -52,7 +52,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from common.errors import FederationError, UsageError
+from common.errors import FederationError, FlowerEndedError, UsageError
 from common.io.handed import MOST_PARTS, Handed, ids_of, is_consistent, is_too_wide
 from common.transport import most_on_the_way
 
@@ -415,19 +415,19 @@ def _bytes_of_arrays(parts: Mapping[str, bytes]) -> int:
 
 @contextlib.contextmanager
 def superlink_reached() -> Iterator[None]:
-    """Raise FederationError where Flower's client of the SuperLink raises an error of its own."""
+    """Raise FlowerEndedError where Flower's client of the SuperLink raises an error of its own."""
     http: Any = import_module("httpx")
     runs: Any = import_module("flwr.supercore.run")
     try:
         yield
     except runs.RunNotRunningException as error:
-        raise FederationError(
+        raise FlowerEndedError(
             "Flower has ended this run",
             place="the coordinator's SuperLink",
             remedy="somebody stopped it, or the SuperLink lost it: fedner server --resume goes on",
         ) from error
     except http.HTTPError as error:
-        raise FederationError(
+        raise FlowerEndedError(
             f"expected an answer of the SuperLink, got {type(error).__name__}",
             place="the coordinator's SuperLink",
             remedy="see superlink.log in the run's folder; go on with fedner server --resume",

@@ -14,14 +14,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from common.errors import FederationError
 
 GRACE_S: Final = 5.0
+KILL_LIMIT_S: Final = 30.0
+"""For which a process may outlive SIGKILL: one that waits for a dead disk or device does."""
 _GUARD: Final = 'read -r word || kill -s KILL -- "-$1"'
 
 
@@ -31,6 +33,7 @@ class Child:
 
     Attributes:
         log: file that takes its output; `None` leaves it on the terminal.
+        before_start: called before each start; it may change `command`.
     """
 
     name: str
@@ -39,12 +42,25 @@ class Child:
     log: Path | None = None
     process: "subprocess.Popen[bytes] | None" = None
     guard: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    before_start: Callable[[], None] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Start, or start again; what is left of the group of before is killed."""
-        self._clear()
+        """Start, or start again; what is left of the group of before is killed.
+
+        Raises:
+            FederationError: the process of before outlives that.
+        """
+        if not self._clear():
+            raise FederationError(
+                f"{self.name} outlives SIGKILL for {KILL_LIMIT_S:.0f} s",
+                place=f"process {self.process.pid if self.process else '?'}",
+                remedy="it waits for a disk or a device (state D in `ps`): mend that, or restart "
+                "the machine",
+            )
+        if self.before_start is not None:
+            self.before_start()
         with contextlib.ExitStack() as stack:
-            output = stack.enter_context(self.log.open("ab")) if self.log else None
+            output = stack.enter_context(_private(self.log)) if self.log else None
             self.process = subprocess.Popen(
                 self.command,
                 env={**os.environ, **self.environment, "PATH": _path_with_python()},
@@ -61,7 +77,10 @@ class Child:
         return None if self.process is None else self.process.poll()
 
     def stop(self) -> None:
-        """SIGTERM to the group, then SIGKILL to what is left after `GRACE_S`."""
+        """SIGTERM to the group, then SIGKILL to what is left after `GRACE_S`.
+
+        A process that outlives that is left behind after `KILL_LIMIT_S`.
+        """
         if self.process is None:
             return
         _signal_group(self.process.pid, signal.SIGTERM)
@@ -69,15 +88,26 @@ class Child:
             self.process.wait(GRACE_S)
         self._clear()
 
-    def _clear(self) -> None:
-        """Kill what is left of the group, then send its guard home."""
+    def _clear(self) -> bool:
+        """Kill what is left of the group, then send its guard home; whether it is gone."""
         if self.process is not None:
             _signal_group(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            try:
+                self.process.wait(KILL_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                return False
         if self.guard is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.guard.communicate(b"done\n")
             self.guard = None
+        return True
+
+
+def _private(log: Path) -> BinaryIO:
+    """A log, open at its end; other users may not read it."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab")
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -119,6 +149,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+            return True
+    return False
 
 
 def await_port(host: str, port: int, child: Child, limit_s: float) -> None:

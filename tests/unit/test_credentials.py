@@ -58,6 +58,7 @@ def test_outside_of_a_unit_it_is_an_error_and_no_other_place_is_looked_at(
         with pytest.raises(IdentityError, match="handed no credentials") as caught:
             read_credential("phrase", environment)
         assert "LoadCredentialEncrypted" in str(caught.value.remedy)
+        assert "docs/deployment.md, Looking and rehearsing" in str(caught.value.remedy)
 
 
 def test_a_missing_credential_and_a_missing_folder_are_told(folder: Path, tmp_path: Path) -> None:

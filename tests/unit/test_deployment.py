@@ -9,13 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
 
-from common.errors import FednerError
+from common.errors import FednerError, FlowerEndedError
 from common.io.configs import load_relay
 from common.io.home import coordinator_state, fedner_home
 from scripts.cli import app
@@ -122,6 +123,9 @@ def test_what_fedner_refuses_is_not_started_again_but_a_worker_that_is_late_is()
     codes = {error.exit_code for error in errors} | {11}
     never = {unit: set(map(int, one(unit, "RestartPreventExitStatus").split())) for unit in UNITS}
     assert never[SERVER] == codes - {7}
+    assert FlowerEndedError.exit_code not in never[SERVER] | never[WORKER] | never[RELAY]
+    assert FlowerEndedError.exit_code not in codes
+    assert (one(SERVER, "StartLimitIntervalSec"), one(SERVER, "StartLimitBurst")) == ("3600", "5")
     assert never[WORKER] == codes - {7, 8}  # 8: it was killed while it started
     assert never[RELAY] == {2, 3, 6, 10}
     assert {one(unit, "SuccessExitStatus") for unit in UNITS} == {"130"}  # an ordinary stop
@@ -194,6 +198,44 @@ def test_systemd_makes_users_and_folders_as_they_are_meant(tmp_path):
     run = (tmp_path / "run/fedner").stat()
     assert (oct(run.st_mode & 0o777), run.st_uid > 0) == ("0o711", True)
     assert oct((tmp_path / "var/lib/fedner-worker").stat().st_mode & 0o777) == "0o700"
+
+
+def lines_with_systemd_run():
+    page = (CONFIGS.parent / "docs" / "deployment.md").read_text("utf-8")
+    return [line for line in page.splitlines() if line.startswith("systemd-run ")]
+
+
+@pytest.mark.parametrize("line", lines_with_systemd_run())
+def test_what_is_looked_at_with_systemd_run_has_what_its_unit_has(line):
+    words = shlex.split(line)
+    at = words.index(FEDNER)
+    options, arguments = words[1:at], words[at + 1 :]
+    accept(arguments)
+    given = dict(b.split("=", 1) for a, b in pairwise(options) if a == "-p")
+    environment = {b for a, b in pairwise(options) if a == "-E"}
+    assert {"--pipe", "--wait", "--collect"} < set(options)
+    unit = {one(each, "User"): each for each in UNITS}[given["User"]]
+    for name in ("User", "Group", "SupplementaryGroups", "LoadCredentialEncrypted"):
+        said = [value.replace("%i", "NAME") for value in keys(unit).get(name, [])]
+        assert [given[n] for n in (name,) if n in given] == said
+    assert environment == set(" ".join(keys(unit).get("Environment", [])).split())
+    state = one(unit, "StateDirectory").split()[0].partition("/")[0]
+    assert given["WorkingDirectory"] == f"/var/lib/{state}"
+    whole = " ".join(arguments)
+    if unit is SERVER:
+        began = next(c for c in commands_of(one(SERVER, "ExecStart")) if "--out" in c)
+        for name in ("--federation", "--passphrase-file"):
+            assert f"{name} {began[began.index(name) + 1]}" in whole
+    else:
+        (started,) = commands_of(one(unit, "ExecStart"))
+        assert started[1].replace("north", "NAME") in arguments
+
+
+def test_both_looks_and_the_rehearsal_have_their_line():
+    said = " ".join(lines_with_systemd_run())
+    assert len(lines_with_systemd_run()) == 4
+    assert said.count("fedner doctor") == 3
+    assert said.count("--rehearse") == 1
 
 
 def is_below(path, places):

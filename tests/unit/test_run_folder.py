@@ -2,18 +2,27 @@
 
 import dataclasses
 import json
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
+import httpx
 import pytest
+from flwr.serverapp import Grid
 
 from common import __version__
-from common.errors import FederationError, UsageError
+from common.config.canonical import study_yaml
+from common.errors import FederationError, FlowerEndedError, UsageError
+from common.io.processes import Child
 from server import journal
+from server.app import run_study
 from server.attempts import Attempts
 from server.origin import MODEL, SERVER_LOCK, Origin, alone, is_finished
 from server.run_dir import RunDir
+from server.standing import standing_of
 from tests.disks import MemoryDisk
 from tests.unit.test_coordinator import study_of
 
@@ -205,3 +214,71 @@ def test_what_is_recorded_is_one_line_each(run: RunDir) -> None:
     run.record("round", study_of(), round=1)
     (line,) = (run.path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["round"] == 1
+
+
+def mode(path: Path) -> str:
+    return oct(path.stat().st_mode & 0o777)
+
+
+def test_a_run_folder_and_its_logs_are_for_this_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        run = RunDir.create(tmp_path / "runs" / "run", "")
+        run.log_here()
+        logging.getLogger("fedner.server").warning("a line")
+        child = Child("superlink", ["echo", "said"], {}, run.path / "superlink.log")
+        child.start()
+        assert child.process is not None
+        child.process.wait(10)
+        child.stop()
+        assert (mode(run.path), mode(run.path / "run.log")) == ("0o700", "0o600")
+        assert mode(run.path / "superlink.log") == "0o600"
+        (run.path / "run.log").chmod(0o644)  # as an older version made it
+        RunDir.open(run.path).log_here()
+        assert mode(run.path / "run.log") == "0o600"
+        assert "a line" in (run.path / "run.log").read_text()
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "null", '{"identity": 1}', '{"identity": 1, "roster": 2}']
+)
+def test_damaged_whereabouts_are_said_with_place_and_remedy(tmp_path: Path, text: str) -> None:
+    run = RunDir.create(tmp_path / "run", "")
+    (run.path / "standing.json").write_text(text)
+    with pytest.raises(FederationError, match="is damaged") as caught:
+        standing_of(run)
+    assert caught.value.place == str(run.path / "standing.json")
+    assert caught.value.remedy
+
+
+def test_what_nobody_foresaw_reaches_the_terminal_with_the_logs_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here: a study that can't be read as text any more, as after a disk's fault."""
+    run = RunDir.create(tmp_path / "run", "")
+    run.log_here()
+    (run.path / "study.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UnicodeDecodeError):
+        run_study(cast(Grid, object()), run)
+    state = run.status()
+    assert state["state"] == "failed"
+    assert (
+        f"{run.path}/run.log: UnicodeDecodeError, which fedner did not foresee" in state["message"]
+    )
+    assert f"--resume {run.path}" in state["message"]
+    assert "Traceback" in (run.path / "run.log").read_text()
+
+
+def test_a_run_that_flower_lost_is_marked_so(tmp_path: Path) -> None:
+    """The grid's own error comes from Flower's client of a SuperLink that is gone."""
+
+    class Gone:
+        def get_node_ids(self) -> list[int]:
+            raise httpx.ConnectError("connection refused")
+
+    run = RunDir.create(tmp_path / "run", study_yaml(study_of()))
+    with pytest.raises(FlowerEndedError):
+        run_study(cast(Grid, Gone()), run)
+    assert run.status()["state"] == "lost"

@@ -1,12 +1,14 @@
 """How `fedner server` learns that a run is over."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from common.errors import FederationError
+from common.errors import FederationError, FlowerEndedError
 from common.io.processes import Child
 from server import supervisor
+from server.journal import append
 from server.run_dir import RunDir
 
 
@@ -52,5 +54,77 @@ def test_a_run_that_flower_ended_without_a_word_is_a_failure(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_flower_gave_up", lambda _: True)
-    with pytest.raises(FederationError, match="Flower ended the run"):
+    with pytest.raises(FlowerEndedError, match="ended before the run did"):
         watch(run)
+
+
+def test_what_the_serverapp_says_of_flowers_end_is_not_taken_for_a_failure_of_the_study(
+    run: RunDir,
+) -> None:
+    run.set_status("lost", "Flower has ended this run")
+    with pytest.raises(FlowerEndedError, match="Flower has ended this run"):
+        watch(run)
+
+
+def test_whatever_is_said_once_the_superlink_is_gone_it_was_flowers_end(run: RunDir) -> None:
+    """The ServerApp may write its last word before its server has looked."""
+    run.set_status("failed", "expected an answer")
+    link = Child("superlink", ["true"], {})
+    link.start()
+    assert link.process is not None
+    link.process.wait(10)
+    with pytest.raises(FlowerEndedError, match="expected an answer"):
+        supervisor._watch(run, link, {}, lambda _: None, 0)
+    link.stop()
+
+
+def test_some_looks_that_fail_or_come_too_late_end_no_healthy_run(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def late(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            run.set_status("finished")
+        raise FederationError("`flwr list` took more than 120 s")
+
+    monkeypatch.setattr(supervisor, "_flwr", late)
+    watch(run)
+    assert looks == 20
+
+
+def test_flower_that_says_nothing_for_a_quarter_of_an_hour_has_ended(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def silent(*_: object) -> None:
+        nonlocal now
+        now += 130.0
+        if now == 650.0:  # a round comes to its end: that counts as a word
+            append(run.path / "metrics.jsonl", {"event": "round"})
+        raise FederationError("`flwr list` took more than 120 s")
+
+    monkeypatch.setattr(supervisor, "_flwr", silent)
+    monkeypatch.setattr(
+        supervisor, "time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: now)
+    )
+    with pytest.raises(FlowerEndedError) as caught:
+        watch(run)
+    assert 650.0 + 900.0 < now < 650.0 + 900.0 + 300.0
+    assert f"fedner server --resume {run.path}" in str(caught.value.remedy)
+
+
+def test_no_list_of_flowers_is_no_look(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = SimpleNamespace(stdout="", returncode=1)
+    monkeypatch.setattr(supervisor, "_flwr", lambda *_: said)
+    for text in ("", "[]", "null", '{"success": false}', '{"runs": [{}]}'):
+        said.stdout = text
+        with pytest.raises(FederationError, match="no list"):
+            supervisor._flower_gave_up({})
+    said.stdout = '{"runs": []}'
+    assert not supervisor._flower_gave_up({})
+    said.stdout = '{"runs": [{"status": "finished:failed"}]}'
+    assert supervisor._flower_gave_up({})
