@@ -97,6 +97,46 @@ def test_a_server_killed_in_mid_round_goes_on_to_the_same_weights_and_charges_no
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_superlink_and_a_killed_serverapp_end_with_12_and_resume_goes_on(
+    tiny_study, tmp_path
+):
+    """As the kernel kills what has taken too much memory: the unit begins anew after a 12."""
+    text = private_study(tiny_study, THREE)
+    federation = Federation(tmp_path / "real", text, THREE)
+    try:
+        for number, (event, word) in enumerate((("round", "superlink"), ("resume", "serverapp"))):
+            federation.await_event(event)
+            victims = [p for p in federation.server.look() if is_of_flower(p, word)]
+            assert victims, word
+            victims[0].kill()
+            killed = time.monotonic()
+            assert federation.finish() == 12, federation.server.text
+            print(f"{word}: ended after {time.monotonic() - killed:.1f} s")  # noqa: T201
+            assert "--resume" in federation.server.text
+            assert "Traceback" not in federation.server.text
+            log = tmp_path / "real" / f"resumed{number}.log"
+            federation.server = Command(log, "server", "--resume", str(federation.run.path))
+        assert federation.finish() == 0, federation.server.text
+    finally:
+        federation.close()
+    simulated = _simulated(text, tmp_path)
+    one, other = federation.run.load_delta()[0], simulated.load_delta()[0]
+    assert one.tobytes() == other.tobytes()
+    for name in THREE:
+        real = charged(tmp_path / "real" / "f" / name / "state", name)
+        assert real == charged(simulated.path / "sites" / name, name)
+
+
+def is_of_flower(process: psutil.Process, word: str) -> bool:
+    """Whether a process is one of Flower's programs, by its script's name."""
+    with contextlib.suppress(psutil.Error):
+        return any(Path(part).name == f"flower-{word}" or Path(part).name == f"flwr-{word}"
+                   for part in process.cmdline())  # fmt: skip
+    return False
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_second_server_on_a_run_folder_is_refused(tiny_study, tmp_path):
     """While the first one waits for its institutions; then it is killed, and its port is free."""

@@ -200,6 +200,25 @@ def test_systemd_makes_users_and_folders_as_they_are_meant(tmp_path):
     assert oct((tmp_path / "var/lib/fedner-worker").stat().st_mode & 0o777) == "0o700"
 
 
+def test_the_servers_unit_begins_a_run_once_and_then_goes_on_with_it(tmp_path):
+    """By the shell of its ExecStart; in fedner's place one that says what it was asked."""
+    says = tmp_path / "fedner"
+    says.write_text('#!/bin/sh\necho "$@"\n')
+    says.chmod(0o755)
+    line = shlex.split(one(SERVER, "ExecStart").replace("%i", "r1").replace(FEDNER, str(says)))
+
+    def started():
+        return subprocess.run(
+            line, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    assert started()[:2] == ["server", "federation/study.yaml"]
+    assert started()[-2:] == ["--out", "runs/r1"]
+    (tmp_path / "runs" / "r1").mkdir(parents=True)
+    (tmp_path / "runs" / "r1" / "origin.json").write_text("{}")
+    assert started() == ["server", "--resume", "runs/r1"]
+
+
 def lines_with_systemd_run():
     page = (CONFIGS.parent / "docs" / "deployment.md").read_text("utf-8")
     return [line for line in page.splitlines() if line.startswith("systemd-run ")]
