@@ -17,6 +17,7 @@ from common.sums import grid_of
 from server.app import run_study
 from server.run_dir import RunDir
 from server.sums import GivenError
+from tests.full_disk import FullDisk
 from tests.secure_runs import RecordingGrid, Run, bench_of, federation
 
 NAMES = ("north", "east", "south")
@@ -163,6 +164,32 @@ def test_under_dp_a_crash_at_any_stage_costs_nothing_and_the_weights_are_the_sam
     fault = crash_at(stage, purpose, round_, nth)
     run = Interrupted(private.bench, tmp_path, fault).crash_and_resume()
     check_equal(run, private)
+
+
+@pytest.mark.parametrize("where", ["ledger", "ledger/vault"])
+def test_a_site_whose_disk_is_full_in_one_attempt_is_in_the_next_and_is_charged_once(
+    private, tmp_path, monkeypatch, where
+):
+    """All have to stay here; nothing is started anew."""
+    name = NAMES[0]
+    (tmp_path / "sites" / name / where).mkdir(parents=True, mode=0o700)
+    disk = FullDisk(tmp_path / "sites" / name / where, monkeypatch)
+    first = []
+
+    def fault(_run, asked):
+        if (asked.name, asked.stage, asked.purpose, asked.round) == (name, "mask", "train", 2):
+            first.append(asked.attempt)
+            disk.fill() if asked.attempt == first[0] else disk.clear()
+
+    run = Interrupted(private.bench, tmp_path, fault)
+    with run.institutions():
+        run.coordinate()
+    (refused,) = run.run.events("refusal")
+    assert (refused["institution"], refused["code"]) == (name, "storage")
+    assert len(run.run.events("abort")) == 1
+    assert run.delta.tobytes() == private.delta.tobytes()
+    assert reserves(run, name) == reserves(private, name)
+    assert set(run.lives.values()) == {1}
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
