@@ -37,8 +37,8 @@ LIMITS: Final[Mapping[str, float]] = {
 
 Zero would not do: of 34 intervals of 95 %, about one lies above zero by chance. In 100 rounds each
 role handles hundreds of messages and a few kills of others, so what leaks with one of these leaves
-more than two handles or threads, or a process. Memory: 40 MiB after 1,000 rounds, a tenth of what
-the smallest worker holds; an allocator creeps so, and a leak of less is not found. Records: the
+more than two handles or threads, or a process. Memory: 40 MiB after 1,000 rounds, about a tenth of
+what a worker holds; an allocator creeps so, and a leak of less is not found. Records: the
 entries of a round take 8 KiB at an institution and 16 at the coordinator; the limit is 40. All
 else: no file is to be left a round, nor 10 KiB; but a kill may leave a torn end, which is kept.
 """
