@@ -140,7 +140,9 @@ def start(level: int, text: str = _FORMAT) -> None:
 
 
 def add_file(path: Path) -> None:
-    """Log what is fedner's own to a file, too."""
+    """Log what is fedner's own to a file of mode 0600, too."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
     handler = logging.FileHandler(path, encoding="utf-8")
     atexit.register(dressed(handler).say_rest)
     logging.getLogger(_OWN).addHandler(handler)

@@ -1,6 +1,7 @@
 """A document's words in an error that nobody foresaw are in no file and on no terminal."""
 
 import logging
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,7 @@ def test_a_worker_that_ends_by_a_tokenizers_error_says_where_and_not_what(site):
     )  # fmt: skip
     assert done.returncode == 1
     log = (site.parent / "state" / "worker.log").read_text()
+    assert stat.S_IMODE((site.parent / "state" / "worker.log").stat().st_mode) == 0o600
     audit = (site.parent / "state" / "audit.jsonl").read_text()
     for text in (done.stdout, done.stderr, log, audit):
         assert "Zaragoza" not in text
