@@ -213,8 +213,9 @@ def _attack(stage: Stage, connections: int, seed: int) -> list[Attack]:
     )
     done: list[Attack] = []
 
-    def going() -> bool:
-        return stage.server is not None and stage.server.process.poll() is None
+    def going() -> bool:  # and not only its server, which has shut the port before its own end
+        alive = stage.server is not None and stage.server.process.poll() is None
+        return alive and stage.run.status()["state"] == "running"
 
     while going():
         for name, act in kinds:
