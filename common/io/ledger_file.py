@@ -37,7 +37,7 @@ from common.io.ledger_folder import (
     start,
     utc_seconds,
 )
-from common.privacy.ledger import Cap, Charge, make_reserve
+from common.privacy.ledger import Cap, Charge, charge_of, make_reserve
 from common.privacy.ledger_codec import make_entry
 from common.privacy.ledger_entries import Anchor, Body, Commit, Head, Receipt
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
@@ -59,6 +59,8 @@ class LedgerFile:
         self._means = means
         self._state = state
         self._size = size
+        self._written = ""  # hash of the entry that was written last
+        self._unused: int | None = None  # a reserve for which nothing was computed, for certain
         self._unsure = False  # whether the disk has what the last write was to leave there
         self._failed = False
         self._closed = False
@@ -136,11 +138,16 @@ class LedgerFile:
     def reserve(self, charge: Charge, caps: Sequence[Cap] = ()) -> Reserved:
         """Record a charge. Only when this has returned may the data be touched.
 
+        A reserve of the same charge that this object wrote, and could not acknowledge since the
+        disk failed, is taken instead: nothing was computed for it.
+
         Raises:
             BudgetError: it does not fit the caps (nothing is written), or it could not be
                 recorded.
         """
         self._check_usable()
+        if (unused := self._take_unused(charge)) is not None:
+            return unused
         self._append(make_reserve(self._state, caps, charge, self._means.epsilon))
         return self._state.reserves[self._state.seq]
 
@@ -208,9 +215,19 @@ class LedgerFile:
                 means, found, before.opened.institution, os.urandom, before.head
             )
         self._state, self._size, self._unsure = state, size, False
+        if state.seq > before.seq and state.hashes[-1] == self._written:
+            self._unused = state.seq
         if note is not None:
             self._append(note)
         log.warning("the disk failed and is mended: the ledger goes on after entry %d", state.seq)
+
+    def _take_unused(self, charge: Charge) -> Reserved | None:
+        """The reserve that nothing was computed for, if it is of exactly this charge; once."""
+        found = None if self._unused is None else self._state.reserves.get(self._unused)
+        if found is None or charge != charge_of(found.body):
+            return None
+        self._unused = None
+        return found
 
     def _append(self, body: Body) -> None:
         """Check, record, apply. If recording breaks off, the disk may have the entry or not."""
@@ -218,7 +235,7 @@ class LedgerFile:
         time_s = means.time_after(before.time)
         entry = make_entry(before.seq + 1, time_s, body, before.hashes[-1], means.signer)
         state, line = advance(before, entry), entry.line() + b"\n"
-        self._unsure = True
+        self._unsure, self._written = True, entry.hash()
         with os_errors(means.files.ledger):
             self._check_size()
             write_at(means.disk, means.files.ledger, line, self._size)

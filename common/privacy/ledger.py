@@ -134,6 +134,12 @@ def make_reserve(
         raise _refused(proposed, f"is malformed: {text}", "a fault of fedner's") from None
 
 
+def charge_of(body: Reserve) -> Charge:
+    """What a reserve was asked for."""
+    names = ("study", "name", "round", "purpose", "request", "unit", "dataset", "events", "delta")
+    return Charge(**{name: getattr(body, name) for name in names}, target=body.target)
+
+
 @dataclass(frozen=True, slots=True)
 class _Limit:
     """One limit: epsilon as a function of what is asked, and what it may at most be."""

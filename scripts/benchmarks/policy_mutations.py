@@ -961,6 +961,7 @@ _ROOM = "test_a_vector_that_would_not_fit_is_not_charged_and_comes_when_there_is
 _FILLED = "test_a_disk_that_others_fill_during_the_work_costs_no_vector"
 _MENDED = "test_a_ledger_takes_nothing_while_the_disk_fails_and_goes_on_by_itself_after"
 _MOMENT = "test_a_site_whose_disk_was_full_for_a_moment_goes_on_without_a_restart"
+_UNUSED = "test_a_reserve_that_was_written_and_not_acknowledged_is_used_once_and_by_its_own_charge"
 _FITTING = "test_the_outlook_counts_the_rounds_that_still_fit"
 
 STORAGE = (
@@ -1025,11 +1026,27 @@ STORAGE = (
         ),
         (
             "an unfinished end is noted",
-            "        self._state, self._size, self._unsure = state, size, False\n"
-            "        if note is not None:\n",
-            "        self._state, self._size, self._unsure = state, size, False\n"
-            "        if note is None:\n",
+            "        if note is not None:\n            self._append(note)\n        log",
+            "        log",
+            "test_an_end_that_a_fault_left_unfinished_is_moved_aside_without_a_restart",
+        ),
+        (
+            "a reserve that nothing was computed for is used",
+            "            self._unused = state.seq\n",
+            "            self._unused = None\n",
             _MENDED,
+        ),
+        (
+            "it is used once",
+            "        self._unused = None\n        return found\n",
+            "        return found\n",
+            _UNUSED,
+        ),
+        (
+            "it is used by its own charge",
+            "        if found is None or charge != charge_of(found.body):\n",
+            "        if found is None:\n",
+            _UNUSED,
         ),
         (
             "attempts are those on disk",
