@@ -622,7 +622,7 @@ CONTENT = _in(
     ),
     (
         "counts are said when a window is over",
-        "        return [Repeated(entry=w.entry, count=w.more) for w in windows if w.more]\n",
+        "        return [Repeated(entry=one.entry, count=one.more) for one in self.ended(now)]\n",
         "        return []\n",
         "test_refusals_that_repeat_are_counted_and_do_not_fill_the_disk",
     ),
@@ -1254,8 +1254,8 @@ REVOKED = _in(
      "            return\n", _DAMAGED),
     (
         "a register that changed is read",
-        "        if mark != self._mark:\n",
-        "        if self._mark == ():\n",
+        "        if mark != self._mark or self._register is None:\n",
+        "        if self._register is None:\n",
         "test_a_revoked_nodes_next_request_is_refused_and_the_others_pass",
     ),
     (
