@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import BudgetError
+from common.io import vault as vault_module
 from common.io.disk import write_at
 from common.io.vault import Vault, VaultName, release
 from common.privacy.ledger import spent
@@ -37,6 +38,12 @@ ROUNDS = 3
 KILLS = 200
 ROOT = Path(__file__).parents[2]
 REPAIRED = ("ledger.jsonl", "ledger.head")
+
+
+@pytest.fixture(autouse=True)
+def _little_room(monkeypatch):
+    """Every image of the disk is held in memory: the room beside a vector is 64 bytes here."""
+    monkeypatch.setattr(vault_module, "ENTRIES_BYTES", 64)
 
 
 class Institution:
@@ -143,6 +150,29 @@ def test_a_crash_during_the_repair_after_a_crash_loses_nothing_either():
     assert len(images) > 500
     for (_, truth), files in images.items():
         check_start(files, truth)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_head_whose_name_is_not_on_disk_yet_is_put_there_before_another_entry(restarted):
+    """The disk fails or the process dies just then; it goes on, and later the power is cut."""
+    disk, images = MemoryDisk(), []
+    ledger = open_ledger(FOLDER, disk=disk, random=chance())
+    ledger.reserve(charge(1))
+    disk.fault = failing(1, "fsync_folder")
+    with pytest.raises(BudgetError):
+        ledger.reserve(charge(2))
+    disk.fault = lambda *_: None
+    if restarted:
+        ledger.close()
+    disk.watch = lambda: images.extend(disk.crashes())
+    if restarted:
+        ledger = open_ledger(FOLDER, disk=disk, random=chance())
+    ledger.reserve(charge(3))
+    ledger.close()
+    assert len(images) > 10
+    for files in images:
+        with open_ledger(FOLDER, disk=MemoryDisk(files, folders=FOLDERS), random=chance()) as left:
+            assert {2} <= left.state.reserves.keys()
 
 
 class Forgetful(MemoryDisk):
