@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 
+import psutil
 import pytest
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.supercore.primitives.asymmetric import generate_key_pairs
@@ -123,6 +124,17 @@ class Federation:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read()
+
+    def is_healthy(self):
+        tls = ssl.create_default_context(cafile=self.ca)
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(
+                f"https://127.0.0.1:{self.public}/health", context=tls, timeout=5
+            ) as answer,
+        ):
+            return answer.status == 200
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -395,3 +407,32 @@ def waited(true, limit_s):
             return True
         time.sleep(0.5)
     return False
+
+
+@pytest.mark.slow
+def test_a_crowd_that_takes_all_file_handles_leaves_few_lines_and_is_got_over(tmp_path):
+    """Without a handshake no connection is counted; each is cut after its ten seconds."""
+    found = Federation(tmp_path)
+    found.link.command = ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh", *found.link.command]
+    found.link.start()
+    links = []
+    try:
+        for port in (found.public, found.private):
+            await_port("127.0.0.1", port, found.link, 60.0)
+        time.sleep(2.0)
+        before = found.link.log.stat().st_size
+        links += [socket.create_connection(("127.0.0.1", found.public)) for _ in range(300)]
+        time.sleep(3.0)
+        said = found.link.log.read_bytes()[before:]
+        assert len(psutil.Process(found.link.process.pid).net_connections()) > 150
+        assert len(said) < 64 << 10, len(said)
+        for link in links:
+            link.close()
+        deadline = time.monotonic() + 30
+        while not found.is_healthy():
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    finally:
+        for link in links:
+            link.close()
+        found.link.stop()
