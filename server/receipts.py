@@ -5,6 +5,7 @@ copy. So its head goes out with every reply, is countersigned here, and comes ba
 request: an institution that has less than what was seen refuses to go on.
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -27,6 +28,8 @@ log = logging.getLogger("fedner.server")
 KEY: Final = "signing.key"
 HEADS: Final = "ledger-heads.json"
 LOCK: Final = "ledger-heads.lock"
+TURN_S: Final = 30.0
+"""A turn is one small file, written and flushed."""
 
 
 class ReceiptBook:
@@ -126,10 +129,27 @@ class ReceiptBook:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two studies of one coordinator take turns."""
+        """Two studies of one coordinator take turns.
+
+        Raises:
+            TimeoutError: the other one has not given its turn up in `TURN_S`.
+        """
+        deadline = time.monotonic() + TURN_S
         with (self._folder / LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _locked(lock.fileno()):
+                if time.monotonic() > deadline:
+                    said = f"another process has held {LOCK} for {TURN_S:g} s"
+                    raise TimeoutError(errno.ETIMEDOUT, said)
+                time.sleep(0.05)
             yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_beyond(known: Mapping[str, Any] | None, receipt: Mapping[str, Any]) -> bool:

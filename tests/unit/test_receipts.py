@@ -1,12 +1,14 @@
 """What the coordinator has countersigned only ever goes forward, also across restarts."""
 
+import fcntl
+
 import pytest
 
 from common.errors import FederationError
 from common.identity.signing import Signer
 from common.privacy.ledger_codec import verify_receipt
 from common.privacy.ledger_entries import Receipt
-from server.receipts import ReceiptBook
+from server.receipts import LOCK, ReceiptBook
 from tests.full_disk import FullDisk
 
 LEDGER, OTHER = "1" * 32, "2" * 32
@@ -103,3 +105,19 @@ def test_what_waited_does_not_replace_what_another_study_has_seen_meanwhile(tmp_
     one.keep()
     assert seen(book_in(tmp_path)) == (LEDGER, 9)
     assert seen(book_in(tmp_path), "east") == (LEDGER, 4)
+
+
+def test_a_turn_that_another_process_does_not_give_up_is_not_waited_for_without_end(
+    tmp_path, monkeypatch, caplog
+):
+    book = book_in(tmp_path)
+    monkeypatch.setattr("server.receipts.TURN_S", 0.2)
+    with (tmp_path / "coordinator" / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        book.see({"north": head(3)})
+        assert "receipts wait in memory" in caplog.text
+        assert seen(book) == (LEDGER, 3)
+        with pytest.raises(FederationError, match=f"another process has held {LOCK}"):
+            book.keep()
+    book.keep()
+    assert seen(book_in(tmp_path)) == (LEDGER, 3)
