@@ -1,6 +1,7 @@
 """The receipt key has one place, which is looked at before anybody is asked for anything."""
 
 import json
+import os
 
 import pytest
 
@@ -80,3 +81,41 @@ def test_a_run_is_not_gone_on_with_under_a_key_made_for_it(home, monkeypatch, ca
     assert "another receipt key" not in caplog.text
     open_book(run)
     assert "another receipt key" in caplog.text
+
+
+def unseen(monkeypatch, hidden):
+    """Looks into a folder fail as for a user who may not: root, who runs tests, always may."""
+    real = os.lstat
+
+    def lstat(path, *args, **kwargs):
+        if hidden in (path, *getattr(path, "parents", ())):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+
+
+def test_no_second_key_is_made_while_it_cant_be_seen_whether_there_is_a_first(home, monkeypatch):
+    open_book(run_of(home))
+    monkeypatch.setenv("FEDNER_STATE", str(home / "state"))
+    unseen(monkeypatch, fedner_home() / "coordinator")
+    with pytest.raises(ConfigError, match=r"can't be seen.*Permission denied") as caught:
+        open_book(run_of(home))
+    assert caught.value.place == str(fedner_home() / "coordinator" / "signing.key")
+    assert not coordinator_state().exists()
+
+
+def test_a_place_of_its_own_that_cant_be_looked_into_is_said(home, monkeypatch):
+    key = open_book(run_of(home)).public_key
+    unseen(monkeypatch, fedner_home() / "coordinator")
+    for run in (run_of(home), run_of(home / "begun", key)):
+        with pytest.raises(ConfigError, match="can't be seen"):
+            open_book(run)
+
+
+def test_a_new_key_is_said_aloud_with_its_place_and_an_old_one_is_not(home, caplog):
+    open_book(run_of(home))
+    assert f"NEW RECEIPT KEY, made in {coordinator_state()}" in caplog.text
+    caplog.clear()
+    open_book(run_of(home))
+    assert not caplog.text
