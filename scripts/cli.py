@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 a fault of fedner's; 2 wrong usage; 3 configuration; 4 data; 5 encoder or
 model; 6 refused by policy; 7 protocol; 8 federation; 9 privacy budget; 10 identity
-or roster; 11 audit log; 12 Flower's processes ended before the run; 130 interrupted.
+or roster; 11 audit log; 12 Flower's processes ended before the run; 13 a disk that fails or is
+full; 130 interrupted.
 """
 
 import importlib
@@ -69,7 +70,7 @@ def _version(asked: bool) -> None:
 
 @app.callback(epilog="Exit codes: 0 done, 2 usage, 3 configuration, 4 data, 5 encoder or model, "
               "6 policy, 7 protocol, 8 federation, 9 budget, 10 identity, 11 audit log, "
-              "12 Flower ended before the run, 130 interrupted, 1 else.")  # fmt: skip
+              "12 Flower ended before the run, 13 disk, 130 interrupted, 1 else.")  # fmt: skip
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from client.site_paths import SitePaths
-from client.supervisor import outward_children
+from client.supervisor import keep_alive, outward_children
 from client.uplink import Uplink
-from common.errors import FederationError
+from common.errors import BudgetError, FederationError, StorageError
 from common.io import processes
 from common.io.processes import Child, is_free
 
@@ -88,3 +88,16 @@ def test_a_process_that_outlives_sigkill_is_not_waited_for_for_ever(
         assert str(child.process.pid) in str(caught.value.place)
     child.stop()
     assert child.exit_code == -signal.SIGTERM
+
+
+def test_a_worker_whose_disk_was_full_is_started_again_and_one_without_budget_is_not(
+    tmp_path: Path,
+) -> None:
+    full, spent, been = StorageError.exit_code, BudgetError.exit_code, tmp_path / "been"
+    script = f"[ -e {been} ] && exit {spent}; touch {been}; exit {full}"
+    worker, said = Child("worker", ["/bin/sh", "-c", script], {}), list[str]()
+    worker.start()
+    with pytest.raises(FederationError, match=f"exit code {spent}"):
+        keep_alive([worker], tmp_path, said.append)
+    worker.stop()
+    assert said == [f"worker ended with {full}; again in 1 s"]

@@ -16,7 +16,7 @@ import pytest
 import typer
 import yaml
 
-from common.errors import FednerError, FlowerEndedError
+from common.errors import FednerError, FlowerEndedError, StorageError
 from common.io.configs import load_relay
 from common.io.home import coordinator_state, fedner_home
 from scripts.cli import app
@@ -125,6 +125,7 @@ def test_what_fedner_refuses_is_not_started_again_but_a_worker_that_is_late_is()
     assert never[SERVER] == codes - {7}
     assert FlowerEndedError.exit_code not in never[SERVER] | never[WORKER] | never[RELAY]
     assert FlowerEndedError.exit_code not in codes
+    assert StorageError.exit_code not in codes | set().union(*never.values())  # it passes
     assert (one(SERVER, "StartLimitIntervalSec"), one(SERVER, "StartLimitBurst")) == ("3600", "5")
     assert never[WORKER] == codes - {7, 8}  # 8: it was killed while it started
     assert never[RELAY] == {2, 3, 6, 10}
