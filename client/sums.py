@@ -132,7 +132,7 @@ class Sums:
 
         Raises:
             SecaggError: none could be answered.
-            FederationError: the disk does not take what must be remembered.
+            StorageError: the disk does not take what must be remembered; it may later.
         """
         replies, refused = [], []
         for part in split(data):
@@ -190,7 +190,7 @@ class Sums:
 
         Raises:
             SecaggError: no instruction waits for one, or it was sent in the meantime.
-            FederationError: the disk does not take what must be remembered.
+            StorageError: the disk does not take what must be remembered; it may later.
         """
         session = task.session
         with self._forgotten_if_it_fails(session):
@@ -296,7 +296,8 @@ def open_sums(
     Raises:
         IdentityError: a roster of others.
         ConfigError: an identity that is not the roster's.
-        FederationError: what is remembered can't be read.
+        FederationError: what is remembered is damaged, gone, or in use by another worker.
+        StorageError: the disk does not give it.
     """
     index = study.federation.institutions.index(institution)
     parties = {

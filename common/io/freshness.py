@@ -32,8 +32,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import FederationError
-from common.io.disk import DISK, Disk, replace_file
+from common.errors import FederationError, StorageError
+from common.io.disk import DISK, Disk, os_errors, replace_file
 from common.secagg.session import PURPOSES, Purpose
 from common.secagg.states import Durable
 from common.secagg.transitions import Stage
@@ -85,7 +85,8 @@ class Freshness:
         study: hash, in hexadecimal.
 
     Raises:
-        FederationError: another process has it, or the file can't be read, is malformed or gone.
+        FederationError: another process has it, or the file is malformed or gone.
+        StorageError: the disk does not give or take it.
     """
 
     def __init__(self, folder: Path, study: str, *, disk: Disk = DISK):
@@ -93,15 +94,16 @@ class Freshness:
         self._marker = folder.parent / f"{folder.name}.{study}.begun"
         self._lock: int | None = None
         try:
-            disk.make_folder(folder)
-            disk.fsync_folder(folder.parent)
-            self._lock = disk.lock(folder / f"{study}.lock")
-            self._require_locked()
-            self._begun, self._models = self._start()
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            with os_errors(self._path):
+                disk.make_folder(folder)
+                disk.fsync_folder(folder.parent)
+                self._lock = disk.lock(folder / f"{study}.lock")
+                self._require_locked()
+                self._begun, self._models = self._start()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             self.close()
             raise self._broken(f"can't be read: {type(error).__name__}") from None
-        except FederationError:
+        except (FederationError, StorageError):
             self.close()
             raise
 
@@ -161,7 +163,9 @@ class Freshness:
 
         Raises:
             FederationError: it goes back behind what was noted, or is a second, different reply, or
-                the disk does not take it, or this was closed. Nothing may be sent then.
+                this was closed.
+            StorageError: the disk does not take it; the next call tries again. Nothing may be sent,
+                whichever it is.
         """
         self._require_locked()
         session = durable.session
@@ -188,18 +192,16 @@ class Freshness:
         following, models = {**self._begun, purpose: begun}, self._models
         if model:
             models = {**models, purpose: (*models.get(purpose, ()), model)}
-        try:
+        with os_errors(self._path):
             replace_file(self._disk, self._path, _text(following, models))
-        except OSError as error:
-            raise self._broken(error.strerror or type(error).__name__) from None
         self._begun, self._models = following, models
 
     def _broken(self, message: str) -> FederationError:
         return FederationError(
             message,
             place=str(self._path),
-            remedy="where the disk failed, mend it; where the file is lost or damaged, take part "
-            "in another study: no copy of it tells what this site has said since",
+            remedy="take part in another study: no copy of the file tells what this site has said "
+            "since",
         )
 
 

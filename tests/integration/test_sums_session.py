@@ -17,6 +17,7 @@ from common.wire import CLEAR_FIELDS, RECEIPTS, Request, decode_reply, encode, r
 from scripts.simulation import Bench, Cast
 from server.receipts import ReceiptBook
 from server.sums import Answers, SecureSums
+from tests.full_disk import FullDisk
 
 NAMES = ("cancer-centre", "cardiac-centre", "general-hospital")
 PRIVACY = (
@@ -248,3 +249,25 @@ def test_the_clear_header_is_the_allow_list_in_a_secure_sum_too(run):
             "kind": reply.kind, "study": run.hash, "round": 1, "institution": name,
             "refusal": "", "facts": {},
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("trip", ["keys", "shares", "masked"])
+def test_a_full_disk_under_what_is_remembered_is_refused_as_storage_and_passes(
+    run, monkeypatch, caplog, trip
+):
+    full, trips = FullDisk(run.folder / NAMES[0] / "sums", monkeypatch), []
+
+    def before(kind):
+        trips.append(kind)
+        if len(trips) == 1 + ("keys", "shares", "masked").index(trip):
+            full.fill()
+        elif full.capacity is not None:
+            full.clear()
+
+    run.before = before
+    total = run.sums.sum("train", 1, b"")
+    refused = [(name, reply.refusal) for name, reply in run.replies if reply.refusal]
+    assert refused == [(NAMES[0], "storage")]
+    assert total.course["attempts"] == 2
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "No space left on device" in caplog.text

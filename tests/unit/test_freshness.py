@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import FederationError
+from common.errors import FederationError, StorageError
 from common.io.freshness import Freshness
 from common.secagg.session import Session
 from common.secagg.states import Durable
@@ -278,7 +278,7 @@ def test_where_the_disk_fails_note_says_so_and_nothing_may_be_sent(call, code):
             raise OSError(code, "the disk's own words")
 
     disk.fault = fault
-    with pytest.raises(FederationError, match="the disk's own words") as caught:
+    with pytest.raises(StorageError, match="the disk's own words") as caught:
         file.note(said(1, "shared"))
     assert caught.value.remedy
     disk.fault = lambda *_: None
@@ -292,8 +292,12 @@ def test_a_folder_that_can_not_be_made_is_refused():
         if name == "make_folder":
             raise OSError(errno.EACCES, "Permission denied")
 
-    with pytest.raises(FederationError, match="can't be read"):
-        freshness(fresh_disk(fault=fault))
+    disk = fresh_disk(fault=fault)
+    with pytest.raises(StorageError, match="Permission denied") as caught:
+        freshness(disk)
+    assert "0700" in caught.value.remedy
+    disk.fault = lambda *_: None
+    assert freshness(disk).newest("train", 1) == {}
 
 
 # --- one process
