@@ -12,7 +12,6 @@ run.log
 import io
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from common.config.study import Aggregation, Study
 from common.errors import FederationError, UsageError
 from common.io.atomic import write_bytes, write_json
 from common.io.disk import DISK, replace_file
+from common.io.private_files import open_log
 from common.privacy.notice import notices
 from server import journal
 from server.optimizer import ServerOptimizer, Vector
@@ -97,10 +97,12 @@ class RunDir:
         return cls(path)
 
     def log_here(self) -> None:
-        """Send the log of everything that fedner does in this process to the run's file."""
-        private = os.open(self.path / LOG, os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.fchmod(private, 0o600)
-        os.close(private)
+        """Send the log of everything that fedner does in this process to the run's file.
+
+        Raises:
+            ConfigError: it is another user's.
+        """
+        open_log(self.path / LOG).close()
         handler = logging.FileHandler(self.path / LOG, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root = logging.getLogger("fedner")
@@ -221,7 +223,7 @@ class RunDir:
                 "no round was finished", place=str(self.path), remedy=f"read {self.path / LOG}"
             )
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
+            with np.load(path, allow_pickle=False) as content:  # reads no other array
                 return content["released"], int(content["round"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise FederationError("damaged", place=str(path), remedy=_RESTORE) from None

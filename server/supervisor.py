@@ -5,13 +5,15 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import FederationError, FlowerEndedError
 from common.io.atomic import write_bytes
 from common.io.flower_internals import flower_environment
+from common.io.private_files import make_private
 from common.io.processes import Child, await_port, script_command, stopping
 from server.book_place import open_book
 from server.federation import Federation
@@ -44,11 +46,12 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
         on_event: told each new line of the metrics as it comes.
 
     Raises:
-        ConfigError: an address beyond this machine, or the receipt book has no place.
+        ConfigError: an address beyond this machine, the receipt book has no place, or the run
+            folder is another user's.
         FederationError: the run failed; says where to read why.
         FlowerEndedError: the SuperLink or the ServerApp ended before the run.
     """
-    run.path.chmod(0o700)  # one that was begun before this was its mode
+    make_private(run.path)
     if run.study().local_privacy is not None:
         open_book(run)  # as the ServerApp will: here it can still be said
     link = on_loopback(at) if isinstance(at, str) else behind_gate(at)
@@ -62,11 +65,27 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
     child = Child("superlink", link.command, environment, run.path / SUPERLINK_LOG)
     with stopping(child):
         child.start()
-        await_port(link.host, link.port, child, _START_LIMIT_S)
-        if link.federation is not None:
-            _admit(run, link.federation, environment)
-        _submit(run, environment)
+        with _ended_with(child):
+            await_port(link.host, link.port, child, _START_LIMIT_S)
+            if link.federation is not None:
+                _admit(run, link.federation, environment)
+            _submit(run, environment)
         _watch(run, child, environment, on_event, seen)
+
+
+@contextmanager
+def _ended_with(link: Child) -> Iterator[None]:
+    """What fails in the block once the SuperLink has ended is Flower's end, not the study's."""
+    try:
+        yield
+    except FederationError as error:
+        if link.exit_code is None:
+            raise
+        raise FlowerEndedError(
+            f"the SuperLink ended ({link.exit_code}) before the study was begun: {error.message}",
+            place=str(link.log),
+            remedy="read it; is the port taken? Then `fedner server --resume`",
+        ) from None
 
 
 def bundle_root() -> Path:

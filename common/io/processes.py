@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from common.errors import FederationError
+from common.io.private_files import open_log
 
 GRACE_S: Final = 5.0
 KILL_LIMIT_S: Final = 30.0
@@ -49,6 +50,7 @@ class Child:
 
         Raises:
             FederationError: the process of before outlives that.
+            ConfigError: the log is another user's.
         """
         if not self._clear():
             raise FederationError(
@@ -60,7 +62,7 @@ class Child:
         if self.before_start is not None:
             self.before_start()
         with contextlib.ExitStack() as stack:
-            output = stack.enter_context(_private(self.log)) if self.log else None
+            output = stack.enter_context(open_log(self.log)) if self.log else None
             self.process = subprocess.Popen(
                 self.command,
                 env={**os.environ, **self.environment, "PATH": _path_with_python()},
@@ -101,13 +103,6 @@ class Child:
                 self.guard.communicate(b"done\n")
             self.guard = None
         return True
-
-
-def _private(log: Path) -> BinaryIO:
-    """A log, open at its end; other users may not read it."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "ab")
 
 
 def module_command(module: str, *arguments: str) -> list[str]:

@@ -1,11 +1,13 @@
 """What outlives a coordinator: its journal, its attempts, its origin and its locks."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import cast
 
@@ -15,14 +17,17 @@ from flwr.serverapp import Grid
 
 from common import __version__
 from common.config.canonical import study_yaml
-from common.errors import FederationError, FlowerEndedError, UsageError
+from common.errors import ConfigError, FederationError, FlowerEndedError, UsageError
+from common.io.private_files import make_private, open_log
 from common.io.processes import Child
 from server import journal
 from server.app import run_study
 from server.attempts import Attempts
+from server.optimizer import ServerOptimizer
 from server.origin import MODEL, SERVER_LOCK, Origin, alone, is_finished
 from server.run_dir import RunDir
 from server.standing import standing_of
+from server.supervisor import serve_study
 from tests.disks import MemoryDisk
 from tests.unit.test_coordinator import study_of
 
@@ -282,3 +287,38 @@ def test_a_run_that_flower_lost_is_marked_so(tmp_path: Path) -> None:
     with pytest.raises(FlowerEndedError):
         run_study(cast(Grid, Gone()), run)
     assert run.status()["state"] == "lost"
+
+
+@pytest.mark.parametrize("call", ["chmod", "fchmod"])
+def test_a_run_folder_of_another_user_is_refused_with_place_and_remedy(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As the kernel says it to a user who does not own the file; root owns all."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, call, denied)
+    handlers = list(logging.getLogger("fedner").handlers)
+    begun = {
+        "chmod": lambda: serve_study(run, "127.0.0.1:1", lambda _: None), "fchmod": run.log_here,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="Operation not permitted") as caught:
+        begun[call]()
+    assert str(caught.value.place).startswith(str(run.path))
+    assert "chown" in str(caught.value.remedy)
+    assert logging.getLogger("fedner").handlers == handlers
+    with pytest.raises(ConfigError):
+        (make_private if call == "chmod" else open_log)(run.path / "superlink.log")
+
+
+def test_of_a_checkpoint_no_more_is_read_than_the_released_model(run: RunDir) -> None:
+    study = study_of()
+    optimizer = ServerOptimizer.start(study.aggregation, 1 << 20)
+    run.save_checkpoint(optimizer, 1, {})
+    size = (run.path / "checkpoint.npz").stat().st_size
+    tracemalloc.start()
+    released, _ = run.load_delta()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert released.nbytes <= most < released.nbytes * 1.5 < size

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import FederationError, FlowerEndedError
-from common.io.processes import Child
+from common.io.processes import Child, free_port
 from server import supervisor
 from server.journal import append
 from server.run_dir import RunDir
@@ -128,3 +128,37 @@ def test_no_list_of_flowers_is_no_look(run: RunDir, monkeypatch: pytest.MonkeyPa
     assert not supervisor._flower_gave_up({})
     said.stdout = '{"runs": [{"status": "finished:failed"}]}'
     assert supervisor._flower_gave_up({})
+
+
+@pytest.mark.parametrize("step", ["port", "admit", "submit"])
+def test_a_superlink_that_ends_before_the_study_is_begun_is_flowers_end(
+    run: RunDir, step: str
+) -> None:
+    link = Child("superlink", ["false"], {}, run.path / "superlink.log")
+    link.start()
+    assert link.process is not None
+    link.process.wait(10)
+
+    def begin() -> None:
+        with supervisor._ended_with(link):
+            if step == "port":
+                supervisor.await_port("127.0.0.1", free_port(), link, 5.0)
+            raise FederationError(f"`flwr {step}` failed")
+
+    with pytest.raises(FlowerEndedError, match="before the study was begun") as caught:
+        begin()
+    link.stop()
+    assert caught.value.place == str(run.path / "superlink.log")
+    assert ("does not listen" if step == "port" else step) in caught.value.message
+
+
+def test_a_study_that_a_living_superlink_does_not_take_is_a_failure(run: RunDir) -> None:
+    link = Child("superlink", ["sleep", "60"], {})
+    link.start()
+    with (
+        pytest.raises(FederationError, match="did not take") as caught,
+        supervisor._ended_with(link),
+    ):
+        raise FederationError("Flower did not take the study")
+    link.stop()
+    assert type(caught.value) is FederationError
