@@ -123,14 +123,14 @@ class Guard:
     def _release(
         self, purpose: Purpose, round_: int, model: bytes, event: GaussianSteps, compute: Compute
     ) -> bytes:
-        self._charge_search()
         charge = self._charge(purpose, round_, model, (event,))
 
         def fresh(reserved: Reserved) -> bytes:
             return compute(self._keystreams(f"{purpose}/{round_}/{reserved.body.attempt}"))
 
         size = self._bytes[purpose]
-        return release(self._ledger, self._vault, charge, self._caps, fresh, size)
+        first = self._charge_search
+        return release(self._ledger, self._vault, charge, self._caps, fresh, size, first)
 
     def _charge(
         self, purpose: Purpose, round_: int, model: bytes, events: tuple[GaussianSteps, ...]
@@ -166,7 +166,8 @@ class Guard:
 
     def _warn_of_what_no_longer_fits(self) -> None:
         """In time, before more is spent on a study that can't be finished as it is."""
-        said = in_words(outlook(self._study, self.plan, self.state, self._caps))
+        kept = self._vault.stored()
+        said = in_words(outlook(self._study, self.plan, self.state, self._caps, kept))
         if said:
             log.warning("study %s: %s", self._study.study, said)
 

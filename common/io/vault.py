@@ -56,6 +56,7 @@ MAX_BYTES: Final = (1 << 31) - 1 - 16
 TAG_BYTES: Final = 16
 ENTRIES_BYTES: Final = 1 << 16
 """More than the ledger and its head take for one vector, before it or after it."""
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ROOM: Final = f".room{SEALED}{UNFINISHED}"
 
 
@@ -128,23 +129,29 @@ class Vault:
         When it is entered, there was room for the ledger's next entries besides.
 
         Raises:
-            StorageError: there is no room; none is taken.
+            StorageError: there is no room, or the disk fails; none is taken.
         """
         path, needed = self._folder / _ROOM, NONCE_BYTES + size + TAG_BYTES + ENTRIES_BYTES
         try:
-            try:
-                self._take(path, needed)
-            except OSError as error:
-                raise StorageError(
-                    f"no room for a vector of {size} bytes and its entries in the ledger: "
-                    f"{error.strerror or type(error).__name__}",
-                    place=str(self._folder),
-                    remedy="free some space; nothing was charged, and the next request tries again",
-                ) from None
+            with os_errors(self._folder):
+                self._take_or_say(path, needed, size)
             yield
         finally:
             with suppress(OSError):
                 self._disk.remove(path)
+
+    def _take_or_say(self, path: Path, needed: int, size: int) -> None:
+        try:
+            self._take(path, needed)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise StorageError(
+                f"no room for a vector of {size} bytes and its entries in the ledger: "
+                f"{error.strerror}",
+                place=str(self._folder),
+                remedy="free some space; nothing was charged, and the next request tries again",
+            ) from None
 
     def _take(self, path: Path, size: int) -> None:
         """Blocks for `size` bytes, when there are `ENTRIES_BYTES` more."""
@@ -164,7 +171,7 @@ class Vault:
         try:
             self._fill(room, parts)
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno not in _FULL:
                 raise
             self._disk.remove(room)
             return replace_file(self._disk, path, *parts)
@@ -202,6 +209,10 @@ class Vault:
                 self._move_aside(path)
                 return None
 
+    def stored(self) -> Callable[[Reserved], bool]:
+        """As the function of this name says of a folder."""
+        return _stored(self._folder, self._disk)
+
     def flush(self) -> None:
         """Put on disk for certain whatever `get` finds: a `put` may have broken off at the end.
 
@@ -238,6 +249,24 @@ class Vault:
         self._disk.fsync_folder(self._folder)
 
 
+def stored(folder: Path, disk: Disk = DISK) -> Callable[[Reserved], bool]:
+    """Tells of a reserve whether a vector is stored for it now, committed or not; opens none.
+
+    Args:
+        folder: of the ledger; without a vault there is none for any.
+
+    Raises:
+        StorageError: the disk does not say.
+    """
+    return _stored(Files(folder=folder).vault, disk)
+
+
+def _stored(vault: Path, disk: Disk) -> Callable[[Reserved], bool]:
+    with os_errors(vault):
+        names = frozenset(disk.names(vault))
+    return lambda reserved: VaultName.of(reserved).file in names
+
+
 def release(
     ledger: LedgerFile,
     vault: Vault,
@@ -245,6 +274,7 @@ def release(
     caps: Sequence[Cap],
     compute: Callable[[Reserved], bytes],
     size: int = 0,
+    before: Callable[[], None] = lambda: None,
 ) -> bytes:
     """The vector for a charge: the stored one, or a new one that is charged first.
 
@@ -254,6 +284,7 @@ def release(
     Args:
         compute: touches the data. Draws fresh sampling and noise each time it is called.
         size: bytes that the vector has at most; room for a longer one is not sure.
+        before: reserves what is to be charged before a new vector is, once there is room.
 
     Raises:
         BudgetError: the caps or the disk do not allow it; then nothing may be sent. Where there is
@@ -264,6 +295,7 @@ def release(
         if vector is not None and _is_right(ledger, vault, earlier, vector):
             return vector
     with vault.room(size):
+        before()
         reserved = ledger.reserve(charge, caps)
         vector = compute(reserved)
         vault.put(VaultName.of(reserved), vector)

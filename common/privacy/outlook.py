@@ -3,8 +3,9 @@
 Guarantees:
     - `outlook` measures what is to come as the ledger will: against the study's own target, and
       against the site's caps with the search for settings.
-    - Rounds before the newest charged one are over. The newest is still to come if no vector was
-      kept for any of its charges: it is charged anew when it is asked for again.
+    - Rounds before the newest charged one are over. The newest is still to come if no vector is
+      kept for any of its charges: it is charged anew when it is asked for again. Who has the vault
+      says what is kept: after a crash a vector may lie there whose commit is missing.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +18,11 @@ from common.privacy.events import GaussianSteps
 from common.privacy.ledger import Cap, Charge, check_caps
 from common.privacy.ledger_entries import Figure, Purpose
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
-from common.privacy.ledger_state import LedgerState
+from common.privacy.ledger_state import LedgerState, Reserved
 from common.privacy.plan import Plan, evaluation_due
 
 Events = tuple[GaussianSteps, ...]
+Kept = Callable[[Reserved], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,14 @@ class Outlook:
     begun: bool = False
 
 
-def remaining(study: Study, plan: Plan, state: LedgerState | None) -> Remaining:
+def committed(reserved: Reserved) -> bool:
+    """Whether the ledger says that a vector was stored."""
+    return reserved.vector is not None
+
+
+def remaining(
+    study: Study, plan: Plan, state: LedgerState | None, is_kept: Kept = committed
+) -> Remaining:
     """What a study still charges by a ledger: rounds, noised evaluations, its search once."""
     found = [] if state is None else list(state.reserves.values())
     own = [r for r in found if r.body.study == study_hash(study)]
@@ -74,7 +83,7 @@ def remaining(study: Study, plan: Plan, state: LedgerState | None) -> Remaining:
     kept: dict[Purpose, set[int]] = {"train": set(), "evaluate": set(), "search": set()}
     for reserved in own:
         charged[reserved.body.purpose].add(reserved.body.round)
-        if reserved.vector is not None:
+        if is_kept(reserved):
             kept[reserved.body.purpose].add(reserved.body.round)
     newest = max(charged["train"] | charged["evaluate"], default=0)
     trained = newest in kept["train"] or newest in charged["evaluate"]
@@ -93,10 +102,15 @@ def outlook(
     plan: Plan,
     state: LedgerState | None,
     caps: Sequence[Cap],
+    is_kept: Kept = committed,
     epsilon: Epsilon = pld_epsilon,
 ) -> Outlook:
-    """How many of the rounds to come fit."""
-    rest = remaining(study, plan, state)
+    """How many of the rounds to come fit.
+
+    Args:
+        is_kept: whether the vector of a reserve is there to be sent again.
+    """
+    rest = remaining(study, plan, state, is_kept)
     asked = _charge(study, plan)
 
     def check(rounds: int) -> tuple[Figure, ...]:

@@ -969,6 +969,12 @@ STORAGE = (
         "common/io/vault.py",
         ("room is taken first", "    with vault.room(size):\n", "    if True:\n", _ROOM),
         (
+            "a search is charged once there is room",
+            "        before()\n",
+            "        pass\n",
+            "test_a_search_is_not_charged_where_there_is_no_room_for_the_first_vector",
+        ),
+        (
             "there must be room for entries besides",
             "            self._disk.allocate(descriptor, size + ENTRIES_BYTES)\n",
             "            self._disk.allocate(descriptor, size)\n",
@@ -999,8 +1005,8 @@ STORAGE = (
         ),
         (
             "room is given up where the disk does not write in place",
-            "            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:\n",
-            "            if True:\n",
+            "            if error.errno not in _FULL:\n                raise\n            self",
+            "            raise\n            self",
             "test_a_file_system_that_does_not_overwrite_in_place_still_gets_the_room",
         ),
     ),
@@ -1074,7 +1080,7 @@ STORAGE = (
         "common/privacy/outlook.py",
         (
             "a lost vector is charged anew",
-            "        if reserved.vector is not None:\n",
+            "        if is_kept(reserved):\n",
             "        if True:\n",
             _FITTING,
         ),
@@ -1102,6 +1108,12 @@ STORAGE = (
     ),
     *_in(
         "client/guard.py",
+        (
+            "a vector without its commit is no lost one",
+            "self.state, self._caps, kept)",
+            "self.state, self._caps)",
+            "test_a_vector_whose_commit_a_crash_took_is_kept_and_costs_no_round",
+        ),
         (
             "the start says what no longer fits",
             "        self._warn_of_what_no_longer_fits()\n",

@@ -17,6 +17,7 @@ from common.config.study import Study
 from common.data.withdrawn import ids_of
 from common.io.datasets import Corpus, load_sides
 from common.io.ledger_folder import CLOCK_TOLERANCE_S, read_state, utc_seconds
+from common.io.vault import stored
 from common.io.withdrawn_file import reader_of
 from common.policy import decide
 from common.privacy.ledger import caps_of
@@ -169,7 +170,7 @@ def ledger(site: Site, base: Path, study: Study) -> Finding:
     if study.local_privacy is None:
         return ok(f"{said}; the study has no privacy mechanism, and charges nothing")
     plan, caps = plan_of(study, site.institution), caps_of(site.policy.budget)
-    found = outlook(study, plan, state, caps)
+    found = outlook(study, plan, state, caps, stored(folder))
     if not found.why:
         return ok(f"{said}; {_what_is_left(found)}")
     partly = found.begun and found.fitting

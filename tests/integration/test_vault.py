@@ -396,3 +396,16 @@ def test_a_file_system_that_does_not_overwrite_in_place_still_gets_the_room(smal
     assert len(small.send()) == LONG
     assert small.send() == small.send()
     assert small.steps == STEPS
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_disk_that_fails_is_not_called_full(small, monkeypatch, code):
+    def fails(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(small.disk, "allocate", fails)
+    error = refused(small.send)
+    assert isinstance(error, StorageError)
+    assert error.message == os.strerror(code)
+    assert "free some space" not in error.remedy
+    assert not small.ledger.state.reserves

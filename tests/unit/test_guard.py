@@ -1,5 +1,8 @@
 """What an institution's guard charges, keeps and draws, without a model."""
 
+import errno
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,8 +11,10 @@ import pytest
 from client.guard import Guard, Keys, open_guard
 from common.config.site import Policy
 from common.config.study import Study
-from common.errors import BudgetError, ConfigError
+from common.errors import BudgetError, ConfigError, StorageError
+from common.io.disk import Disk
 from common.io.ledger_file import LedgerFile
+from common.io.vault import stored
 from common.privacy.accountant import epsilon as account
 from common.privacy.ledger import Cap
 from common.privacy.ledger_spend import spent
@@ -117,6 +122,49 @@ def test_a_lost_vector_leaves_the_last_round_without_budget_and_the_start_says_s
     assert train_all(tmp_path / "ledger", made, caplog) == 3
     assert "the last round no longer fits, of 4 to come" in caplog.text
     assert "over the study's own target of" in caplog.text
+
+
+def test_a_vector_whose_commit_a_crash_took_is_kept_and_costs_no_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, folder = study(evaluation="exact", rounds=4), tmp_path / "ledger"
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerFile, "commit", lambda *_: sys.exit())
+        guard = guarded(folder, made)
+        with pytest.raises(SystemExit):
+            guard.train(1, b"m", noise)
+        guard.close()
+    with caplog.at_level("WARNING"):
+        guard = guarded(folder, made)
+    assert "no longer fit" not in caplog.text
+    (reserved,) = guard.state.reserves.values()
+    assert stored(folder)(reserved)
+    assert not stored(tmp_path)(reserved)
+    guard.close()
+    assert train_all(folder, made, caplog) == 4
+    assert "no longer fit" not in caplog.text
+
+
+def test_a_search_is_not_charged_where_there_is_no_room_for_the_first_vector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = (
+        "{trials: [{runs: 2, sampling_rate: 0.1, noise_multiplier: 2, steps: 20}], description: d}"
+    )
+    guard = guarded(tmp_path / "ledger", study(settings_from="search", search=trials))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "allocate", full)
+        with pytest.raises(StorageError, match="no room for a vector") as caught:
+            guard.train(1, b"m", noise)
+    assert "nothing was charged" in str(caught.value.remedy)
+    assert not guard.state.reserves
+    guard.train(1, b"m", noise)
+    assert [r.body.purpose for r in guard.state.reserves.values()] == ["search", "train"]
+    guard.close()
 
 
 def test_spare_rounds_carry_a_study_over_as_many_lost_vectors(
