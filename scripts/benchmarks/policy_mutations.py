@@ -878,8 +878,8 @@ GUARD = _in(
     ),
     (
         "the search is charged",
-        "        self._charge_search()\n        charge",
-        "        charge",
+        "        first = self._charge_search\n",
+        "        first = lambda: None\n",
         "test_a_declared_search_is_charged_once_before_the_first_round",
     ),
     (
