@@ -29,7 +29,7 @@ SMALL_DISK: Final = "west"
 """The site whose state, and the side whose run, lie on a disk of their own that can be filled."""
 DISK: Final = "64m"
 HELPER: Final = "coast"
-"""Whose worker is killed where the next sum must begin in full."""
+"""Whose SuperNode is killed where the next sum must begin in full: what it had is lost."""
 
 PRIVACY: Final = (
     "{mechanism: local, unit: patient, noise_multiplier: 1.5, delta: 1e-3, clip: 0.5, "
@@ -145,14 +145,15 @@ class Campaign:
         """Until a site has been asked for a stage of a sum that begins from now on; the round.
 
         Keys and boxes are asked for by themselves only when a sum begins in full: if need be, a
-        worker that is not this site's is killed in the round before.
+        SuperNode that is not this site's is killed in the round before. A worker would not do: its
+        relay waits until it is back, and it sends the next sum's keys all the same.
         """
         self._coordinator.new(), self._own[site].new()
         self._queue, full = [], stage in ("keys", "boxes")
         while True:
             found = self._next(self._coordinator)
             if full and found == Moment("train", found.round, "signatures"):
-                self.stage.send(HELPER if site != HELPER else NAMES[0], "worker")
+                self.stage.send(HELPER if site != HELPER else NAMES[0], "supernode")
             late = full and found.round <= self.round  # keys of an evaluation
             if found.stage == stage and found.purpose == ("" if full else purpose) and not late:
                 break
