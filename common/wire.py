@@ -67,9 +67,9 @@ class Request:
         body: float32 little-endian `[dimension]`, the sum of all updates so far; empty stands
             for zeros.
         receipts: by institution, the newest head of its privacy ledger that the coordinator has
-            countersigned: `common.privacy.ledger_entries.Receipt`, as a mapping.
+            countersigned: `common.privacy.ledger_entries.Receipt`, as a mapping; none for `sum`.
         receipts_signature: of `receipts_text` by the coordinator's identity; empty where it
-            has none, and looked at in a study with secure aggregation alone.
+            has none and for `sum`, and looked at in a study with secure aggregation alone.
         sums: a bundle of the secure sum's messages; empty in a study without.
     """
 
@@ -153,9 +153,14 @@ def decode_request(data: bytes) -> Request:
 
 
 def receipts_text(request: Request) -> bytes:
-    """What is signed of receipts, under `RECEIPTS`: they, and the request that they lie beside."""
+    """What is signed of receipts, under `RECEIPTS`: they, and the request that they lie beside.
+
+    The messages of the secure sum in it are of one session, so that receipts of an earlier attempt,
+    or of an earlier run of the study, are not taken for this one's.
+    """
     named = {"kind": request.kind, "study": request.study, "round": request.round}
-    return _header_text({**named, "receipts": request.receipts})
+    sums = hashlib.sha256(request.sums).hexdigest()
+    return _header_text({**named, "sums": sums, "receipts": request.receipts})
 
 
 def decode_reply(data: bytes) -> Reply:

@@ -52,6 +52,8 @@ from server.terms import Terms, common_terms, require_as_begun
 
 log = logging.getLogger("fedner.server")
 
+Receipts = dict[str, dict[str, Any]]
+
 TOO_LARGE: Final = "reply-too-large"
 """Code of a refusal that is the coordinator's own: more bytes than any reply can have."""
 _HEAD_BYTES: Final = 1 << 16
@@ -234,7 +236,7 @@ class Coordinator:
             found.update(replies)
             return len(found) == len(self._study.federation.institutions)
 
-        request = encode(self._request("hello", 0))
+        request = encode(self._request("hello", 0, self._receipts("hello")))
         letters = dict.fromkeys(self._study.federation.institutions, Letter((request,)))
         self._audit.sent("hello", 0, letters)
         self._exchange.discover(request, enough)
@@ -340,20 +342,26 @@ class Coordinator:
         self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]
     ) -> dict[str, Letter]:
         """Requests; equal ones are one object, and the body is one in all."""
-        digest = hashlib.sha256(body).hexdigest()
+        digest, receipts = hashlib.sha256(body).hexdigest(), self._receipts(kind)
         made = {
-            bundle: Letter(in_parts(self._request(kind, round_, body, bundle), digest))
+            bundle: Letter(in_parts(self._request(kind, round_, receipts, body, bundle), digest))
             for bundle in dict.fromkeys(sums.values())
         }
         return {name: made[bundle] for name, bundle in sums.items()}
 
-    def _request(self, kind: Kind, round_: int, body: bytes = b"", sums: bytes = b"") -> Request:
-        names = self._study.federation.institutions
-        receipts = self._book.receipts(names) if self._book else {}
+    def _receipts(self, kind: Kind) -> Receipts:
+        """What a request brings: with the stages of a sum in which nobody works, none."""
+        if self._book is None or kind == "sum":
+            return {}
+        return self._book.receipts(self._study.federation.institutions)
+
+    def _request(
+        self, kind: Kind, round_: int, receipts: Receipts, body: bytes = b"", sums: bytes = b""
+    ) -> Request:
         request = Request(
             kind=kind, study=self._hash, round=round_, receipts=receipts, body=body, sums=sums
         )
-        if self._standing is None:
+        if self._standing is None or kind == "sum":
             return request
         signed = self._standing.identity.signer.sign(RECEIPTS, receipts_text(request))
         return replace(request, receipts_signature=signed)

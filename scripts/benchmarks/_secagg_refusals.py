@@ -88,8 +88,13 @@ REFUSALS = (
     ),
     Check(
         "a receipts' signature covers them", "common/wire.py",
-        'return _header_text({**named, "receipts": request.receipts})',
-        "return _header_text(named)",
+        'return _header_text({**named, "sums": sums, "receipts": request.receipts})',
+        'return _header_text({**named, "sums": sums})',
+        "test_receipts_that_the_coordinator_did_not_sign_leave_the_ledger_as_it_is",
+    ),
+    Check(
+        "a receipts' signature covers the session", "common/wire.py",
+        '{**named, "sums": sums, "receipts"', '{**named, "receipts"',
         "test_receipts_that_the_coordinator_did_not_sign_leave_the_ledger_as_it_is",
     ),
     Check(

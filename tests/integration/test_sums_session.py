@@ -199,6 +199,7 @@ def test_receipts_that_the_coordinator_did_not_sign_leave_the_ledger_as_it_is(ru
         replace(signed, receipts_signature=""),
         run.signed("train", 2, b"", bundle, strange, by=stranger),
         replace(run.signed("train", 1, b"", bundle, own), round=2),
+        replace(run.signed("train", 2, b"", b"of an earlier attempt", own), sums=bundle),
     ):
         reply = decode_reply(run.sessions[name].handle(encode(request)))
         assert (reply.refusal, reply.sums) == ("secure-sum", b"")
