@@ -5,6 +5,7 @@ Guarantees:
       written and never its message, which may quote a document. So it is with causes, notes and
       members of a group, with an error among the values of a line, and with one that nothing has
       caught, in any thread. Of other libraries' lines, and of warnings, name and place alone.
+      Whatever goes wrong on the way, no more than a class is written.
     * fedner's own errors keep their words: these quote no document (`common.errors`).
     * Room: of warnings and errors of one kind, `LIMIT` are written in each `WINDOW_S` seconds, and
       how many more there were is said afterwards; a line has at most `MAX_CHARACTERS`. What was
@@ -13,6 +14,7 @@ Guarantees:
 """
 
 import atexit
+import copy
 import logging
 import sys
 import threading
@@ -20,6 +22,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -33,9 +36,12 @@ __all__ = ["LIMIT", "WINDOW_S", "Redacting", "Sparing", "add_file", "dressed", "
 MAX_CHARACTERS: Final = 8000
 MAX_FRAMES: Final = 30
 MAX_MEMBERS: Final = 10
+MAX_DEPTH: Final = 5
+"""Of groups in groups, and of containers in containers."""
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _OWN: Final = "fedner"
 _CUT: Final = " [...]"
+_WITHHELD: Final = "its words are withheld: %s:%d in %s"
 
 log = logging.getLogger("fedner.worker")
 
@@ -50,7 +56,7 @@ class Redacting(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One record; what another formatter left in it is not looked at."""
-        kept = logging.makeLogRecord(record.__dict__)
+        kept = copy.copy(record)
         if not _is_own(record):
             _withhold(kept)
         else:
@@ -62,7 +68,7 @@ class Redacting(logging.Formatter):
 
     def formatException(self, ei: _Caught) -> str:  # noqa: N802 - the base class's name
         """Classes and frames, the first cause first."""
-        return "" if ei[1] is None else "\n".join(_told(ei[1]))
+        return "" if ei[1] is None else _lines(ei[1])
 
 
 class Sparing(logging.Filter):
@@ -157,14 +163,13 @@ def _record(*values: Any, **named: Any) -> logging.LogRecord:
 
 def _withhold(record: logging.LogRecord) -> None:
     """Leave place and frames in a record, and no words."""
-    if getattr(record, "is_withheld", False):
+    if record.msg is _WITHHELD:
         return
-    record.msg = "its words are withheld: %s:%d in %s"
+    record.msg = _WITHHELD
     record.args = (record.pathname, record.lineno, record.funcName)
     error = record.exc_info[1] if record.exc_info else None
-    record.exc_text = None if error is None else "\n".join(_told(error))
+    record.exc_text = None if error is None else _lines(error)
     record.exc_info = record.stack_info = None
-    record.is_withheld = True
 
 
 def _is_own(record: logging.LogRecord) -> bool:
@@ -178,37 +183,51 @@ def _kind(record: logging.LogRecord) -> tuple[str, str]:
     return str(_without_words(record.msg)), str(getattr(record, "about", ""))
 
 
-def _without_words(value: object) -> object:
-    """The class in place of an error that is not fedner's own."""
-    if isinstance(value, FednerError) or not isinstance(value, BaseException):
+def _without_words(value: object, depth: int = MAX_DEPTH) -> object:
+    """The class in place of an error that is not fedner's own, in a container, too."""
+    if isinstance(value, FednerError):
         return value
-    return name_of(value)
+    if isinstance(value, BaseException):
+        return name_of(value)
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return value
+    if not depth:
+        return name_of(value)
+    if isinstance(value, dict):
+        return {key: _without_words(one, depth - 1) for key, one in value.items()}
+    items = [_without_words(one, depth - 1) for one in value]
+    return tuple(items) if isinstance(value, tuple) else items
 
 
 def _values(args: Any) -> Any:
-    if isinstance(args, tuple):
-        return tuple(map(_without_words, args))
-    if isinstance(args, dict):
-        return {key: _without_words(value) for key, value in args.items()}
-    return args
+    return _without_words(args) if isinstance(args, tuple | dict) else args
 
 
 def _printable(line: str) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
-def _told(error: BaseException) -> Iterator[str]:
-    """Causes first, each once."""
+def _lines(error: BaseException) -> str:
+    """What is written of an error; its class, if that fails."""
+    try:
+        return "\n".join(_told(error, set(), MAX_DEPTH))
+    except Exception:  # noqa: BLE001 - what it says may be the words of a document
+        return name_of(error)
+
+
+def _told(error: BaseException, seen: set[int], depth: int) -> Iterator[str]:
+    """Causes first, each once: a member of a group may have the group for its context."""
     chain: list[BaseException] = []
     found: BaseException | None = error
-    while found is not None and not any(found is one for one in chain):
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
         chain.append(found)
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     for one in reversed(chain):
-        yield from _alone(one)
+        yield from _alone(one, seen, depth)
 
 
-def _alone(error: BaseException) -> Iterator[str]:
+def _alone(error: BaseException, seen: set[int], depth: int) -> Iterator[str]:
     yield f"{_named(error)}, most recent call last:"
     frames = [
         f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
@@ -219,9 +238,9 @@ def _alone(error: BaseException) -> Iterator[str]:
         left_out = f"  ... {len(frames) - 2 * half} frames ..."
         frames = [*frames[:half], left_out, *frames[-half:]]
     yield from frames
-    if isinstance(error, BaseExceptionGroup):
+    if isinstance(error, BaseExceptionGroup) and depth:
         for member in error.exceptions[:MAX_MEMBERS]:
-            yield from (f"  {line}" for line in _told(member))
+            yield from (f"  {line}" for line in _told(member, seen, depth - 1))
 
 
 def _named(error: BaseException) -> str:
@@ -230,7 +249,11 @@ def _named(error: BaseException) -> str:
 
 
 def _uncaught(where: str, error: BaseException | None) -> None:
-    log.critical("an error ends %s", where, exc_info=error, extra={"about": where})
+    try:
+        log.critical("an error ends %s", where, exc_info=error, extra={"about": where})
+    except Exception:  # noqa: BLE001 - else Python writes the error that was not caught, in words
+        with suppress(Exception):
+            sys.stderr.write(f"{name_of(error)} ends {where}\n")
 
 
 def _in_thread(args: threading.ExceptHookArgs) -> None:

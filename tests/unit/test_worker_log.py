@@ -73,6 +73,13 @@ def grouped():
     raise ExceptionGroup(SENTENCE, [caught(lambda: parse(SENTENCE)), DataError("file.txt:3")])
 
 
+def out_of_a_group():
+    try:
+        grouped()
+    except ExceptionGroup as group:
+        raise group.exceptions[0]  # noqa: B904 - its context is the group, which holds it
+
+
 def while_handling():
     try:
         parse(SENTENCE)
@@ -94,6 +101,7 @@ def through_ours():
         (wrapped, ["ValueError,", "KeyError,", "in wrapped"]),
         (noted, ["TypeError,", "in noted"]),
         (grouped, ["Exception,", "  ValueError,", "DataError: file.txt:3", "in parse"]),
+        (out_of_a_group, ["ValueError,", "Exception,", "in parse"]),
         (while_handling, ["ValueError,", "OSError,", "in while_handling"]),
         (lambda: throw(type(SENTENCE, (Exception,), {})()), ["Exception,", "in throw"]),
         (through_ours, ["ValueError,", "DataError: a.txt:3: line 3 is malformed"]),
@@ -106,6 +114,8 @@ def test_of_an_error_class_and_frames_are_written_and_not_its_words(written, rea
     own.error("a request failed: %s", error)
     own.error(error)
     own.error("a request failed: %(why)s", {"why": error})
+    own.error("requests failed: %s, %s, %s", [error], {"why": (error,)}, {error})
+    own.error("requests failed: %s", [[[[[[[[error]]]]]]]])
     assert "Zaragoza" not in text()
     for name in (*names, f"{__file__}:"):
         assert name in text()
@@ -220,3 +230,36 @@ def test_what_nothing_catches_ends_on_the_terminal_without_its_words():
     for said in ("UserWarning at <string>:10", "an error ends a thread", "an error ends nobody",
                  "an error ends the process", "<string>:6 in parse"):  # fmt: skip
         assert said in done.stderr, said
+
+
+STARTED = f"""
+import logging, sys
+from client.worker_log import start
+start(logging.INFO)
+words = {SENTENCE!r}
+relayed = {{"name": "library", "levelno": 40, "levelname": "ERROR", "msg": words, "args": None}}
+logging.getLogger("library").handle(logging.makeLogRecord(relayed))
+class Full:
+    def write(self, _): raise ValueError(words)
+    def flush(self): raise ValueError(words)
+if sys.argv[1] == "full":
+    logging.getLogger().handlers[0].setStream(Full())
+try:
+    raise ExceptionGroup(words, [ValueError(words)])
+except ExceptionGroup as group:
+    raise group.exceptions[0]
+"""
+
+
+@pytest.mark.parametrize("terminal", ["there", "full"])
+def test_nothing_that_goes_wrong_on_the_way_has_python_write_the_words(terminal):
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED, terminal], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Zaragoza" not in done.stderr + done.stdout
+    assert "its words are withheld" in done.stderr
+    if terminal == "there":
+        assert "an error ends the process" in done.stderr
+        assert "ValueError, most recent call last" in done.stderr
