@@ -139,7 +139,7 @@ class Sums:
             try:
                 replies.append(self._answer(part))
             except SecaggError as error:
-                log.warning("secure sum: refused: %s", error)
+                log.warning("secure sum: refused: %s", error, extra={"about": error.rule})
                 refused.append(error)
         if not replies:
             raise refused[0]
