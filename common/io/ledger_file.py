@@ -214,12 +214,25 @@ class LedgerFile:
             state, size, note = start(
                 means, found, before.opened.institution, os.urandom, before.head
             )
+            self._check_own(state)
         self._state, self._size, self._unsure = state, size, False
-        if state.seq > before.seq and state.hashes[-1] == self._written:
+        if state.seq > before.seq:
             self._unused = state.seq
         if note is not None:
             self._append(note)
         log.warning("the disk failed and is mended: the ledger goes on after entry %d", state.seq)
+
+    def _check_own(self, found: LedgerState) -> None:
+        """Refuse what another process wrote while this one had the lock."""
+        more = found.seq - self._state.seq
+        if more > 1 or (more == 1 and found.hashes[-1] != self._written):
+            self._failed = True
+            raise BudgetError(
+                f"has {more} entries after {self._state.seq} that this process did not write: "
+                "someone else has written to it",
+                place=str(self._means.files.ledger),
+                remedy="find out who; then start again: the next start checks and repairs",
+            )
 
     def _take_unused(self, charge: Charge) -> Reserved | None:
         """The reserve that nothing was computed for, if it is of exactly this charge; once."""

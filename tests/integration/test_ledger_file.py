@@ -295,6 +295,27 @@ def test_a_ledger_that_lost_an_acknowledged_entry_during_a_fault_stays_refused(f
             assert "older copy" in error.message
 
 
+def test_entries_of_another_process_that_appear_during_a_fault_are_not_taken_for_own(folder):
+    """Validly signed: as where the mended disk was mounted anew, and its lock with it."""
+    fill(folder, 1)
+    before = snapshot(folder)
+    fill_on = [charge(2), charge(3)]
+    with open_ledger(folder) as other:
+        for one in fill_on:
+            other.reserve(one)
+    theirs = snapshot(folder)
+    for path, data in before.items():
+        (folder / path).write_bytes(data)
+    disk = Faulty(0, errno.EIO)
+    with open_ledger(folder, disk=disk) as ledger:
+        disk.number, disk.calls = 1, count(1)
+        assert "Input/output" in refused(ledger.reserve, charge(9)).message
+        for path, data in theirs.items():
+            (folder / path).write_bytes(data)
+        for said in ("did not write", "has failed before"):
+            assert said in refused(ledger.reserve, charge(9)).message
+
+
 def test_an_end_that_a_fault_left_unfinished_is_moved_aside_without_a_restart(folder):
     disk = Faulty(0, errno.ENOSPC)
     with open_ledger(folder, disk=disk) as ledger:
