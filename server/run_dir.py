@@ -223,7 +223,8 @@ class RunDir:
                 "no round was finished", place=str(self.path), remedy=f"read {self.path / LOG}"
             )
         try:
-            with np.load(path, allow_pickle=False) as content:  # reads no other array
+            # of a damaged file numpy would leave its own handle open; no other array is read
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 return content["released"], int(content["round"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise FederationError("damaged", place=str(path), remedy=_RESTORE) from None

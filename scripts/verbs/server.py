@@ -107,7 +107,9 @@ def command(
             or any((federation, address, run_path, identity, passphrase_file, roster))
         ):
             raise UsageError("--partial takes all from the run", remedy="give --partial RUN alone")
-        save_partial(RunDir.open(partial))
+        ended = RunDir.open(partial)
+        with alone(ended, SERVER_LOCK):
+            save_partial(ended)
         return
     if resume is None:
         if path is None:

@@ -19,7 +19,7 @@ from common.io.models import load_model
 from common.model.ner import NerModel
 from scripts.cli import app
 from server.optimizer import ServerOptimizer
-from server.origin import Origin
+from server.origin import SERVER_LOCK, Origin, alone
 from server.run_dir import RunDir
 from server.standing import Whereabouts, standing_of
 
@@ -232,6 +232,12 @@ def test_only_an_unfinished_run_with_a_round_has_a_partial_model(begun, ended):
     done = fedner("server", "--partial", ended.path).exception
     assert "no round was finished" in done.message
     assert not list(ended.path.glob("*model*"))
+
+
+def test_a_run_that_is_being_served_has_no_partial_model(ended):
+    with alone(ended, SERVER_LOCK):
+        error = fedner("server", "--partial", ended.path).exception
+    assert "in use by another process" in error.message
 
 
 def test_a_partial_model_is_of_the_encoder_that_the_institutions_had(ended):
