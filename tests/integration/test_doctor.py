@@ -25,6 +25,7 @@ from common.io.configs import load_site, load_study
 from common.io.identity_files import create
 from common.io.ledger_file import LedgerFile
 from common.io.processes import free_port
+from common.io.vault import Vault, VaultName
 from scripts.cli import app
 from scripts.doctor import clock, coordinator, institution, keys, network, study, tls
 from scripts.doctor.checks import carry_out
@@ -522,8 +523,7 @@ def test_what_a_lifetime_has_left_must_hold_the_rest_of_the_study(site):
     (said,) = of_site(site, "ledger")
     assert "the last round no longer fits, of 1 to come" in said  # its vector was lost
     assert "over the study's own target" in said
-    with LedgerFile.open(site.parent / "state" / "ledger", NAME) as ledger:
-        ledger.commit(ledger.state.reserves[reserved.seq], "f" * 64)
+    Vault(site.parent / "state" / "ledger").put(VaultName.of(reserved), b"found after all")
     change(site, budget=[{"unit": "patient", "delta": 1e-3, "epsilon_lifetime": 1.0}])
     assert of_site(site, "ledger") == []
     checks = [c for c in institution.checks(load_site(site), site) if c.group == "ledger"]

@@ -49,12 +49,13 @@ def test_tables_have_all_rows_and_the_limit_is_their_measure(capsys):
     assert secagg.main([*SMALL, "--no-memory"]) == 0
     said = capsys.readouterr().out
     assert "**40,000 parameters, 3 institutions, k = 18**" in said
-    for name in ("limit", "ours, 1 thread", "ours, 2 threads", "Flower"):
+    for name in ("limit", "limit by wire", "ours, 1 thread", "ours, 2 threads", "Flower"):
         assert f"| {name} | " in said
-    limit = next(line for line in said.splitlines() if line.startswith("| limit"))
-    assert limit.split("|")[6].strip() == "1.00"
+    for place, name in ((6, "| limit |"), (7, "| limit by wire |")):
+        limit = next(line for line in said.splitlines() if line.startswith(name))
+        assert limit.split("|")[place].strip() == "1.00"
     ours = [line for line in said.splitlines() if line.startswith("| ours, 1 thread")]
-    assert ours[0].split("|")[8].strip() == "2.252"
+    assert ours[0].split("|")[9].strip() == "2.252"
 
 
 def test_masks_of_flower_that_were_not_run_are_said_to_be_extrapolated(capsys):
