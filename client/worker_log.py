@@ -3,9 +3,10 @@
 Guarantees:
     * Words: of an error that is not fedner's own, class and frames (file, line, function) are
       written and never its message, which may quote a document. So it is with causes, notes and
-      members of a group, with an error among the values of a line, and with one that nothing has
-      caught, in any thread. Of other libraries' lines, and of warnings, name and place alone.
-      Whatever goes wrong on the way, no more than a class is written.
+      members of a group, and with one that nothing has caught, in any thread. Among the values of
+      a line numbers, texts, paths and times are written, and containers of them; of anything else,
+      which may hold an error, the class. Of other libraries' lines, and of warnings, name and place
+      alone. Whatever goes wrong on the way, no more than a class is written.
     * fedner's own errors keep their words: these quote no document (`common.errors`).
     * Room: of warnings and errors of one kind, `LIMIT` are written in each `WINDOW_S` seconds, and
       how many more there were is said afterwards; a line has at most `MAX_CHARACTERS`. What was
@@ -15,15 +16,17 @@ Guarantees:
 
 import atexit
 import copy
+import datetime
 import logging
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
+from numbers import Number
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -43,7 +46,16 @@ _OWN: Final = "fedner"
 _CUT: Final = " [...]"
 _WITHHELD: Final = "its words are withheld: %s:%d in %s"
 
+_PLAIN: Final = (FednerError, str, bytes, Number, PurePath, datetime.date, type(None))
+
 log = logging.getLogger("fedner.worker")
+
+
+class _Lines(str):
+    """Classes and frames as this module writes them: in a record, no words of anybody's."""
+
+    __slots__ = ()
+
 
 _Caught = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -162,13 +174,14 @@ def _record(*values: Any, **named: Any) -> logging.LogRecord:
 
 
 def _withhold(record: logging.LogRecord) -> None:
-    """Leave place and frames in a record, and no words."""
-    if record.msg is _WITHHELD:
-        return
+    """Leave place and frames in a record, and no words: of one that had none, and got some, too."""
     record.msg = _WITHHELD
     record.args = (record.pathname, record.lineno, record.funcName)
-    error = record.exc_info[1] if record.exc_info else None
-    record.exc_text = None if error is None else _lines(error)
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if error is not None:
+        record.exc_text = _lines(error)
+    elif not isinstance(record.exc_text, _Lines):
+        record.exc_text = None
     record.exc_info = record.stack_info = None
 
 
@@ -184,35 +197,37 @@ def _kind(record: logging.LogRecord) -> tuple[str, str]:
 
 
 def _without_words(value: object, depth: int = MAX_DEPTH) -> object:
-    """The class in place of an error that is not fedner's own, in a container, too."""
-    if isinstance(value, FednerError):
+    """The class in place of what may hold an error that is not fedner's own."""
+    if isinstance(value, _PLAIN):
         return value
-    if isinstance(value, BaseException):
-        return name_of(value)
-    if not isinstance(value, dict | list | tuple | set | frozenset):
-        return value
-    if not depth:
-        return name_of(value)
+    if not isinstance(value, dict | list | tuple | set | frozenset) or not depth:
+        return _class_of(value)
     if isinstance(value, dict):
-        return {key: _without_words(one, depth - 1) for key, one in value.items()}
+        pairs = value.items()
+        return {_without_words(k, depth - 1): _without_words(v, depth - 1) for k, v in pairs}
     items = [_without_words(one, depth - 1) for one in value]
-    return tuple(items) if isinstance(value, tuple) else items
+    return items if isinstance(value, list | set) else tuple(items)
+
+
+def _class_of(value: object) -> str:
+    return name_of(value) if isinstance(value, BaseException) else type(value).__name__
 
 
 def _values(args: Any) -> Any:
-    return _without_words(args) if isinstance(args, tuple | dict) else args
+    """Of a record: several, one mapping by name, or nothing."""
+    return _without_words(dict(args) if isinstance(args, Mapping) else args)
 
 
 def _printable(line: str) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
-def _lines(error: BaseException) -> str:
+def _lines(error: BaseException) -> _Lines:
     """What is written of an error; its class, if that fails."""
     try:
-        return "\n".join(_told(error, set(), MAX_DEPTH))
+        return _Lines("\n".join(_told(error, set(), MAX_DEPTH)))
     except Exception:  # noqa: BLE001 - what it says may be the words of a document
-        return name_of(error)
+        return _Lines(name_of(error))
 
 
 def _told(error: BaseException, seen: set[int], depth: int) -> Iterator[str]:
@@ -251,8 +266,8 @@ def _named(error: BaseException) -> str:
 def _uncaught(where: str, error: BaseException | None) -> None:
     try:
         log.critical("an error ends %s", where, exc_info=error, extra={"about": where})
-    except Exception:  # noqa: BLE001 - else Python writes the error that was not caught, in words
-        with suppress(Exception):
+    except BaseException:  # noqa: BLE001 - else Python writes what was not caught, in words
+        with suppress(BaseException):
             sys.stderr.write(f"{name_of(error)} ends {where}\n")
 
 

@@ -3,7 +3,11 @@
 import logging
 import subprocess
 import sys
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -119,6 +123,39 @@ def test_of_an_error_class_and_frames_are_written_and_not_its_words(written, rea
     assert "Zaragoza" not in text()
     for name in (*names, f"{__file__}:"):
         assert name in text()
+
+
+@dataclass
+class Held:
+    error: Exception
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda error: {error: 1},
+        lambda error: {(1, error): 1},
+        lambda error: {1: error}.values(),
+        lambda error: deque([error]),
+        lambda error: defaultdict(list, {1: [error]}),
+        lambda error: MappingProxyType({"why": error}),
+        lambda error: partial(print, error),
+        Held,
+    ],
+)
+def test_a_value_that_holds_an_error_does_not_quote_it(written, hold):
+    own, _, text, *_ = written
+    held = hold(caught(lambda: parse(SENTENCE)))
+    own.error("requests failed: %s", held)
+    own.error("requests failed: %s of %s", held, [held])
+    assert text().count("requests failed: ") == 2
+    assert "Zaragoza" not in text()
+
+
+def test_numbers_texts_and_paths_in_a_line_are_written_as_they_are(written):
+    own, _, text, *_ = written
+    own.error("%d of %.1f in %s: %s", 3, 4.5, Path("/a/b"), {"kept": [1, None, True, "x"]})
+    assert "3 of 4.5 in /a/b: {'kept': [1, None, True, 'x']}" in text()
 
 
 def test_the_words_that_another_formatter_has_left_in_a_record_are_not_taken(written):
@@ -239,10 +276,17 @@ start(logging.INFO)
 words = {SENTENCE!r}
 relayed = {{"name": "library", "levelno": 40, "levelname": "ERROR", "msg": words, "args": None}}
 logging.getLogger("library").handle(logging.makeLogRecord(relayed))
+rest = {{"name": "library", "levelno": 40, "levelname": "ERROR"}}
+parts = [{{"args": (words, 1, words)}}, {{"exc_text": words}}, {{"stack_info": words}},
+         {{"exc_info": (ValueError, ValueError(words), None)}}, {{"exc_info": True}}]
+for line, part in enumerate(parts):  # each a line of its own, as only so many of one are written
+    record = logging.makeLogRecord({{**rest, "lineno": line, **part}})
+    logging.getLogger("library").handle(record)
 class Full:
-    def write(self, _): raise ValueError(words)
-    def flush(self): raise ValueError(words)
-if sys.argv[1] == "full":
+    def write(self, _): raise ends(words)
+    def flush(self): raise ends(words)
+ends = {{"full": ValueError, "left": KeyboardInterrupt}}.get(sys.argv[1])
+if ends:
     logging.getLogger().handlers[0].setStream(Full())
 try:
     raise ExceptionGroup(words, [ValueError(words)])
@@ -251,7 +295,7 @@ except ExceptionGroup as group:
 """
 
 
-@pytest.mark.parametrize("terminal", ["there", "full"])
+@pytest.mark.parametrize("terminal", ["there", "full", "left"])
 def test_nothing_that_goes_wrong_on_the_way_has_python_write_the_words(terminal):
     done = subprocess.run(
         [sys.executable, "-c", STARTED, terminal], cwd=ROOT, capture_output=True, text=True,
@@ -259,7 +303,7 @@ def test_nothing_that_goes_wrong_on_the_way_has_python_write_the_words(terminal)
     )  # fmt: skip
     assert done.returncode == 1
     assert "Zaragoza" not in done.stderr + done.stdout
-    assert "its words are withheld" in done.stderr
+    assert done.stderr.count("its words are withheld") == 6
     if terminal == "there":
         assert "an error ends the process" in done.stderr
         assert "ValueError, most recent call last" in done.stderr
