@@ -7,7 +7,8 @@ Guarantees:
       about `SHOWN_BYTES` of what a stranger sent, printable.
     - `LineBudget` lets through `BURST` lines of each place in the code that logs, then one in
       `EVERY_S`, and cuts each. How many were left out stands in the next that comes through. So
-      a place that logs what a request says writes about 10 MB a day at most.
+      a place that logs what a request says writes about 10 MB a day at most in each handler. A
+      record that reaches several handlers is one line: all of them write it, or none.
 """
 
 import logging
@@ -26,6 +27,7 @@ BURST: Final = 100
 EVERY_S: Final = 10.0
 LINE_CHARACTERS: Final = 500
 TRACEBACK_CHARACTERS: Final = 4000
+_DECIDED: Final = "decided_by_budgets"
 _OTHERS: Final = "refused for another reason"
 
 
@@ -103,7 +105,7 @@ class _Place:
 
 
 class LineBudget(logging.Filter):
-    """Of a handler, or of several: a few lines of each place, cut to a length."""
+    """Of a handler, or of several that share it: a few lines of each place, cut to a length."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -111,7 +113,13 @@ class LineBudget(logging.Filter):
         self._places: dict[tuple[str, int], _Place] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is written; it is cut."""
+        """Whether a record is written; it is cut. Asked again for another handler, the same."""
+        decided = record.__dict__.setdefault(_DECIDED, {})
+        if self not in decided:
+            decided[self] = self._has_room(record)
+        return bool(decided[self])
+
+    def _has_room(self, record: logging.LogRecord) -> bool:
         now = self._clock()
         where = (record.pathname, record.lineno)
         place = self._places.setdefault(where, _Place(left=BURST, since=now))

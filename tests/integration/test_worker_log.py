@@ -94,11 +94,20 @@ def test_a_worker_that_ends_by_a_tokenizers_error_says_where_and_not_what(site):
         assert "common/model/ner.py:" in text
 
 
+@pytest.mark.parametrize("from_a_group", [False, True])
 def test_a_request_that_fails_deep_inside_leaves_frames_in_the_log_and_no_words(
-    site, session, written, monkeypatch
+    site, session, written, monkeypatch, from_a_group
 ):
+    """A member raised while its group is handled has for context the group, which has it."""
+
     def quoting(_model, prepared, *_args, **_named):
-        raise ValueError(f"can't train on {prepared.documents[0].text}")
+        error = ValueError(f"can't train on {prepared.documents[0].text}")
+        if not from_a_group:
+            raise error
+        try:
+            raise ExceptionGroup(str(error), [error])
+        except ExceptionGroup as group:
+            raise group.exceptions[0]  # noqa: B904 - see above
 
     monkeypatch.setattr(NerModel, "fit", quoting)
     reply = session.handle(request_of(site))

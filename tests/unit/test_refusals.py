@@ -1,5 +1,6 @@
 """What may be written into the coordinator's log for what strangers and nodes send."""
 
+import io
 import logging
 
 from server.refusals import (
@@ -93,6 +94,29 @@ def test_one_place_in_the_code_writes_a_burst_and_then_a_line_in_ten_seconds():
     assert logged(budget, "run x") is None
     clock.now += 1e6
     assert sum(logged(budget, "later") is not None for _ in range(10 * BURST)) == BURST
+
+
+def test_a_record_of_two_handlers_costs_one_line_and_is_written_by_both_or_neither():
+    clock = Clock()
+    budget = LineBudget(clock)
+    logger, texts = logging.Logger("doubled"), (io.StringIO(), io.StringIO())
+    for text in texts:
+        logger.addHandler(logging.StreamHandler(text))
+        logger.handlers[-1].addFilter(budget)
+
+    def write(message):
+        logger.info(message)
+
+    for number in range(2 * BURST):
+        write(f"run {number}")
+    clock.now += EVERY_S
+    write("A" * 2 * LINE_CHARACTERS)
+    lines = [text.getvalue().splitlines() for text in texts]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == BURST + 1
+    assert lines[0][-1].endswith(
+        f"({2 * LINE_CHARACTERS:,} characters) ({BURST} like it were left out)"
+    )
 
 
 def test_a_line_is_cut_and_no_line_can_be_forged():
