@@ -56,6 +56,7 @@ serverapp = "{name}.s:app"
 clientapp = "{name}.c:app"
 """
 WHEN = "2026-05-01T12:00:00Z"
+HANDLES = 200
 
 
 class Federation:
@@ -154,7 +155,10 @@ def paths(prefix):
 
 
 LONG = b"A" * 40_000
+SHORT = b"A" * 4_000
 FLOOD = (
+    b"GET /" + SHORT + b" HTTP/1.1\r\nhost: x\r\n\r\n",  # a long one is 400 unless read at once
+    b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\nflwr-public-key: " + SHORT + b"\r\n\r\n",
     b"GET /" + LONG + b" HTTP/1.1\r\nhost: x\r\n\r\n",
     LONG + b" / HTTP/1.1\r\nhost: x\r\n\r\n",
     b"POST /v1/fleet/pull-messages?" + LONG + b" HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -166,14 +170,14 @@ FLOOD = (
 )
 
 
-def test_a_thousand_refused_requests_of_forty_kilobytes_leave_a_few_lines_in_the_log(federation):
+def test_two_hundred_refused_requests_of_any_size_leave_a_few_lines_in_the_log(federation):
     """And bytes that are no TLS, and connections that end at once."""
     tls = ssl.create_default_context(cafile=federation.ca)
     before = federation.link.log.stat().st_size
     statuses = set()
-    for number in range(1000):
+    for number in range(200):
         raw = socket.create_connection(("127.0.0.1", federation.public), timeout=10)
-        if number % 10 == 9:
+        if number % 11 == 10:
             raw.sendall(LONG)
             raw.close()
             continue
@@ -183,15 +187,10 @@ def test_a_thousand_refused_requests_of_forty_kilobytes_leave_a_few_lines_in_the
     time.sleep(1.0)
     whole = federation.link.log.read_bytes()
     said = whole[before:].decode()
-    assert len(said) < 8 << 10, f"{len(said)} bytes: {said[:2000]}"
-    assert max(map(len, said.splitlines())) < 400
+    assert len(said) < 2 << 10, f"{len(said)} bytes: {said[:2000]}"
+    assert max(map(len, said.splitlines()), default=0) < 400
     assert statuses == {b"400", b"401", b"404", b"200"}
-    for kind in (
-        "400 no HTTP request",
-        "400 one host",
-        "401 Invalid",
-        "404 not served here: GET /A",
-    ):
+    for kind in ("400 no HTTP request", "400 one host", "401 Invalid", "404 not served here"):
         assert f"public port: {kind}" in whole.decode()  # at once, at its first time
 
 
@@ -414,25 +413,22 @@ def waited(true, limit_s):
 def test_a_crowd_that_takes_all_file_handles_leaves_few_lines_and_is_got_over(tmp_path):
     """Without a handshake no connection is counted; each is cut after its ten seconds."""
     found = Federation(tmp_path)
-    found.link.command = ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh", *found.link.command]
+    found.link.command = ["sh", "-c", f'ulimit -n {HANDLES}; exec "$@"', "sh", *found.link.command]
     found.link.start()
     links = []
     try:
         for port in (found.public, found.private):
             await_port("127.0.0.1", port, found.link, 60.0)
-        time.sleep(2.0)
         before = found.link.log.stat().st_size
         links += [socket.create_connection(("127.0.0.1", found.public)) for _ in range(300)]
-        time.sleep(3.0)
+        server = psutil.Process(found.link.process.pid)
+        assert waited(lambda: server.num_fds() >= HANDLES - 1, 30), server.num_fds()
+        time.sleep(3.0)  # as long as it lasts it may write: what is asserted is how much
         said = found.link.log.read_bytes()[before:]
-        assert len(psutil.Process(found.link.process.pid).net_connections()) > 150
         assert len(said) < 64 << 10, len(said)
         for link in links:
             link.close()
-        deadline = time.monotonic() + 30
-        while not found.is_healthy():
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        assert waited(found.is_healthy, 60)
     finally:
         for link in links:
             link.close()
