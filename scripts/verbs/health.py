@@ -36,7 +36,13 @@ def command(
         Side | None, typer.Option(help="Of which side FILE is, where they are two users.")
     ] = None,
     limit_s: Annotated[
-        float, typer.Option("--limit", min=0.1, max=600, help="Seconds to wait for the answer.")
+        float,
+        typer.Option(
+            "--limit",
+            min=0.1,
+            max=600,
+            help="Seconds to wait for the answer; with --federation, as many to connect before.",
+        ),
     ] = 5.0,
 ) -> None:
     """Ask a worker, or the coordinator's server, whether it takes requests: for service managers.
@@ -80,7 +86,8 @@ def _door(path: Path, side: Side | None) -> Path:
 def server_answers(root: Path, limit_s: float) -> bool:
     """Whether the public port of a federation on this machine answers `GET /health` with 200.
 
-    The certificate is verified, by the folder's own authority and its first name.
+    The certificate is verified, by the folder's own authority and its first name. The limit is one
+    to connect and one for all that follows. No name is looked up: `listen` is an IP address.
     """
     path, authority = root / DEPLOYMENT, root / SERVER / AUTHORITY
     server = parse_deployment(read_config(path), str(path)).server
