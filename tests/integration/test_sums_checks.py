@@ -1,6 +1,8 @@
 """What the drivers of the secure sums refuse at each end, one by one."""
 
 import errno
+import io
+import logging
 import weakref
 from dataclasses import replace
 
@@ -9,6 +11,7 @@ import pytest
 
 import client.sums
 import common.io.freshness
+from client.worker_log import LIMIT, dressed
 from common.errors import FederationError
 from common.io.freshness import Freshness
 from common.secagg.bundle import join, split
@@ -183,6 +186,26 @@ def test_an_invitation_that_nobody_signed_ends_no_session(five):
     with pytest.raises(UnsignedError):
         site.answer(join([forged]))
     assert site._machines == alive
+
+
+def test_garbage_does_not_hide_a_refusal_of_another_rule_in_the_log(five):
+    five.sum("train", 1)
+    name = five.names[0]
+    invitation, *_ = split(bundles(five, name)[0])
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    dressed(handler)
+    client.sums.log.addHandler(handler)
+    try:
+        for _ in range(2 * LIMIT):
+            with pytest.raises(MalformedError):
+                five.sites[name].answer(join([b"garbage"]))
+        with pytest.raises(UnsignedError) as caught:
+            five.sites[name].answer(join([invitation[:-1] + bytes([invitation[-1] ^ 1])]))
+    finally:
+        client.sums.log.removeHandler(handler)
+    assert text.getvalue().count("secure sum: refused") == LIMIT + 1
+    assert str(caught.value) in text.getvalue()
 
 
 def test_an_instruction_comes_alone_and_is_one(five):
