@@ -11,7 +11,7 @@
     │   ├── AuditError         11  the audit log can't be written, or is not what it was
     │   └── FlowerEndedError   12  Flower's processes ended before the run: starting again goes on
     ├── BudgetError            9   the privacy budget is spent, or its ledger is not what it was
-    │   └── StorageError       13  the disk under ledger and vault fails or is full: it passes, so
+    │   └── StorageError       13  the disk under a site's state fails or is full: it passes, so
     │                              who starts a worker again starts it after this, too
     └── IdentityError          10  a key or a roster is missing, damaged or not the pinned one
 
@@ -99,7 +99,7 @@ class BudgetError(FednerError):
 
 
 class StorageError(BudgetError):
-    """The disk under the privacy ledger or its vault does not take or give what it must."""
+    """The disk does not take or give what it must: ledger, vault, what a site remembers of sums."""
 
     exit_code = 13
 

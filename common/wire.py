@@ -47,7 +47,7 @@ class Refusal(StrEnum):
     DIMENSION = "wrong-dimension"
     STALE = "stale-round"
     BUDGET = "privacy-budget"
-    STORAGE = "storage"  # the disk under the privacy ledger fails or is full: it passes
+    STORAGE = "storage"  # the disk under the site's state fails or is full: it passes
     SUMS = "secure-sum"
     SPENT = "spent"  # a vector without noise of its own, which another secure sum was given
     INTERNAL = "internal-error"

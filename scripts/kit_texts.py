@@ -5,8 +5,14 @@ from typing import Final
 
 from common.config.deployment import Deployment
 from common.io.certificate_files import AUTHORITY
-from scripts.verbs.enrol import DEMO, NEW_PASSPHRASE, PASSPHRASE
 
+DEMO: Final = (
+    "DEMO FEDERATION. One machine made every private key, and nobody compared anything: whoever "
+    "had that machine is every institution and the server. Never use it with real records."
+)
+PASSPHRASE: Final = "passphrase"
+NEW_PASSPHRASE: Final = f"(umask 077; openssl rand -hex 32 > {PASSPHRASE})"
+"""Typed once, in the folder of keys that are to be made; nobody has to know the line."""
 UNATTENDED: Final = "docs/provisioning.md, Unattended start"
 
 

@@ -9,7 +9,7 @@ Guarantees:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Final
 
@@ -136,8 +136,7 @@ def make_reserve(
 
 def charge_of(body: Reserve) -> Charge:
     """What a reserve was asked for."""
-    names = ("study", "name", "round", "purpose", "request", "unit", "dataset", "events", "delta")
-    return Charge(**{name: getattr(body, name) for name in names}, target=body.target)
+    return Charge(**{one.name: getattr(body, one.name) for one in fields(Charge)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,7 @@ def _last_words(c: Campaign) -> str:
     text = "" if c.stage.server is None else c.stage.server.text
     lines = [line for line in text.splitlines() if line.strip()]
     found = [line for line in lines if line.startswith("error")] or lines[-1:]
-    return " ".join(found)[:300]
+    return " ".join(found).replace(str(c.stage.run.path), "RUN")[:300]
 
 
 def _skewed(skews: Mapping[str, int]) -> Row:

@@ -91,9 +91,15 @@ class Field:
     refusal: str = "policy"
     logged: str = ""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "row", self.row or self.name)
-        object.__setattr__(self, "logged", self.logged or f"[{self.code}]")
+    @property
+    def title(self) -> str:
+        """Of the row."""
+        return self.row or self.name
+
+    @property
+    def said(self) -> str:
+        """What the site's log must have."""
+        return self.logged or f"[{self.code}]"
 
 
 def _budget(**caps: float) -> dict[str, Any]:
@@ -154,10 +160,10 @@ def policy_rows(folder: Path, only: Callable[[str], bool]) -> Iterator[dict[str,
     folder.mkdir(parents=True)
     stages: dict[str, Stage] = {}
     for one in FIELDS:
-        if only(f"policy-{one.row}"):
+        if only(f"policy-{one.title}"):
             if one.study not in stages:
                 stages[one.study] = _stage(folder / one.study, one.study)
-            yield {"row": f"policy-{one.row}", **_tried(stages[one.study], one)}
+            yield {"row": f"policy-{one.title}", **_tried(stages[one.study], one)}
 
 
 def _stage(folder: Path, study: str) -> Stage:
@@ -194,15 +200,15 @@ def _tried(stage: Stage, one: Field) -> dict[str, Any]:
     told = [word for word in (one.code.value, one.name) if word.encode() in rest]
     charged = _charged(state / "ledger")
     return {
-        "fault": f"policy `{one.row}` stricter than the study",
+        "fault": f"policy `{one.title}` stricter than the study",
         "exit": code,
-        "logged": one.logged in log,
-        "code": one.logged.strip("[]"),
+        "logged": one.said in log,
+        "code": one.said.strip("[]"),
         "replied": answer.refusal,
         "charged": charged,
         "as_expected": code == (6 if one.at_start else None)
         and answer.refusal == one.refusal
-        and one.logged in log
+        and one.said in log
         and not charged
         and not told,
     }

@@ -99,7 +99,7 @@ TESTED: Final = (
     Shown(
         name="coordinator-key",
         fault="a receipt by another coordinator than the policy's `coordinator_key`",
-        outcome="the request is refused (`budget`), the pinned one's goes on",
+        outcome="the request is refused (`privacy-budget`), the pinned one's goes on",
         tests=(
             "tests/integration/test_private_session.py::"
             "test_another_coordinators_receipt_than_the_pinned_one_is_refused",

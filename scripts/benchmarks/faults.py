@@ -1,6 +1,6 @@
 """Faults in a federation of six real institutions: what comes of each, what it costs, the model.
 
-    scripts/bench faults --out runs/faults.jsonl [--rows NAME ...] [--folder /tmp/faults]
+    scripts/bench faults --out runs/faults.jsonl [--rows NAME ...] [--folder FOLDER]
     scripts/bench faults --out runs/faults.jsonl --table
 
 Each fault is made in a round of one long run (t = 4, h = 1, quorum 4, noise from a test seed); then
@@ -11,6 +11,7 @@ root, for small file systems of its own, and half an hour on an idle machine.
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,14 +33,14 @@ Line = dict[str, Any]
 NAMES_OF_ROWS: Final = (
     *(row.name for row in ROWS),
     *(row.name for row in TESTED),
-    *(f"policy-{one.row}" for one in FIELDS),
+    *(f"policy-{one.title}" for one in FIELDS),
 )
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench faults")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/faults"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "faults")
     parser.add_argument("--rows", nargs="+", choices=NAMES_OF_ROWS, metavar="NAME")
     parser.add_argument("--table", action="store_true", help="print what is there, and no more")
     options = parser.parse_args(argv)

@@ -31,16 +31,10 @@ from common.io.configs import load_site, load_study
 from common.io.identity_files import create, open_private, read_passphrase, read_public
 from common.io.register_file import read_register, read_request, write_register
 from scripts.console import err, out, show_path
+from scripts.kit_texts import DEMO
 
-DEMO: Final = (
-    "DEMO FEDERATION. One machine made every private key, and nobody compared anything: whoever "
-    "had that machine is every institution and the server. Never use it with real records."
-)
 NODE: Final = "node"
 ROSTER: Final = "roster.yaml"
-PASSPHRASE: Final = "passphrase"
-NEW_PASSPHRASE: Final = f"(umask 077; openssl rand -hex 32 > {PASSPHRASE})"
-"""Typed once, in the folder of keys that are to be made; nobody has to know the line."""
 
 app = typer.Typer(help="Enrol institutions.", no_args_is_help=True)
 

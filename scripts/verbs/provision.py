@@ -40,8 +40,8 @@ from common.io.configs import load_study, read_config
 from common.io.identity_files import create, open_private, read_passphrase
 from common.io.register_file import read_register, write_register
 from scripts.console import err, out, show_path
-from scripts.kit_texts import coordinators_text, site_readme, site_text
-from scripts.verbs.enrol import DEMO, moment, show_roster_state, write_roster
+from scripts.kit_texts import DEMO, coordinators_text, site_readme, site_text
+from scripts.verbs.enrol import moment, show_roster_state, write_roster
 from server.federation import DEPLOYMENT
 
 NO_PASSPHRASE: Final = (

@@ -26,7 +26,7 @@ from scripts.console import (
     show_notices,
     show_path,
 )
-from scripts.verbs.enrol import DEMO
+from scripts.kit_texts import DEMO
 from scripts.verbs.partial import partial_model_told, same_model, save_partial
 from scripts.verbs.simulate import new_run_path
 from server.federation import Federation

@@ -27,7 +27,7 @@ from common.io.configs import load_site, load_study
 from common.io.register_file import read_register
 from common.io.standing import site_identity
 from scripts import cli
-from scripts.verbs.enrol import NEW_PASSPHRASE
+from scripts.kit_texts import NEW_PASSPHRASE
 from server.nodes import register_nodes
 from tests.commands import fault, mentioned, typed
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from common.io.processes import free_port
 from scripts.benchmarks._namespaces_text import read_blocks, replaced
 from scripts.cli import app
-from scripts.verbs.enrol import NEW_PASSPHRASE
+from scripts.kit_texts import NEW_PASSPHRASE
 from server.limits import Limits
 from tests.commands import typed
 from tests.gates import opened

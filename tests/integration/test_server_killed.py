@@ -54,6 +54,20 @@ def private_study(tiny_study, names) -> str:
     )
 
 
+def resumed(federation: Federation, log: Path) -> Command:
+    return Command(log, "server", "--resume", str(federation.run.path))
+
+
+def as_simulated(federation: Federation, text: str, folder: Path) -> None:
+    """See that weights and charges are the simulation's."""
+    simulated = _simulated(text, folder)
+    one, other = federation.run.load_delta()[0], simulated.load_delta()[0]
+    assert one.tobytes() == other.tobytes()
+    for name in THREE:
+        real = charged(folder / "real" / "f" / name / "state", name)
+        assert real == charged(simulated.path / "sites" / name, name)
+
+
 def charged(state: Path, name: str) -> list[tuple[str, int]]:
     with LedgerFile.open(state / "ledger", name) as ledger:
         return sorted((r.body.purpose, r.body.round) for r in ledger.state.reserves.values())
@@ -71,12 +85,7 @@ def test_a_server_killed_in_mid_round_goes_on_to_the_same_weights_and_charges_no
         os.kill(federation.server.process.pid, signal.SIGKILL)
         federation.server.process.wait()
         killed = time.monotonic()
-        first, federation.server = (
-            federation.server,
-            Command(
-                tmp_path / "real" / "resumed.log", "server", "--resume", str(federation.run.path)
-            ),
-        )
+        first, federation.server = federation.server, resumed(federation, tmp_path / "resumed.log")
         federation.await_event("resume")
         print(f"resumed after {time.monotonic() - killed:.1f} s")  # noqa: T201
         assert federation.finish() == 0, federation.server.text
@@ -85,13 +94,8 @@ def test_a_server_killed_in_mid_round_goes_on_to_the_same_weights_and_charges_no
             assert "Traceback" not in client.text
     finally:
         federation.close()
-    simulated = _simulated(text, tmp_path)
-    one, other = federation.run.load_delta()[0], simulated.load_delta()[0]
-    assert one.tobytes() == other.tobytes()
-    for name in THREE:
-        real = charged(tmp_path / "real" / "f" / name / "state", name)
-        assert real == charged(simulated.path / "sites" / name, name)
-    again = Command(tmp_path / "again.log", "server", "--resume", str(federation.run.path))
+    as_simulated(federation, text, tmp_path)
+    again = resumed(federation, tmp_path / "again.log")
     assert again.await_end() == 2
     assert "the run is finished" in again.text
 
@@ -115,17 +119,11 @@ def test_a_killed_superlink_and_a_killed_serverapp_end_with_12_and_resume_goes_o
             print(f"{word}: ended after {time.monotonic() - killed:.1f} s")  # noqa: T201
             assert "--resume" in federation.server.text
             assert "Traceback" not in federation.server.text
-            log = tmp_path / "real" / f"resumed{number}.log"
-            federation.server = Command(log, "server", "--resume", str(federation.run.path))
+            federation.server = resumed(federation, tmp_path / f"resumed{number}.log")
         assert federation.finish() == 0, federation.server.text
     finally:
         federation.close()
-    simulated = _simulated(text, tmp_path)
-    one, other = federation.run.load_delta()[0], simulated.load_delta()[0]
-    assert one.tobytes() == other.tobytes()
-    for name in THREE:
-        real = charged(tmp_path / "real" / "f" / name / "state", name)
-        assert real == charged(simulated.path / "sites" / name, name)
+    as_simulated(federation, text, tmp_path)
 
 
 def is_of_flower(process: psutil.Process, word: str) -> bool:

@@ -123,7 +123,7 @@ def test_the_table_leaves_spend_empty_where_none_was_looked_at() -> None:
 
 
 def test_each_limit_of_a_budget_has_its_policy_row() -> None:
-    rows = {one.row: one for one in FIELDS}
+    rows = {one.title: one for one in FIELDS}
     assert len(rows) == len(FIELDS)
     for row, limit in (("budget", "epsilon_per_study"), ("budget-lifetime", "epsilon_lifetime")):
         (cap,) = rows[row].policy["budget"]
