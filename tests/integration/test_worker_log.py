@@ -86,7 +86,8 @@ def test_a_worker_that_ends_by_a_tokenizers_error_says_where_and_not_what(site):
     for text in (done.stdout, done.stderr, log, audit):
         assert "Zaragoza" not in text
         assert "denies" not in text
-    assert done.stderr.count("its words are withheld: <string>:") == 2
+    for line in (6, 7):  # transformers writes twice where the environment has CI
+        assert f"its words are withheld: <string>:{line} in no_token" in done.stderr
     for text in (done.stderr, log):
         assert "an error ends the process" in text
         assert "ValueError, most recent call last:" in text
