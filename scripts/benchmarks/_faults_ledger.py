@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-_POLL_S: Final = 0.001
+_SLICE_S: Final = 0.004
 
 
 class Reserved(NamedTuple):
@@ -46,23 +46,23 @@ def caught(
 ) -> bool:
     """Kill the worker between its reserve for a round and that vector's file.
 
-    It is stopped first, and looked at: if the vector is there already, it goes on.
+    To be called before the worker has its request. It runs for a few milliseconds at a time, and is
+    looked at while it stands still.
 
     Returns:
-        Whether it was killed; false, too, if there is no reserve within `limit_s`.
+        Whether it was killed; false, too, if there is no reserve within `limit_s`, or the vector
+        came in the same slice of time. Then it goes on.
     """
     deadline = time.monotonic() + limit_s
-    while last_reserve(ledger, purpose, round_) is None:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
-    _each(worker, psutil.Process.suspend)
-    found = last_reserve(ledger, purpose, round_)
-    if found is None or found.stored:
+    found = None
+    while found is None and time.monotonic() < deadline:
         _each(worker, psutil.Process.resume)
-        return False
-    _each(worker, psutil.Process.kill)
-    return True
+        time.sleep(_SLICE_S)
+        _each(worker, psutil.Process.suspend)
+        found = last_reserve(ledger, purpose, round_)
+    was_caught = found is not None and not found.stored
+    _each(worker, psutil.Process.kill if was_caught else psutil.Process.resume)
+    return was_caught
 
 
 def _each(worker: Sequence[psutil.Process], act: Any) -> None:

@@ -70,7 +70,7 @@ def _killed_after_its_reserve(site: str) -> Row:
     def make(c: Campaign) -> Done:
         for _ in range(TRIES):
             workers = c.stage.processes(site, "worker")
-            round_ = c.reach(site, "vectors")
+            round_ = c.announced(site, "vectors")
             if caught(c.stage.state(site) / "ledger", "train", round_, workers, DEADLINE_S):
                 break
         else:

@@ -6,11 +6,12 @@
 Each fault is made in a round of one long run (t = 4, h = 1, quorum 4, noise from a test seed); then
 a run without any, over the same institutions in each sum, is gone through, and the models of the
 two are compared to the bit. A finished row is one line of the file and is not made again. Takes
-root, for small file systems of its own, and half an hour on an idle machine.
+root, for small file systems of its own, and an hour on an idle machine of two cores.
 """
 
 import argparse
 import json
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--table", action="store_true", help="print what is there, and no more")
     options = parser.parse_args(argv)
     quiet_libraries()
+    for number in (signal.SIGINT, signal.SIGTERM):  # what was made so far is checked all the same
+        signal.signal(number, signal.default_int_handler)
     if not options.table:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         _make(set(options.rows or NAMES_OF_ROWS), options.folder, options.out)
