@@ -21,7 +21,7 @@ from scripts.benchmarks._stage import Stage
 from scripts.benchmarks._stage_moments import Moment, Moments
 
 NAMES: Final = ("north", "east", "south", "west", "centre", "coast")
-ROUNDS: Final = 240
+ROUNDS: Final = 200
 """More than the rows take: the last two end the run."""
 EVALUATE_EVERY: Final = 3
 DEADLINE_S: Final = 90
@@ -33,7 +33,7 @@ HELPER: Final = "coast"
 """Whose SuperNode is killed where the next sum must begin in full: what it had is lost."""
 
 PRIVACY: Final = (
-    "{mechanism: local, unit: patient, noise_multiplier: 1.5, delta: 1e-3, clip: 0.5, "
+    "{mechanism: local, unit: patient, noise_multiplier: 2, delta: 1e-3, clip: 0.5, "
     "sampling_rate: 0.5, steps_per_round: 2, declared_units: 8, "
     "evaluation: {epsilon: 20, clip: 3}, settings_from: synthetic, insecure_seed: 7, "
     "spare_rounds: 6}"

@@ -12,6 +12,7 @@ import pytest
 
 from common.config.load import parse_study
 from common.io.vault import Vault, VaultName
+from common.privacy.noise import check_truncation
 from common.privacy.plan import plan_of
 from scripts.benchmarks._faults_campaign import NAMES, ROUNDS, study_text
 from scripts.benchmarks._faults_ledger import Reserved, caught, last_reserve
@@ -109,6 +110,7 @@ def test_the_rows_have_the_windows_after_a_reserve_and_the_study_has_room_for_th
     assert study.training.rounds == plan.rounds == ROUNDS
     killed = [row for row in ROWS if row.name == "worker-reserve"]
     assert plan.spare_rounds > len(killed)
+    assert check_truncation(100_000, plan.noise_draws, plan.delta, plan.epsilon) < plan.delta
     assert plan.epsilon > plan.epsilon_without_spare(plan.delta)
 
 
