@@ -1,7 +1,8 @@
-"""The one file that touches Flower's internals; everything else keeps to Flower's public API.
+"""Flower's internals are touched here and in `lost_tasks`; all else keeps to its public API.
 
     LocalGrid               a Grid in this process: simulations without processes or sleeps
-    supernode               flower-supernode with its hard-coded sleeps shortened
+    supernode               flower-supernode with its hard-coded sleeps shortened, and its waits
+                            for a relay that is gone ended by `common.io.lost_tasks`
     superexec               a warm flower-superexec that forks, and runs the node's own relay
     gated_superlink         flower-superlink with another server, and handlers that check whose
     authenticated_node      Flower's node authentication by a request's head alone
@@ -54,6 +55,7 @@ from flwr.serverapp import Grid
 
 from common.errors import FederationError, FlowerEndedError, UsageError
 from common.io.handed import MOST_PARTS, Handed, ids_of, is_consistent, is_too_wide
+from common.io.lost_tasks import LostTasks
 from common.transport import most_on_the_way
 
 PINNED_FLOWER: Final = "1.41.0"
@@ -212,12 +214,22 @@ class NodePacer:
     def __init__(self, sleep: Callable[[float], None] = time.sleep):
         self._sleep = sleep
         self._idle_s = 0.0
+        self._look: Callable[[], None] = lambda: None
+
+    def waits(self, state: Any) -> None:
+        """A wait for a reply begins, which `LostTasks` may end.
+
+        Args:
+            state: the node's.
+        """
+        self._look = LostTasks(state).look
 
     def sleep(self, seconds: float) -> None:
         """Sleep instead of Flower's `time.sleep(seconds)`."""
         if seconds != IDLE_SLEEP_S:
             self._idle_s = 0.0
             self._sleep(FAST_REPLY_SLEEP_S if seconds == REPLY_SLEEP_S else seconds)
+            self._look()
             return
         pause_s = min(IDLE_SLEEP_S, max(FAST_IDLE_SLEEP_S, self._idle_s * IDLE_SHARE))
         self._idle_s += pause_s
@@ -435,11 +447,23 @@ def superlink_reached() -> Iterator[None]:
 
 
 def supernode() -> None:
-    """Run flower-supernode with `NodePacer` in place of its sleeps."""
+    """Run flower-supernode with `NodePacer` in place of its sleeps; no wait is for ever."""
     shorten_object_backoff()
     loop: Any = import_module("flwr.supernode.start_client_internal")
-    loop.time = SimpleNamespace(sleep=NodePacer().sleep)
+    pace_supernode(loop, NodePacer())
     import_module("flwr.supernode.cli").flower_supernode()
+
+
+def pace_supernode(loop: Any, pacer: NodePacer) -> None:
+    """Put `pacer` into the module of a SuperNode's loop."""
+    push_messages = loop._push_messages
+
+    def push(*, state: Any, **rest: Any) -> None:
+        pacer.waits(state)
+        push_messages(state=state, **rest)
+
+    loop.time = SimpleNamespace(sleep=pacer.sleep)
+    loop._push_messages = push
 
 
 def superexec() -> None:

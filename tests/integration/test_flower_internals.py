@@ -29,6 +29,8 @@ SECRET = "Jane Doe, born 1 April"
 GROUND = (
     ("flwr.supercore.task_identity", "TaskIdentity"),
     ("flwr.supernode.start_client_internal", "time"),
+    ("flwr.supernode.start_client_internal", "_push_messages"),
+    ("flwr.supernode.nodestate.in_memory_nodestate", "CLIENT_APP_CRASHED_ERROR"),
     ("flwr.supernode.cli", "flower_supernode"),
     ("flwr.supercore.cli", "flower_superexec"),
     ("flwr.supercore.constant", "TaskType"),
