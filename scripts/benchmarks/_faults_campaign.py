@@ -6,6 +6,7 @@ each site was charged for it, and the model after it, which is kept.
 """
 
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ SMALL_DISK: Final = "west"
 """The site whose state, and the side whose run, lie on a disk of their own that can be filled."""
 DISK: Final = "64m"
 HELPER: Final = "coast"
-"""Whose SuperNode is killed where the next sum must begin in full: what it had is lost."""
+"""Whose SuperNode stands still to the end of a sum, where the next one must begin in full."""
 
 PRIVACY: Final = (
     "{mechanism: local, unit: patient, noise_multiplier: 2, delta: 1e-3, clip: 0.5, "
@@ -154,18 +155,25 @@ class Campaign:
         """Until the coordinator begins a stage of a sum that begins from now on; the round.
 
         Keys and boxes are asked for by themselves only when a sum begins in full: if need be, a
-        SuperNode that is not this site's is killed in the round before. A worker would not do: its
-        relay waits until it is back, and it sends the next sum's keys all the same.
+        SuperNode that is not this site's stands still from the signatures of the sum before, so
+        that its keys for the next are not there. A killed one, or its worker, is back too soon.
         """
         self._coordinator.new(), self._own[site].new()
         self._queue, full = [], stage in ("keys", "boxes")
-        while True:
-            found = self._next(self._coordinator)
-            if full and found == Moment("train", found.round, "signatures"):
-                self.stage.send(HELPER if site != HELPER else NAMES[0], "supernode")
-            late = full and found.round <= self.round  # keys of an evaluation
-            if found.stage == stage and found.purpose == ("" if full else purpose) and not late:
-                return found.round
+        helper = HELPER if site != HELPER else NAMES[0]
+        try:
+            while True:
+                found = self._next(self._coordinator)
+                if full and found == Moment("train", found.round, "signatures"):
+                    self.stage.send(helper, "supernode", signal.SIGSTOP)
+                elif full and found.stage != "shares":
+                    self.stage.send(helper, "supernode", signal.SIGCONT)
+                late = full and found.round <= self.round  # keys of an evaluation
+                if found.stage == stage and found.purpose == ("" if full else purpose) and not late:
+                    return found.round
+        finally:
+            if full:
+                self.stage.send(helper, "supernode", signal.SIGCONT)
 
     def reach_any(self, stage: str, purpose: str = "train") -> int:
         """Until a stage that begins from now on has been asked of somebody; the round."""

@@ -123,7 +123,7 @@ def _in_evaluation() -> Row:
 
 
 def _server_killed(name: str, *order: str) -> Row:
-    """Again and again in one round; after each `--resume` a sum begins in full."""
+    """Again and again; after each `--resume` a sum begins in full."""
 
     def make(c: Campaign) -> Done:
         took, round_ = [], 0
@@ -133,7 +133,7 @@ def _server_killed(name: str, *order: str) -> Row:
         c.await_round(round_)
         return Done(round=round_, until=round_, said=f"resumed after {', '.join(took)}")
 
-    at = order[0] if len(order) == 1 else f"at stages of one round ({', '.join(order)})"
+    at = order[0] if len(order) == 1 else f"at one stage after the other ({', '.join(order)})"
     where = f", {at}" if len(order) == 1 else f" {at}"
     return Row(name=name, fault=f"SIGKILL of the server{where}; --resume", make=make)
 
@@ -381,7 +381,7 @@ def _rows() -> Iterator[Row]:
     yield _skewed({"east": 3600, "coast": -3600})
     yield _other_study("south")
     yield _server_killed_in_evaluation()
-    yield _server_killed("server-stages", "keys", "boxes", "signatures", "shares")
+    yield _server_killed("server-stages", "signatures", "keys", "boxes", "shares")
     yield _killed("worker", "vectors", "north")
     yield _killed_after_its_reserve("centre")
     yield _killed("worker", "keys", "east")

@@ -1,0 +1,137 @@
+"""A figure on a page: what is shown, the value behind it, and where that value stands.
+
+A source is one of
+
+    metrics.jsonl:LINE PATH       a value of one line, its keys and indices joined by dots
+    metrics.jsonl OP(EVENT PATH)  of all lines of an event: `count`, `sum`, `median`, `last`
+    study.yaml PATH
+
+so that whoever reads a page can look each figure up, and a test does.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Value = str | int | float | bool | None
+Show = Callable[[Any], str]
+
+METRICS: Final = "metrics.jsonl"
+STUDY: Final = "study.yaml"
+NONE: Final = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One value.
+
+    Attributes:
+        value: as it stands at its source, or as the operation gives it.
+        text: as it is shown.
+        source: see the module.
+    """
+
+    value: Value
+    text: str
+    source: str
+
+
+class Lines:
+    """The lines of a run's metrics, and figures of them.
+
+    Args:
+        lines: all of `metrics.jsonl`, in order.
+    """
+
+    def __init__(self, lines: Sequence[Mapping[str, Any]]):
+        self._numbered = tuple(enumerate(lines, 1))
+
+    def of(self, event: str) -> list[int]:
+        """Numbers of an event's lines, from 1."""
+        return [number for number, line in self._numbered if line["event"] == event]
+
+    def value(self, number: int, path: str) -> Any:
+        """What stands in a line.
+
+        Raises:
+            KeyError, IndexError: nothing.
+        """
+        return at(self._numbered[number - 1][1], path)
+
+    def figure(self, number: int, path: str, show: Show = str) -> Figure:
+        """A value of one line."""
+        value = self.value(number, path)
+        return Figure(value, show(value), f"{METRICS}:{number} {path}")
+
+    def count(self, event: str) -> Figure:
+        """How many lines of an event there are."""
+        found = len(self.of(event))
+        return Figure(found, str(found), f"{METRICS} count({event})")
+
+    def total(self, event: str, path: str, show: Show = str) -> Figure:
+        """The sum over an event's lines that have the value."""
+        found = sum(self._values(event, path))
+        return Figure(found, show(found), f"{METRICS} sum({event} {path})")
+
+    def median(self, event: str, path: str, show: Show = str) -> Figure:
+        """The median over an event's lines that have the value."""
+        values = self._values(event, path)
+        found = statistics.median(values) if values else 0
+        return Figure(found, show(found), f"{METRICS} median({event} {path})")
+
+    def _values(self, event: str, path: str) -> list[Any]:
+        found = []
+        for number in self.of(event):
+            try:
+                found.append(self.value(number, path))
+            except (KeyError, IndexError):
+                continue
+        return found
+
+
+def of_study(study: Mapping[str, Any], path: str, show: Show = str) -> Figure:
+    """A value of the study file."""
+    value = at(study, path)
+    return Figure(value, show(value), f"{STUDY} {path}")
+
+
+def at(value: Any, path: str) -> Any:
+    """What lies at a path of keys and indices, joined by dots.
+
+    Raises:
+        KeyError, IndexError: nothing.
+    """
+    for step in path.split("."):
+        value = value[int(step)] if isinstance(value, list) else value[step]
+    return value
+
+
+def score(value: float) -> str:
+    """Four digits, as in all of fedner's reports."""
+    return f"{value:.4f}"
+
+
+def significant(value: float | None) -> str:
+    """Four significant digits, or `none`."""
+    return NONE if value is None else f"{value:.4g}"
+
+
+def size(count: float) -> str:
+    """Bytes, in decimal units."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:g} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or minutes and hours of many."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def whole(value: int) -> str:
+    """With thousands apart."""
+    return f"{value:,}"
