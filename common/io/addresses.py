@@ -1,8 +1,18 @@
 """Addresses `host:port`, and which of them may be spoken to without TLS."""
 
 import ipaddress
+import os
+from typing import Final
 
 from common.errors import ConfigError
+
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+def unproxied() -> str:
+    """For `NO_PROXY` of a child: what this process has there, and this machine itself."""
+    said = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    return ",".join([*filter(None, [said]), *LOOPBACK])
 
 
 def parse_address(address: str, place: str) -> tuple[str, int]:

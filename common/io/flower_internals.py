@@ -54,6 +54,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, FlowerEndedError, UsageError
+from common.io.addresses import unproxied
 from common.io.handed import MOST_PARTS, Handed, ids_of, is_consistent, is_too_wide
 from common.io.lost_tasks import LostTasks
 from common.transport import most_on_the_way
@@ -90,9 +91,14 @@ _QUIET: Final = {
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """Return variables for every Flower process: quiet, state in `home`, superexecs at 10 Hz."""
+    """Return variables for every Flower process: quiet, state in `home`, superexecs at 10 Hz.
+
+    What they say to each other on this machine never takes a proxy, whatever variables the site has
+    for the way out: their HTTP client would send it there, tokens and messages in clear.
+    """
     state = {"FLWR_HOME": str(home.absolute())}
-    return {**_QUIET, **state, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+    direct = dict.fromkeys(("no_proxy", "NO_PROXY"), unproxied())
+    return {**_QUIET, **state, **direct, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 
 
 def check_flower_version() -> None:

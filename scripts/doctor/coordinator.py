@@ -117,8 +117,6 @@ def _network(root: Path, deployment: Deployment) -> Iterator[Check]:
     server = deployment.server
     for name in server.names:
         yield Check(group="names", looked_at=name, look=partial(network.resolves, name))
-    inwards = network.Route.of(LOOPBACK, server.port)
-    yield Check(group="proxy", looked_at=LOOPBACK, look=partial(network.proxy_finding, inwards))
     yield Check(
         group="ports",
         looked_at=f"{server.listen}:{server.port}",

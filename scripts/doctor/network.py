@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from common.errors import FederationError
+from common.io.addresses import unproxied
 from scripts.doctor.checks import Finding, failed, ok, warning
 
 PROXY_VARIABLES: Final = ("https_proxy", "all_proxy", "no_proxy")
@@ -35,8 +36,9 @@ class Route:
 
     @classmethod
     def of(cls, host: str, port: int) -> "Route":
-        """As this process's environment says."""
-        return cls(host=host, port=port, proxy=proxy_for(host, port, getproxies_environment()))
+        """As the environment says that fedner gives Flower's processes."""
+        proxies = getproxies_environment() | {"no": unproxied()}
+        return cls(host=host, port=port, proxy=proxy_for(host, port, proxies))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -106,9 +106,7 @@ class _Report:
     def marks(self) -> Iterator[Text]:
         """A simulation is called one; then what the study does without."""
         if self.is_simulated:
-            yield (
-                "SIMULATION. One process trained for all institutions, and saw all their data.",
-            )
+            yield ("SIMULATION. One process trained for all institutions, and saw all their data.",)
         for index in range(len(self.lines.value(self.start, "notices"))):
             yield (self.lines.figure(self.start, f"notices.{index}"),)
 
@@ -138,7 +136,9 @@ class _Report:
             ", after round ",
             self.lines.figure(last, "round"),
             ". Counts carry noise: scores differ by chance from the exact ones, and a support may "
-            "lie below zero." if noised else ". Counts are exact.",
+            "lie below zero."
+            if noised
+            else ". Counts are exact.",
         )
         names = (*self.labels, MICRO)
         curves = {name: self._curve(f"entities.{name}.f1") for name in names}

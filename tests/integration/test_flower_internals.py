@@ -9,6 +9,7 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 
+import httpx
 import pytest
 
 with warnings.catch_warnings():  # typer reads a name that click deprecates, when first imported
@@ -300,3 +301,23 @@ def test_superexec_runs_the_installed_relay_in_a_child_and_refuses_other_tasks(t
         command, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "child 5\n", done.stderr
+
+
+def test_no_flower_process_takes_a_proxy_to_another_on_this_machine(monkeypatch, tmp_path):
+    """Its HTTP client would, tokens and messages in clear; what the site exempts stays exempt."""
+    monkeypatch.setenv("NO_PROXY", "records.example.org")
+    for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://proxy.example.org:3128")
+    for name, value in internals.flower_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with httpx.Client() as client:
+        taken = {
+            url: client._transport_for_url(httpx.URL(url)) is not client._transport
+            for scheme in ("http", "https")
+            for host in ("localhost", "127.0.0.1", "[::1]", "records.example.org", "fl.example.org")
+            for url in (f"{scheme}://{host}:9092",)
+        }
+    assert {url for url, proxied in taken.items() if proxied} == {
+        "http://fl.example.org:9092",
+        "https://fl.example.org:9092",
+    }

@@ -11,6 +11,7 @@ import pytest
 
 from common.config.load import parse_study
 from common.errors import DataError, FederationError
+from common.io.flower_internals import flower_environment
 from scripts.doctor import disk, network, versions
 from scripts.doctor.checks import Check, Finding, carry_out, failed, has_failed, ok, warning
 from scripts.doctor.network import Route, proxy_for, shown
@@ -115,11 +116,15 @@ def test_the_proxy_is_the_one_that_flowers_http_client_takes(
             monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    routes = [Route.of(host, 9192) for host in HOSTS]
+    for name, value in flower_environment(Path("home")).items():
+        monkeypatch.setenv(name, value)
     with httpx.Client() as client:
-        for host in HOSTS:
-            route = Route.of(host, 9192)
+        for route in routes:
             transport = client._transport_for_url(httpx.URL(f"https://{route}"))
-            assert (route.proxy is not None) == (transport is not client._transport), host
+            assert (route.proxy is not None) == (transport is not client._transport), route
+        for url in ("http://127.0.0.1:9092", "https://127.0.0.1:9092", "http://localhost:1"):
+            assert client._transport_for_url(httpx.URL(url)) is client._transport
 
 
 @pytest.mark.parametrize("mark", ["#", "/", "?", "@/", "%", "#1@"])
