@@ -11,6 +11,9 @@ Guarantees:
       taken in, or makes room for another of its nodes, gives them another.
     - A silent node is greeted again, after pauses that double; a node that went away, as soon as it
       is back. So one that is slow at first is taken in later.
+    - Who refuses, or can't be taken in, is asked again too, and no trip waits for it: soon where
+      the cause may pass by itself (a full disk, a clock), every few minutes otherwise. Why is said
+      once, and when it changes.
     - Where nodes authenticate, a node is taken in only under the name of the institution whose key
       it has; what it says under another name counts for nobody. Nodes of institutions that are not
       in the study are not greeted.
@@ -34,7 +37,7 @@ from server.mail import Letter, Lost, Mail, Pace, doubled
 log = logging.getLogger("fedner.server")
 
 _FINAL: Final = frozenset({ProtocolRefusal.POLICY.value, ProtocolRefusal.STUDY.value})
-"""Refusals of a `hello` that stay the same until the institution is started anew."""
+"""Refusals of a `hello` that stay until a person has mended something at the institution."""
 
 _HELLO_BYTES: Final = 1 << 16
 """Of an answer to a hello, which has a few names and hashes."""
@@ -44,7 +47,9 @@ _LONGEST_HELLO_S: Final = 480.0
 """How long an answer to the first hello counts, and to a late one, each twice the last."""
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
-"""After a hello that came back as an error, each twice the last."""
+"""After a hello that came back as an error, or a refusal that may pass, each twice the last."""
+_MENDED_PAUSE_S: Final = 300.0
+"""After an answer that a person has to mend something for."""
 
 
 @dataclass(slots=True)
@@ -56,12 +61,16 @@ class _Silent:
         message: the hello that is out.
         due: when it is greeted next.
         behind: the living node that has its name; it is not greeted before that is gone.
+        refused: why its last answer did not let it in, and `refusals`, how often; it is not waited
+            for.
     """
 
     tries: int = 0
     message: str = ""
     due: float = -inf
     behind: int | None = None
+    refused: str = ""
+    refusals: int = 0
 
 
 class Greeter:
@@ -88,7 +97,6 @@ class Greeter:
         self._nodes: dict[int, str] = {}
         self._silent: dict[int, _Silent] = {}
         self._grace_ends: dict[int | None, float] = {}
-        self._refused: set[int] = set()
         self._foreign: set[int] = set()
         self._final: set[str] = set()
         self._facts: dict[str, object] = {}
@@ -127,7 +135,10 @@ class Greeter:
         return any(
             now < self._grace_ends[self._grace_of(node)]
             for node, silent in self._silent.items()
-            if node in self._online and silent.behind is None and self._may_be(node, names)
+            if node in self._online
+            and silent.behind is None
+            and not silent.refused
+            and self._may_be(node, names)
         )
 
     def look(self, *, anew: bool = False) -> dict[str, Reply]:
@@ -146,7 +157,6 @@ class Greeter:
     def _see(self, online: frozenset[int]) -> None:
         """What is known of nodes that are away is forgotten, but not that they were silent."""
         self._online = online
-        self._refused &= online
         gone = self._silent.keys() - online
         self._mail.drop([self._silent.pop(node).message for node in gone])
 
@@ -155,7 +165,7 @@ class Greeter:
         return None if self._owners is None else node
 
     def _greet(self, now: float) -> None:
-        unknown = self._online - self._nodes.keys() - self._refused
+        unknown = self._online - self._nodes.keys()
         due = [node for node in sorted(unknown) if self._is_ours(node) and self._is_due(node, now)]
         waits: dict[float, list[int]] = {}
         for node in due:
@@ -217,7 +227,6 @@ class Greeter:
             pause_s = doubled(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, silent.tries - 1)
             silent.due = now + pause_s
             return None
-        del self._silent[node]
         if self._owners is not None:
             self._grace_ends.pop(node, None)
         return self._introduce(node, data)
@@ -226,28 +235,25 @@ class Greeter:
         try:
             reply = decode_reply(data)
         except ProtocolError as error:
-            log.warning("node %d: %s", node, error.message)
-            self._refused.add(node)
+            self._refuse(node, error.message)
             return None
         name = reply.institution
-        if self._is_anothers(node, name):
-            return None
+        owner = self._owner(node) if self._owners is not None else name
+        problem = f"claims to be {name}" if owner != name else self._problem(reply)
         before = next((n for n, other in self._nodes.items() if other == name), None)
-        problem = self._problem(reply)
         if problem:
-            self._refuse(node, name, problem)
-        elif before is not None and before in self._online:
-            problem = "another node has this name"
+            self._refuse(node, problem, owner, is_passing=problem == reply.refusal)
+            return None
+        if before is not None and before in self._online:
             self._silent[node] = _Silent(behind=before)
-        if problem:
-            log.warning("node %d, %s, is not taken in: %s", node, name, problem)
-            self._on_seen(name, problem)
+            self._say(node, name, "another node has this name")
             return None
         self._take_in(node, reply, before)
         return reply
 
     def _take_in(self, node: int, reply: Reply, before: int | None) -> None:
         name = reply.institution
+        del self._silent[node]
         if before is not None:
             del self._nodes[before]
         self._nodes[node] = name
@@ -259,20 +265,31 @@ class Greeter:
         log.info("%s is %s", name, "here" if before is None else "back")
         self._on_seen(name, "joined" if before is None else "back")
 
-    def _refuse(self, node: int, name: str, problem: str) -> None:
-        self._refused.add(node)
-        if problem in _FINAL and name in self._roster:
-            self._final.add(name)
+    def _refuse(self, node: int, problem: str, name: str = "", *, is_passing: bool = False) -> None:
+        """Not now.
 
-    def _is_anothers(self, node: int, name: str) -> bool:
-        """Whether a node claims a name that its key does not have; it is then named and refused."""
-        if self._owners is None or self._owners.get(node) == name:
-            return False
-        owner = self._owner(node)
-        self._refused.add(node)
-        log.warning("node %d, of %s, is not taken in: it claims to be %s", node, owner, name)
-        self._on_seen(owner, f"claims to be {name}")
-        return True
+        Args:
+            name: whose node it is, or says it is; empty where it has not said.
+            is_passing: the institution itself refused; for some causes a person is needed even so.
+        """
+        silent = self._silent[node]
+        is_final = problem in _FINAL
+        if is_final and name in self._roster:
+            self._final.add(name)
+        pause_s = doubled(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, silent.refusals)
+        silent.due = self._pace.clock() + (
+            pause_s if is_passing and not is_final else _MENDED_PAUSE_S
+        )
+        is_news, silent.refused = problem != silent.refused, problem
+        silent.refusals += 1
+        if is_news:
+            self._say(node, name, problem)
+
+    def _say(self, node: int, name: str, problem: str) -> None:
+        whose = f", {name}," if name else ""
+        log.warning("node %d%s is not taken in: %s", node, whose, problem)
+        if name:
+            self._on_seen(name, problem)
 
     def _problem(self, reply: Reply) -> str:
         if reply.refusal:

@@ -5,7 +5,8 @@ import pytest
 from common.io.flower_internals import LocalGrid
 from common.wire import Reply, decode_reply
 from server.exchange import NodeExchange
-from tests.roll_call import DEADLINE_S, HELLO, a_federation, ask
+from server.mail import Letter
+from tests.roll_call import DEADLINE_S, HELLO, TRAIN, a_federation, a_study, ask
 
 
 def _seats(exchange: NodeExchange) -> dict[str, str]:
@@ -171,6 +172,30 @@ def test_a_node_that_nobody_registered_is_not_taken_in() -> None:
         _greet(exchange)
         assert _seats(exchange) == {"north": "0"}
         assert f"node {LocalGrid.get_node_ids(grid)[1]}: not on the roster" in seen
+
+
+@pytest.mark.parametrize(
+    ("code", "lasts_s", "within_s"), [("storage", 50.0, 100.0), ("policy", 50.0, 400.0)]
+)
+def test_a_site_that_is_mended_is_taken_in_though_its_node_never_went_away(
+    code: str, lasts_s: float, within_s: float
+) -> None:
+    """Nor is it waited for meanwhile, nor is why it is left out said again and again."""
+    study = a_study(more=", quorum: 1", deadline_s=3600)
+    owners = ("north", "south")
+    nodes = ({"name": "north", "refusal": code}, {"name": "south"})
+    with a_federation(*nodes, owners=owners, study=study) as (grid, exchange, seen):
+        config = grid._contexts[LocalGrid.get_node_ids(grid)[0]].node_config
+        grid.online = (0, 1)
+        _greet(exchange)
+        grid.time.at(lasts_s, lambda: config.pop("refusal"))
+        while "north: joined" not in seen and grid.time.now < within_s:
+            before = grid.time.now
+            ask(exchange, {"south": Letter((TRAIN,))})
+            assert grid.time.now - before < 2
+            grid.time.sleep(5.0)
+        assert sorted(seen) == ["north: joined", f"north: {code}", "south: joined"]
+        assert len(grid.hellos(0)) < 10
 
 
 def test_a_node_that_was_refused_is_asked_anew_once_it_has_been_away() -> None:
