@@ -193,9 +193,9 @@ class Session:
 
     def _answer(self, request: Request) -> Reply:
         self._check(request)
-        self._watch.working()
         if self._sums is not None and request.kind != "hello":
             return self._reply(request, sums=self._summed(request, self._sums))
+        self._watch.working()
         if request.sums or request.kind == "sum":
             raise ProtocolError("a message of a secure sum, in a study without")
         if self._sums is None:  # else it is heard only what the coordinator's identity signed
@@ -215,18 +215,25 @@ class Session:
         return self._work.train(request, lambda update, _keys: vector_to_bytes(update))
 
     def _summed(self, request: Request, sums: Sums) -> bytes:
-        """The messages of the secure sum that answer a request's."""
+        """The messages of the secure sum that answer a request's.
+
+        What the coordinator did not sign is not worked on, and what was answered before is not
+        worked on again: else whoever carries messages could fill the disk with the log of it.
+        """
         if not request.sums:
             raise OutOfOrderError("an instruction that nobody signed", peer="coordinator")
         if request.kind == "sum":
-            return sums.answer(request.sums)
+            return sums.answer(request.sums, self._watch.working)
         coordinator, text = sums.party.context.coordinator, receipts_text(request)
         if not verify(coordinator, RECEIPTS, text, request.receipts_signature):
             raise UnsignedError("receipts that the coordinator did not sign", peer="coordinator")
         self._hear(request)
         purpose = "evaluate" if request.kind == "evaluate" else "train"
         task = sums.instructed(request.sums, purpose, request.round, request.body)
-        return task.reply or sums.masked(task, lambda: self._levels(request))
+        if task.reply:
+            return task.reply
+        self._watch.working()
+        return sums.masked(task, lambda: self._levels(request))
 
     def _levels(self, request: Request) -> Levels:
         """What goes under the masks."""

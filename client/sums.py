@@ -114,6 +114,7 @@ class Sums:
         self._planned, self._noised = planned, noised
         self._random, self._threads = random, threads
         self._machines: dict[Session, Machine] = {}
+        self._answered: set[bytes] = set()
 
     @property
     def party(self) -> Party:
@@ -125,24 +126,32 @@ class Sums:
         self._machines.clear()
         self._freshness.close()
 
-    def answer(self, data: bytes) -> bytes:
+    def answer(self, data: bytes, first: Callable[[], None] = lambda: None) -> bytes:
         """Answer the messages of a bundle, all but instructions.
 
         Of two messages one may be refused and the other answered: their sessions are separate.
+
+        Args:
+            first: called before a reply is given to a message that had none yet; so not for one
+                that the coordinator did not sign, nor for one that comes again.
 
         Raises:
             SecaggError: none could be answered.
             StorageError: the disk does not take what must be remembered; it may later.
         """
-        replies, refused = [], []
+        replies, refused, answered = [], [], set()
         for part in split(data):
             try:
                 replies.append(self._answer(part))
+                answered.add(hashlib.sha256(part).digest())
             except SecaggError as error:
                 log.warning("secure sum: refused: %s", error, extra={"about": error.rule})
                 refused.append(error)
         if not replies:
             raise refused[0]
+        if not answered <= self._answered:
+            first()
+            self._answered |= answered
         return join(replies)
 
     def instructed(self, data: bytes, purpose: Purpose, round_: int, model: bytes) -> Task:

@@ -17,9 +17,19 @@ from client.app import make_app
 from client.audit import audited
 from client.site_paths import SitePaths
 from client.worker import make_session
-from common.audit.entries import Insecure, Promise, Reply, Request, Spend, Start, Stop
+from common.audit.entries import (
+    Insecure,
+    Promise,
+    Repeated,
+    Reply,
+    Request,
+    Spend,
+    Start,
+    Stop,
+)
 from common.audit.errors import AuditError
 from common.audit.examine import examine
+from common.audit.repeats import LIMIT
 from common.audit.report import lacks
 from common.config.canonical import study_hash
 from common.errors import IdentityError
@@ -27,6 +37,7 @@ from common.io.configs import load_site, load_study
 from common.io.flower_internals import LocalGrid
 from common.io.identity_files import read_public
 from common.io.standing import coordinator_standing
+from common.secagg.bundle import join
 from common.wire import Request as WireRequest
 from common.wire import decode_reply, encode
 from scripts.cli import app
@@ -189,6 +200,25 @@ def test_no_identity_that_cannot_be_opened_is_passed_over(dealt):
     ):
         pass
     assert not dealt.log("north").exists()
+
+
+def test_what_the_coordinator_did_not_sign_is_counted_and_not_written_without_end(secure):
+    """A relay can send it as fast as it likes; the study's hash and its rounds it knows."""
+    name = NAMES[0]
+    before = len(secure.found(name).entries)
+    with ExitStack() as stack:
+        answer = secure.answering(name, stack)
+        for number in range(60):
+            kind = ("sum", "train")[number % 2]
+            sums = join([b"x%d" % number])
+            asked = WireRequest(kind=kind, study=study_hash(secure.study), round=1, sums=sums)
+            assert decode_reply(answer(encode(asked))).refusal == "secure-sum"
+    found = secure.found(name)
+    new = [entry.body for entry in found.entries[before:]]
+    refused = [one for one in new if isinstance(one, Reply)]
+    assert len(refused) == 2 * LIMIT
+    assert sum(one.count for one in new if isinstance(one, Repeated)) == 60 - 2 * LIMIT
+    assert found.faults == ()
 
 
 def test_a_refusal_of_a_real_session_is_there_with_its_code_and_its_reason(dealt):

@@ -17,6 +17,7 @@ from common.secagg.errors import (
     MalformedError,
     OpenedError,
     OutOfOrderError,
+    SecaggError,
     StaleError,
     UnsignedError,
     WrongSessionError,
@@ -180,6 +181,32 @@ def test_a_stage_repeated_in_the_same_life_gives_the_same_bytes(five):
             continue
         first = five.answer(name, kind, round_, body, bundle)
         assert first in five.sent
+
+
+def test_only_a_message_that_had_no_answer_yet_is_worked_on(five):
+    """The worker logs what it works on: who carries messages can't have it log more."""
+    site, worked = five.sites[five.names[0]], []
+    answer = site.answer
+
+    def note():
+        worked.append("once")
+
+    def counted(bundle):
+        before, parts = len(worked), split(bundle)
+        reply = answer(bundle, note)
+        for again in (bundle, join([*parts, *parts]), join([*parts, b"garbage"])):
+            assert set(split(answer(again, note))) == set(split(reply))
+        forged = [part[:-1] + bytes([part[-1] ^ 1]) for part in parts]
+        for unsigned in (join(forged), join([b"garbage"])):
+            with pytest.raises(SecaggError):
+                answer(unsigned, note)
+        assert len(worked) == before + 1
+        return reply
+
+    site.answer = counted
+    five.sum("train", 1, ("train", 2))
+    five.sum("train", 2)
+    assert len(worked) == 6
 
 
 def split_kind(bundle):
