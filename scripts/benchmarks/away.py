@@ -3,14 +3,15 @@
     scripts/bench away [--seconds 3600] [--keep FOLDER]
 
 One server and four clients as real processes: TLS, node keys, differential privacy under a test
-seed, secure sums, a tiny encoder with random weights, and a deadline that is longer. Once vectors
-are asked for in round 2, one institution's processes are all killed, and another's are stopped
-where they are. After so long the one is started again, and the other goes on. Nobody tells the
-server. Exit code 1 unless all rounds are done over all four, each is charged once at each, and the
+seed, secure sums, a tiny encoder with random weights, and a deadline that is longer. Once the
+vectors of round 2 are there and signatures are asked for, one institution's processes are all
+killed, and another's are stopped where they are. After so long the one is started again, and the
+other goes on. Nobody tells the server. Exit code 1 unless all rounds are done over all four, each is charged once at each, and the
 models are those of a run in one process without a fault, to the bit.
 """
 
 import argparse
+import logging
 import signal
 import tempfile
 import time
@@ -23,7 +24,7 @@ import psutil
 from scripts.benchmarks import _stage_tiny as tiny
 from scripts.benchmarks._faults_reference import Reference, digest
 from scripts.benchmarks._stage import Command, Stage
-from scripts.benchmarks._stage_moments import moments
+from scripts.benchmarks._stage_moments import Moment, moments
 from scripts.benchmarks.federation import commit
 from scripts.console import quiet_libraries
 
@@ -31,6 +32,7 @@ NAMES: Final = ("north", "east", "south", "west")
 OFF, ASLEEP = NAMES[:2]
 ROUNDS: Final = 4
 AT_ROUND: Final = 2
+AT: Final = Moment("train", AT_ROUND, "signatures")
 START_S: Final = 600.0
 _PRIVACY: Final = (
     "{mechanism: local, unit: patient, noise_multiplier: 1.5, delta: 1e-3, clip: 0.5, "
@@ -46,6 +48,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--keep", type=Path, help="folder to make, and leave")
     options = parser.parse_args(argv)
     quiet_libraries()
+    logging.getLogger("fedner").setLevel(logging.ERROR)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="away-")))
         folder = options.keep or scratch / "a"
@@ -61,7 +64,7 @@ def away(folder: Path, seconds: float) -> dict[str, Any]:
     with Stage(folder / "s", _study_text(encoder, seconds + 2 * START_S)) as stage:
         stage.serve()
         stage.start()
-        stage.await_true(lambda: _is_asked(stage, OFF) and _is_asked(stage, ASLEEP), "a vector")
+        stage.await_true(lambda: AT in moments(stage.audit()), "signatures")
         stage.clients[OFF].look()
         stage.clients[OFF].destroy()
         _send_all(stage.clients[ASLEEP], signal.SIGSTOP)
@@ -99,10 +102,6 @@ def _study_text(encoder: Path, deadline_s: float) -> str:
     )
 
 
-def _is_asked(stage: Stage, name: str) -> bool:
-    return ("train", AT_ROUND, "vectors") in map(tuple, moments(stage.audit(name)))
-
-
 def _send_all(client: Command, number: int) -> None:
     """To `fedner client` and everything below it."""
     for process in (*client.look(), psutil.Process(client.process.pid)):
@@ -136,15 +135,13 @@ def _against_one_process(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
 def _report(found: dict[str, Any], seconds: float) -> int:
     twice = {name: len(charged) - len(set(charged)) for name, charged in found["charges"].items()}
     whole = {r for r, names in found["survivors"].items() if set(names) == set(NAMES)}
-    print(f"commit {commit()}; {OFF} off and {ASLEEP} asleep for {found['gone']:.0f} s from the")
     print(
-        f"vectors of round {AT_ROUND} on; rounds done before that was over: {found['meanwhile']}."
+        f"Commit {commit()}. {OFF} was off and {ASLEEP} asleep for {found['gone']:.0f} s, from the "
+        f"signatures of round {AT_ROUND} on; {found['meanwhile']} round was done by then. That "
+        f"round was done {found['back']:.0f} s after they were back. Over all four: {len(whole)} of "
+        f"{ROUNDS} rounds. The server ended with {found['code']}. Charged twice: "
+        f"{sum(twice.values())}. Weights equal to a run without a fault: {found['equal']}."
     )
-    print(f"The round was done {found['back']:.0f} s after they were back. Rounds over all four: ")
-    print(
-        f"{len(whole)} of {ROUNDS}. The server ended with {found['code']}. Charged twice: {twice}."
-    )
-    print(f"Weights equal to the run without a fault: {found['equal']}.")
     sound = (
         found["code"] == 0 and len(whole) == ROUNDS and found["equal"] and not any(twice.values())
         and found["gone"] >= seconds and found["meanwhile"] == AT_ROUND - 1
