@@ -6,8 +6,9 @@ One server and four clients as real processes: TLS, node keys, differential priv
 seed, secure sums, a tiny encoder with random weights, and a deadline that is longer. Once the
 vectors of round 2 are there and signatures are asked for, one institution's processes are all
 killed, and another's are stopped where they are. After so long the one is started again, and the
-other goes on. Nobody tells the server. Exit code 1 unless all rounds are done over all four, each is charged once at each, and the
-models are those of a run in one process without a fault, to the bit.
+other goes on. Nobody tells the server. Exit code 1 unless all rounds are done over all four, each
+is charged once at each, and the models are those of a run in one process without a fault, to the
+bit.
 """
 
 import argparse
@@ -138,8 +139,8 @@ def _report(found: dict[str, Any], seconds: float) -> int:
     print(
         f"Commit {commit()}. {OFF} was off and {ASLEEP} asleep for {found['gone']:.0f} s, from the "
         f"signatures of round {AT_ROUND} on; {found['meanwhile']} round was done by then. That "
-        f"round was done {found['back']:.0f} s after they were back. Over all four: {len(whole)} of "
-        f"{ROUNDS} rounds. The server ended with {found['code']}. Charged twice: "
+        f"round was done {found['back']:.0f} s after they were back. Over all four: {len(whole)} "
+        f"of {ROUNDS} rounds. The server ended with {found['code']}. Charged twice: "
         f"{sum(twice.values())}. Weights equal to a run without a fault: {found['equal']}."
     )
     sound = (
