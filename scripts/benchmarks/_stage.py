@@ -30,6 +30,7 @@ from server.run_dir import RunDir
 
 FEDNER: Final = str(Path(sys.executable).parent / "fedner")
 LIMIT_S: Final = 480.0
+LEFT_S: Final = 5.0
 
 Role = Literal["worker", "supernode", "relay"]
 ROLES: Final[Mapping[Role, str]] = {
@@ -101,9 +102,15 @@ class Command:
         return int(self.process.returncode)
 
     def left(self) -> list[str]:
-        """Command lines of what outlived it."""
-        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=5)
-        return [" ".join(p.cmdline()) for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+        """Command lines of what outlived it by more than `LEFT_S`."""
+        deadline = time.monotonic() + LEFT_S
+        while (alive := [*filter(_lives, self._seen.values())]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        found = []
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(" ".join(process.cmdline()))
+        return found
 
     def destroy(self) -> None:
         """Kill it and everything below."""
@@ -113,6 +120,12 @@ class Command:
         for process in self._seen.values():
             if process.is_running():
                 process.kill()
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def fedner(*arguments: object) -> str:
