@@ -250,13 +250,13 @@ class _Report:
     def cooperation(self) -> Section:
         """Who took part, who was missing, and what was refused."""
         told: Text = (
-            "Rounds repeated from the start of a sum: ",
+            "Secure sums that were begun again: ",
             self.lines.count("abort"),
             "; refusals: ",
             self.lines.count("refusal"),
-            "; the coordinator was resumed: ",
+            "; resumptions of the coordinator: ",
             self.lines.count("resume"),
-            " times.",
+            ".",
         )
         rows = tuple((name, *self._part(name)) for name in self.study.federation.institutions)
         table = Table(
@@ -338,7 +338,7 @@ class _Report:
                 self.lines.median("round", path, duration),
             )
             rows.append((name, *cells))
-        head = ("stage", "all rounds", "median round")
+        head = ("stage", "all rounds", "median of the rounds that had it")
         yield Table(caption="Stages of the secure sum", head=head, rows=tuple(rows))
 
     def _each_round(self) -> Table:

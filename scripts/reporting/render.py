@@ -1,0 +1,91 @@
+"""A page as one HTML file that asks for nothing, and as Markdown."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from scripts.reporting.charts import spoken, svg
+from scripts.reporting.figures import Figure
+from scripts.reporting.page import Page, Plot, Section, Table, Text
+
+_TEMPLATE: Final = Path(__file__).with_name("page.html.j2")
+_SPECIAL: Final = "\\*_{}[]<>#|"
+_GRAVE: Final = ("SIMULATION", "INSECURE", "DEMO", "EXACT")
+
+
+def to_html(page: Page) -> str:
+    """One file: no script, and nothing that a browser would fetch.
+
+    Each figure is a `data` element with the value as it was read, and where: `data-source`.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)  # fmt: skip
+    environment.globals |= {"cell": _cell, "chart": _chart, "is_grave": _is_grave}
+    template = environment.from_string(_TEMPLATE.read_text("utf-8"))
+    return template.render(page=page) + "\n"
+
+
+def _cell(part: str | Figure) -> Any:
+    if isinstance(part, str):
+        return _worded(part)
+    return Markup('<data value="{}" data-source="{}" title="{}">{}</data>').format(
+        "" if part.value is None else part.value, part.source, part.source, _worded(part.text)
+    )
+
+
+def _worded(text: str) -> Markup:
+    """Escaped; what stands in backquotes as code."""
+    parts = text.split("`")
+    pairs = [Markup("<code>{}</code>" if i % 2 else "{}").format(p) for i, p in enumerate(parts)]
+    return Markup("").join(pairs)
+
+
+def _chart(plot: Plot, name: str) -> Markup:
+    return Markup(svg(plot, name))  # all that comes from a run is escaped in there
+
+
+def _is_grave(mark: Text) -> bool:
+    """Whether a mark says what is not protected, or not real."""
+    said = "".join(part if isinstance(part, str) else part.text for part in mark)
+    return said.startswith(_GRAVE) or said.split(".")[0].endswith(": NONE")
+
+
+def to_markdown(page: Page) -> str:
+    """The same without plots: their tables hold the figures."""
+    parts = [f"# {_escaped(page.title)}", _line(page.lead)]
+    parts += [f"> {_line(mark)}" for mark in page.marks]
+    for section in page.sections:
+        parts += _section(section)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    parts = [f"## {_escaped(section.title)}", *map(_line, section.texts)]
+    if section.points:
+        parts.append("\n".join(f"- {_line(point)}" for point in section.points))
+    parts += [f"{_escaped(plot.title)}: {_escaped(spoken(plot))}" for plot in section.plots]
+    parts += map(_table, section.tables)
+    if section.quoted:
+        parts.append(f"```yaml\n{section.quoted.rstrip()}\n```")
+    return parts
+
+
+def _table(table: Table) -> str:
+    rows = [table.head, ("---",) * len(table.head)]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    lines += ["| " + " | ".join(_part(cell) for cell in row) + " |" for row in table.rows]
+    return f"{_escaped(table.caption)}\n\n" + "\n".join(lines)
+
+
+def _line(text: Text) -> str:
+    return "".join(map(_part, text))
+
+
+def _part(part: str | Figure) -> str:
+    return _escaped(part if isinstance(part, str) else part.text)
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in " ".join(text.split("\n")))
