@@ -226,7 +226,9 @@ def _whereabouts(
     if study.secure is None:
         if identity or passphrase_file or roster:
             raise UsageError(
-                "--identity and --roster go with secure aggregation, the study has none"
+                "--identity, --passphrase-file and --roster go with secure aggregation, the study "
+                "has none",
+                remedy="leave them out; in unit and compose file: docs/deployment.md, 4",
             )
         return None
     if not isinstance(at, str):
