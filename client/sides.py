@@ -24,7 +24,7 @@ from typing import Final
 from client.endpoint import group_id, require_member, user_name
 from client.site_paths import SitePaths
 from client.supervisor import (
-    READY_LIMIT_S,
+    SAY_EVERY_S,
     await_locks,
     await_worker,
     check_runnable,
@@ -34,7 +34,7 @@ from client.supervisor import (
 )
 from client.uplink import Uplink
 from common.config.relay import RelaySite
-from common.config.site import Site
+from common.config.site import START_LIMIT_S, Site
 from common.errors import ConfigError, FederationError, PolicyError
 from common.io.disk import DISK
 from common.io.processes import stopping
@@ -88,8 +88,9 @@ def supervise_worker(site: Site, site_path: Path, tell: Tell) -> None:
     Raises:
         PolicyError: this is root.
         ConfigError: see `check_worker`, or this user is not in the group.
-        FederationError: another process has the institution's state, or the worker can't start,
-            or ends with an error that a restart won't mend.
+        FederationError: another process has the institution's state, or the worker can't start.
+        FednerError: of the worker's own kind, with its exit code, where the worker ends with an
+            error that a restart won't mend.
     """
     group = check_worker(site, site_path)
     require_no_root(site_path)
@@ -100,7 +101,7 @@ def supervise_worker(site: Site, site_path: Path, tell: Tell) -> None:
     with stopping(worker):
         await_locks(paths.state, tell)
         worker.start()
-        await_worker(worker, paths.health)
+        await_worker(worker, paths.health, paths, site.start_limit_s, tell)
         tell(f"{site.institution}: worker is ready for the group {site.relay_group} at "
              f"{paths.socket}; logs under {paths.state}; Ctrl-C ends")  # fmt: skip
         keep_alive([worker], paths.state, tell)
@@ -130,7 +131,7 @@ def supervise_relay(relay: RelaySite, path: Path, tell: Tell) -> None:
             place=str(paths.state),
             remedy="one relay per institution: stop the other one",
         )
-    await_socket(paths.socket, tell)
+    await_socket(paths.socket, tell, relay.start_limit_s)
     children = outward_children(paths, uplink, relay.institution)
     with stopping(*children):
         for child in children:
@@ -162,14 +163,14 @@ def require_no_root(path: Path) -> None:
         )
 
 
-def await_socket(path: Path, tell: Tell, limit_s: float = READY_LIMIT_S) -> None:
+def await_socket(path: Path, tell: Tell, limit_s: float = START_LIMIT_S) -> None:
     """Wait until the worker's socket takes connections from this user.
 
     Raises:
         PolicyError: this user is the worker's own, or is not let in.
         FederationError: nobody listens after `limit_s`.
     """
-    started, told = time.monotonic(), False
+    started, due_s = time.monotonic(), 0.0
     while why := probe(path):
         waited = time.monotonic() - started
         if why == errno.EACCES and waited > _GRACE_S:
@@ -184,11 +185,12 @@ def await_socket(path: Path, tell: Tell, limit_s: float = READY_LIMIT_S) -> None
             raise FederationError(
                 f"no worker listens here ({os.strerror(why)})",
                 place=str(path),
-                remedy="start the worker's side, and compare `socket` in both files",
+                remedy="start the worker's side, and compare `socket` in both files; for a longer "
+                "wait a larger `start_limit_s` in the relay's",
             )
-        if not told:
+        if waited >= due_s:
             tell(f"waiting for the worker at {path}")
-        told = True
+            due_s += SAY_EVERY_S
         time.sleep(0.2)
     if _owner(path) == os.geteuid():
         raise PolicyError(

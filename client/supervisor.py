@@ -9,15 +9,28 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from client.site_paths import SitePaths
 from client.uplink import Uplink
+from common.audit.errors import AuditError
 from common.config.site import Site
-from common.errors import FederationError, FednerError, PolicyError
+from common.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    EncoderError,
+    FederationError,
+    FednerError,
+    IdentityError,
+    PolicyError,
+    ProtocolError,
+    StorageError,
+    UsageError,
+)
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, free_port, is_free, module_command, stopping
 
@@ -25,9 +38,17 @@ _INTERNALS: Final = "common.io.flower_internals"
 _WORKER_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """For large vectors, whose masking then takes less (docs/results.md). What the site sets stays."""
-READY_LIMIT_S: Final = 600.0
+SAY_EVERY_S: Final = 60.0
+"""How often it is said that a start is still waited for."""
 _MAX_PAUSE_S: Final = 30.0
-_FINAL_CODES: Final = frozenset(e.exit_code for e in FednerError.__subclasses__())
+_REFUSALS: Final[Mapping[int, type[FednerError]]] = {
+    error.exit_code: error
+    for error in (
+        UsageError, ConfigError, DataError, EncoderError, PolicyError, ProtocolError,
+        FederationError, BudgetError, IdentityError, AuditError,
+    )
+}  # fmt: skip
+"""By a worker's exit code, why it refuses to run: a restart mends none of it."""
 _LOCK_LIMIT_S: Final = 60.0
 """For which a killed worker may hold its locks: the kernel gives them back when it is gone."""
 
@@ -64,8 +85,9 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
         PolicyError: relay and worker would share a user, and the site has not accepted that or is
             made for two.
         ConfigError: no way to the coordinator, see `Uplink.of`.
-        FederationError: another process has the institution's state, or the worker can't start,
-            or ends with an error that a restart won't mend.
+        FederationError: another process has the institution's state, or the worker can't start.
+        FednerError: of the worker's own kind, with its exit code, where the worker ends with an
+            error that a restart won't mend.
     """
     uplink = check_runnable(site, site_path)
     tell("ONE USER: worker and relay share an OS user. For development only.")
@@ -79,7 +101,7 @@ def supervise(site: Site, site_path: Path, tell: Callable[[str], None]) -> None:
     with stopping(worker, *relay):
         await_locks(paths.state, tell)
         worker.start()
-        await_worker(worker, paths.socket)
+        await_worker(worker, paths.socket, paths, site.start_limit_s, tell)
         tell(f"{site.institution}: worker is ready, logs under {paths.state}")
         for child in relay:
             child.start()
@@ -156,18 +178,68 @@ def _relay_command(port: int) -> list[str]:
     return module_command(_INTERNALS, "superexec", "--insecure", *at)
 
 
-def await_worker(worker: Child, path: Path) -> None:
-    """Wait until a worker that was started answers on a socket.
+def await_worker(
+    worker: Child, door: Path, paths: SitePaths, limit_s: float, tell: Callable[[str], None]
+) -> None:
+    """Wait until a worker that was started answers; while its disk fails, start it again.
+
+    Args:
+        door: the socket that it answers on.
+        tell: told each minute that it is waited for.
 
     Raises:
-        FederationError: it ended, or does not answer in time.
+        FederationError: it was killed, or is not ready after `limit_s`.
+        FednerError: of its own kind, if it refuses to run.
     """
-    deadline = time.monotonic() + READY_LIMIT_S
-    while not listens(path):
-        _check_final(worker)
-        if worker.exit_code is not None or time.monotonic() > deadline:
-            raise FederationError("the worker did not start", remedy="read what it said above")
+    log, restarts = str(paths.log("worker")), Restarts(started=time.monotonic())
+    patience = _Patience(limit_s, log, tell)
+    while not listens(door):
+        if worker.exit_code == StorageError.exit_code:
+            _start_again(worker, restarts, paths.state, tell)
+        elif worker.exit_code is not None:
+            _check_final(worker)
+            raise FederationError(
+                f"the worker ended with {worker.exit_code} before it was ready",
+                place=log,
+                remedy="read its end, and what it said above; -9 is SIGKILL, for want of memory "
+                "perhaps; then start again",
+            )
+        patience.spend()
         time.sleep(0.1)
+
+
+class _Patience:
+    """With a worker that starts: `limit_s`, and a word each minute.
+
+    Args:
+        log: the worker's.
+    """
+
+    def __init__(self, limit_s: float, log: str, tell: Callable[[str], None]):
+        self._limit_s, self._log, self._tell = limit_s, log, tell
+        self._started = time.monotonic()
+        self._due_s = SAY_EVERY_S
+
+    def spend(self) -> None:
+        """Go on waiting.
+
+        Raises:
+            FederationError: for too long.
+        """
+        waited_s = time.monotonic() - self._started
+        if waited_s > self._limit_s:
+            raise FederationError(
+                f"the worker is not ready after {self._limit_s:.0f} s",
+                place=self._log,
+                remedy="its end says what it is at; if that needs longer, a larger "
+                "`start_limit_s` in the site file",
+            )
+        if waited_s >= self._due_s:
+            self._due_s += SAY_EVERY_S
+            self._tell(
+                f"the worker is not ready yet, after {waited_s:.0f} s of at most "
+                f"{self._limit_s:.0f} (`start_limit_s`); what it is at: {self._log}"
+            )
 
 
 def await_locks(state: Path, tell: Callable[[str], None], limit_s: float = _LOCK_LIMIT_S) -> None:
@@ -211,31 +283,35 @@ def keep_alive(children: list[Child], state: Path, tell: Callable[[str], None]) 
     """Start again what ends, for ever.
 
     Raises:
-        FederationError: the worker ended with an error that a restart won't mend.
+        FednerError: of the worker's own kind, with its exit code, where it ended with an error
+            that a restart won't mend.
     """
     restarts = {child.name: Restarts(started=time.monotonic()) for child in children}
     while True:
         time.sleep(0.2)
-        now = time.monotonic()
         for child in children:
-            plan = restarts[child.name]
-            if child.exit_code is None:
-                continue
-            if plan.due is None:
-                _check_final(child)
-                pause = plan.plan(now)
-                where = f" ({child.log})" if child.log else ""
-                tell(f"{child.name} ended with {child.exit_code}; again in {pause:.0f} s{where}")
-            elif now >= plan.due:
-                if child.name == "worker":
-                    await_locks(state, tell)
-                child.start()
-                plan.started, plan.due = now, None
+            if child.exit_code is not None:
+                _start_again(child, restarts[child.name], state, tell)
+
+
+def _start_again(child: Child, plan: Restarts, state: Path, tell: Callable[[str], None]) -> None:
+    """Plan the start of a child that ended, or start it, if it is due."""
+    now = time.monotonic()
+    if plan.due is None:
+        _check_final(child)
+        pause = plan.plan(now)
+        where = f" ({child.log})" if child.log else ""
+        tell(f"{child.name} ended with {child.exit_code}; again in {pause:.0f} s{where}")
+    elif now >= plan.due:
+        if child.name == "worker":
+            await_locks(state, tell)
+        child.start()
+        plan.started, plan.due = now, None
 
 
 def _check_final(child: Child) -> None:
-    if child.name == "worker" and child.exit_code in _FINAL_CODES:
-        raise FederationError(
+    if child.name == "worker" and child.exit_code in _REFUSALS:
+        raise _REFUSALS[child.exit_code](
             f"the worker refused to run (exit code {child.exit_code})",
             remedy="read what it said above, or its log",
         )

@@ -67,6 +67,7 @@ def make_session(site: Site, base: Path, watch: Watch | None = None) -> Session:
         log.warning(notice)
     sums = None if study.secure is None else _open_sums(site, base, study)
     set_threads(site.threads)
+    log.info("reading encoder and documents")
     folder, encoder = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
     sides = load_sides(site.data, study.task.labels, base)
     model = NerModel(folder, study, site.device)
@@ -85,6 +86,7 @@ def make_session(site: Site, base: Path, watch: Watch | None = None) -> Session:
     guard = None
     if study.local_privacy is not None:
         folder = SitePaths.of(site, base).ledger
+        log.info("reading the privacy ledger")
         guard = open_guard(study, site.institution, site.policy, folder, model.layout.size)
         log.info("privacy ledger: %s", guard.head)
     return Session(
@@ -152,6 +154,7 @@ def _serve(site: Site, base: Path) -> None:
     _log_to(paths)
     if site.relay_group is None:
         log.warning("ONE USER: worker and relay share an OS user; for development only")
+    log.info("reading the audit log")
     with audited(site, base, load_study(base / site.study)) as audit:
         group = None if site.relay_group is None else _group(site.relay_group)
         session = make_session(site, base, audit)

@@ -8,7 +8,8 @@
     ├── PolicyError            6   the institution's policy says no
     ├── ProtocolError          7   bytes between coordinator, relay and worker
     ├── FederationError        8   a run that could not be carried through
-    │   ├── AuditError         11  the audit log can't be written, or is not what it was
+    │   ├── AuditError         11  the audit log is not what it was, or in use; 13 where the disk
+    │   │                          fails or is full
     │   └── FlowerEndedError   12  Flower's processes ended before the run: starting again goes on
     ├── BudgetError            9   the privacy budget is spent, or its ledger is not what it was
     │   └── StorageError       13  the disk under a site's state fails or is full: it passes, so

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -147,13 +148,10 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study of the folder that the run configuration names."""
     run = RunDir(Path(str(context.run_config["run-dir"])))
     end_with_server(run)
-    run.log_here()
-    try:
+    with _ending(run):
+        run.log_here()
         owners = owners_of(run)
-    except FednerError as error:
-        run.set_status("failed", str(error))
-        raise
-    approvals = None if owners is None else Approvals(Path(Origin.read(run).federation))
+        approvals = None if owners is None else Approvals(Path(Origin.read(run).federation))
     run_study(grid, run, owners=owners, approvals=approvals, replies=ReplyParts(grid))
 
 
@@ -193,8 +191,8 @@ def _run_alone(
     owners: Mapping[int, str] | None,
     approvals: Approvals | None,
 ) -> None:
-    run.set_status("running")
-    try:
+    with _ending(run):
+        run.set_status("running")
         study = run.study()
         torn = run.mend()
         if torn:
@@ -213,17 +211,32 @@ def _run_alone(
         standing = standing or standing_of(run)
         coordinator = Coordinator(study, exchange, run, on_event, book, standing)
         coordinator.run()
+        run.set_status("finished")
+
+
+@contextmanager
+def _ending(run: RunDir) -> Iterator[None]:
+    """What ends the block by an error ends the run, and is told in its status."""
+    try:
+        yield
     except FednerError as error:
-        run.set_status("lost" if isinstance(error, FlowerEndedError) else "failed", str(error))
+        _end(run, "lost" if isinstance(error, FlowerEndedError) else "failed", str(error))
         raise
     except Exception as error:
         log.critical("not foreseen, the run ends", exc_info=error)
-        run.set_status("failed", _unforeseen(run, error))
+        _end(run, "failed", _unforeseen(run, error))
         raise
     except BaseException as error:  # interrupted
-        run.set_status("failed", type(error).__name__)
+        _end(run, "failed", type(error).__name__)
         raise
-    run.set_status("finished")
+
+
+def _end(run: RunDir, state: str, message: str) -> None:
+    """Tell how it ended; a disk that does not take that is no other end."""
+    try:
+        run.set_status(state, message)
+    except FederationError as error:
+        log.critical("the run's end is not in its status: %s", error)
 
 
 def _unforeseen(run: RunDir, error: Exception) -> str:

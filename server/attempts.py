@@ -22,6 +22,7 @@ from common.errors import FederationError
 from common.io.disk import DISK, replace_file
 from common.secagg.session import PURPOSES, Purpose
 from common.sums import Sum
+from server.run_dir import written
 
 ATTEMPTS_FILE: Final = "attempts.json"
 
@@ -111,14 +112,8 @@ class Attempts:
 
 
 def _write(path: Path, data: bytes) -> None:
-    try:
+    with written(path):
         replace_file(DISK, path, data)
-    except OSError as error:
-        raise FederationError(
-            f"can't be written: {error.strerror or type(error).__name__}",
-            place=str(path),
-            remedy="free some space or mend the disk, then `fedner server --resume`",
-        ) from None
 
 
 def _text(tried: dict[Sum, Tried]) -> bytes:

@@ -32,7 +32,7 @@ from common.audit.entries import (
     Request,
     Stop,
 )
-from common.audit.errors import AuditError
+from common.audit.errors import AuditError, AuditStorageError
 from common.audit.words import digest_of, name_of
 from common.config.canonical import study_hash
 from common.config.study import Study
@@ -70,7 +70,7 @@ class RunAudit:
         self._log: AuditFile | None = None
         n = len(study.federation.institutions)
         size = _ROOM + _ROOM_EACH * n
-        self._reserve = Reserve(run.path / RESERVE, size, "the log of a sum", AuditError)
+        self._reserve = Reserve(run.path / RESERVE, size, "the log of a sum", AuditStorageError)
 
     def __enter__(self) -> "RunAudit":
         standing = self._standing

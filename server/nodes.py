@@ -19,7 +19,7 @@ from common.errors import FederationError
 from common.io.atomic import write_json
 from common.io.register_file import NODES, read_register
 from server.origin import Origin
-from server.run_dir import RunDir
+from server.run_dir import RunDir, written
 
 OWNERS: Final = "nodes.json"
 
@@ -56,8 +56,13 @@ def register_nodes(flwr: Flwr, folder: Path, connection: str) -> dict[int, str]:
 
 
 def keep_owners(run: RunDir, owners: Mapping[int, str]) -> None:
-    """Tell the ServerApp whose node is whose."""
-    write_json(run.path / OWNERS, {str(node): name for node, name in owners.items()})
+    """Tell the ServerApp whose node is whose.
+
+    Raises:
+        FederationError: the disk does not take it.
+    """
+    with written(run.path / OWNERS):
+        write_json(run.path / OWNERS, {str(node): name for node, name in owners.items()})
 
 
 def owners_of(run: RunDir) -> dict[int, str] | None:

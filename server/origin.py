@@ -30,7 +30,7 @@ from common.config.study import Study
 from common.errors import FederationError, UsageError
 from common.io.disk import DISK, replace_file
 from common.io.standing import Standing
-from server.run_dir import RunDir
+from server.run_dir import RunDir, written
 
 ORIGIN: Final = "origin.json"
 SERVER_LOCK: Final = "server.lock"
@@ -142,13 +142,14 @@ def alone(run: RunDir, name: str, wait_s: float = 0.0) -> Iterator[None]:
         wait_s: for a predecessor that was killed and is not quite gone.
 
     Raises:
-        FederationError: another process has it.
+        FederationError: another process has it, or the disk fails.
     """
     deadline = time.monotonic() + wait_s
-    descriptor = DISK.lock(run.path / name)
-    while descriptor is None and time.monotonic() < deadline:
-        time.sleep(_PAUSE_S)
+    with written(run.path / name):
         descriptor = DISK.lock(run.path / name)
+        while descriptor is None and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+            descriptor = DISK.lock(run.path / name)
     if descriptor is None:
         raise FederationError(
             f"in use by another process ({_holder(run.path / name)})",

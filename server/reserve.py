@@ -2,6 +2,7 @@
 
     audit.reserve       for the audit log's entries of a sum, and the metrics' lines
     checkpoint.reserve  for the next checkpoint, which is written beside the last one
+    status.reserve      for how the run ends, from its start on
 
 A file of random bytes, in blocks too large for a file system that compresses to see them again. It
 is made before institutions are asked for vectors, and given up when a write that must not fail
@@ -24,6 +25,7 @@ from common.io.disk import DISK, replace_file
 
 RESERVE: Final = "audit.reserve"
 CHECKPOINT_RESERVE: Final = "checkpoint.reserve"
+STATUS_RESERVE: Final = "status.reserve"
 _BLOCK: Final = 1 << 20
 
 

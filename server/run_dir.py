@@ -5,7 +5,7 @@ metrics.jsonl    one JSON object per event, see `docs/metrics.md`; an end that a
                  unfinished is moved to metrics.torn
 checkpoint.npz   model, released model, optimiser state, round and its line for the metrics:
                  replaced after every round
-status.json      running, finished, failed or lost, and why
+status.json      starting, running, finished, failed or lost, and why
 run.log
 """
 
@@ -13,7 +13,8 @@ import io
 import json
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ from common.io.private_files import open_log
 from common.privacy.notice import notices
 from server import journal
 from server.optimizer import ServerOptimizer, Vector
-from server.reserve import CHECKPOINT_RESERVE, Reserve
+from server.reserve import CHECKPOINT_RESERVE, STATUS_RESERVE, Reserve
 
 log = logging.getLogger("fedner.server")
 
@@ -39,9 +40,25 @@ METRICS: Final = "metrics.jsonl"
 CHECKPOINT: Final = "checkpoint.npz"
 STATUS: Final = "status.json"
 LOG: Final = "run.log"
+_BEGUN: Final = frozenset({"starting", "running"})
+_STATUS_ROOM: Final = 1 << 14
 _CHECKPOINT_REST: Final = 1 << 20
 """Bytes beside the arrays: their heads and the round's figures."""
+_GO_ON: Final = "free some space or mend the disk, then `fedner server --resume`"
 _RESTORE: Final = "put back a copy of the whole run folder, or begin a new study"
+
+
+@contextmanager
+def written(place: Path, remedy: str = _GO_ON) -> Iterator[None]:
+    """Errors of the operating system, of a block that writes, as `FederationError`."""
+    try:
+        yield
+    except OSError as error:
+        raise FederationError(
+            f"can't be written: {error.strerror or type(error).__name__}",
+            place=str(place),
+            remedy=remedy,
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +200,7 @@ class RunDir:
             raise FederationError(
                 f"the checkpoint can't be written: {error.strerror or type(error).__name__}",
                 place=str(self.path / CHECKPOINT),
-                remedy="free some space or mend the disk, then `fedner server --resume`",
+                remedy=_GO_ON,
             ) from None
 
     def checkpoint(self, settings: Aggregation, dimension: int) -> Checkpoint | None:
@@ -230,8 +247,20 @@ class RunDir:
             raise FederationError("damaged", place=str(path), remedy=_RESTORE) from None
 
     def set_status(self, state: str, message: str = "") -> None:
-        """`running`, `finished`, `failed`, or `lost`: Flower ended before the run."""
-        write_json(self.path / STATUS, {"state": state, "message": message})
+        """`starting`, `running`, `finished`, `failed`, or `lost`: Flower ended before the run.
+
+        Room for the end is held from the start on, so that it is told though the disk is full.
+
+        Raises:
+            FederationError: the disk does not take it, or at the start has not that room.
+        """
+        room = Reserve(self.path / STATUS_RESERVE, _STATUS_ROOM, "the run's end", FederationError)
+        if state in _BEGUN:
+            room.hold()
+        else:
+            room.release()
+        with written(self.path / STATUS):
+            write_json(self.path / STATUS, {"state": state, "message": message})
 
     def status(self) -> Mapping[str, str]:
         """State and message; state is `unknown` before the ServerApp wrote any."""

@@ -19,7 +19,7 @@ from server.book_place import open_book
 from server.federation import Federation
 from server.nodes import keep_owners, register_nodes
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
-from server.run_dir import LOG, RunDir
+from server.run_dir import LOG, RunDir, written
 from server.superlink import CONNECTION, behind_gate, on_loopback
 
 log = logging.getLogger("fedner.server")
@@ -48,7 +48,7 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
     Raises:
         ConfigError: an address beyond this machine, the receipt book has no place, or the run
             folder is another user's.
-        FederationError: the run failed; says where to read why.
+        FederationError: the run failed, or the disk of its folder; says where to read why.
         FlowerEndedError: the SuperLink or the ServerApp ended before the run.
     """
     make_private(run.path)
@@ -56,12 +56,13 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
         open_book(run)  # as the ServerApp will: here it can still be said
     link = on_loopback(at) if isinstance(at, str) else behind_gate(at)
     home = (run.path / "flower").absolute()
-    home.mkdir(exist_ok=True)
     with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):  # its last word comes before ours
         run.set_status("starting")
     seen = len(run.events())
     environment = flower_environment(home)
-    write_bytes(home / "config.toml", link.connection.encode())
+    with written(home):
+        home.mkdir(exist_ok=True)
+        write_bytes(home / "config.toml", link.connection.encode())
     child = Child("superlink", link.command, environment, run.path / SUPERLINK_LOG)
     with stopping(child):
         child.start()
@@ -133,7 +134,8 @@ def _admit(run: RunDir, federation: Federation, environment: Mapping[str, str]) 
 def _submit(run: RunDir, environment: Mapping[str, str]) -> None:
     config = f"run-dir={json.dumps(str(run.path.absolute()))}"
     done = _flwr(environment, "run", str(bundle_root()), CONNECTION, "--run-config", config)
-    write_bytes(run.path / "submit.log", (done.stdout + done.stderr).encode())
+    with written(run.path / "submit.log"):
+        write_bytes(run.path / "submit.log", (done.stdout + done.stderr).encode())
     if done.returncode != 0:
         raise FederationError(
             f"Flower did not take the study (exit code {done.returncode})",
@@ -169,7 +171,8 @@ def _watch(
                 "Flower's processes ended before the run did, killed perhaps for memory, or do not "
                 "answer any more",
                 place=str(run.path / SUPERLINK_LOG),
-                remedy=f"read it, and {run.path / LOG}; then `fedner server --resume {run.path}`",
+                remedy=f"read it, and {run.path / LOG}; has the disk room? Then `fedner server "
+                f"--resume {run.path}`",
             )
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from common.config.data import STRICT
-from common.config.site import ADDRESS_PATTERN, require_both_or_neither
+from common.config.site import ADDRESS_PATTERN, START_LIMIT_S, require_both_or_neither
 from common.config.study import NAME_PATTERN
 
 
@@ -23,6 +23,8 @@ class RelaySite:
         state: the relay's own folder for logs and Flower's state; made with mode 0700.
         authority: certificate of the authority that vouches for the server: TLS, and nothing else.
         node: folder of the node key that the coordinator has registered. Both, or neither.
+        start_limit_s: seconds for which the relay's side waits, when it starts, until the worker
+            listens; it says each minute that it waits.
     """
 
     institution: str = Field(pattern=NAME_PATTERN)
@@ -31,6 +33,7 @@ class RelaySite:
     state: str = Field(min_length=1)
     authority: str | None = Field(default=None, min_length=1)
     node: str | None = Field(default=None, min_length=1)
+    start_limit_s: float = Field(default=START_LIMIT_S, gt=0)
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "RelaySite":

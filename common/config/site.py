@@ -12,6 +12,8 @@ from common.config.privacy import refusal
 from common.config.study import NAME_PATTERN, SHA256_PATTERN
 from common.privacy.events import Unit
 
+START_LIMIT_S = 3600.0
+"""For which a worker may read before it is ready: a large corpus, a long audit log, a slow disk."""
 ADDRESS_PATTERN = r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}$"
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
@@ -179,6 +181,8 @@ class Site:
         exclude: file of the patients and documents that have withdrawn; read anew for each round.
         authority: certificate of the authority that vouches for the server: TLS, and nothing else.
         node: folder of the node key that the coordinator has registered. Both, or neither.
+        start_limit_s: seconds for which `fedner client` waits, when it starts, until the worker is
+            ready; it says each minute that it waits.
         policy: what it refuses.
     """
 
@@ -198,6 +202,7 @@ class Site:
     exclude: str | None = Field(default=None, min_length=1)
     authority: str | None = Field(default=None, min_length=1)
     node: str | None = Field(default=None, min_length=1)
+    start_limit_s: float = Field(default=START_LIMIT_S, gt=0)
     policy: Policy = Field(default_factory=Policy)
 
     @model_validator(mode="after")

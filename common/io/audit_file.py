@@ -23,9 +23,9 @@ from common import __version__
 from common.audit.chain import Chain
 from common.audit.codec import Head, make_entry
 from common.audit.entries import FORMAT, Body, Insecure, Open, Side, Start, Torn
-from common.audit.errors import AuditError
+from common.audit.errors import AuditError, AuditStorageError
 from common.audit.examine import MAX_UNFINISHED, Examined, examine
-from common.errors import BudgetError
+from common.errors import StorageError
 from common.identity.signing import Signer
 from common.io.disk import DISK, Disk, cut, os_errors, replace_file, write_at
 from common.io.ledger_folder import Clock, Files, Random, utc_seconds
@@ -78,8 +78,9 @@ class AuditFile:
             clock: UTC seconds.
 
         Raises:
-            AuditError: another process has it, it is another's or not what was written, others may
-                read it, or the disk does not take it.
+            AuditError: another process has it, it is another's or not what was written, or others
+                may read it.
+            AuditStorageError: the disk does not take or give it.
         """
         path, key = folder / LOG, signer.public_key if signer else None
         lock = _lock(folder, disk)
@@ -121,7 +122,8 @@ class AuditFile:
         """Write entries, in order; none is nothing.
 
         Raises:
-            AuditError: the disk does not take them, or someone else has written to the file.
+            AuditError: someone else has written to the file.
+            AuditStorageError: the disk does not take them.
         """
         if self._lock is None:
             raise AuditError("this log was closed", place=str(self._path))
@@ -246,9 +248,9 @@ def _set_aside(path: Path, found: Examined, disk: Disk) -> Torn | None:
 
 @contextmanager
 def _disk_errors(place: Path) -> Iterator[None]:
-    """Errors of the operating system as `AuditError`."""
+    """Errors of the operating system as `AuditStorageError`."""
     try:
         with os_errors(place):
             yield
-    except BudgetError as error:
-        raise AuditError(error.message, place=error.place, remedy=error.remedy) from None
+    except StorageError as error:
+        raise AuditStorageError(error.message, place=error.place, remedy=error.remedy) from None

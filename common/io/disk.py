@@ -94,8 +94,8 @@ class Disk:
         descriptor = self.open(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            said = f"{os.getpid()}\n".encode()
+            os.ftruncate(descriptor, os.pwrite(descriptor, said, 0))  # a full disk has its block
         except BlockingIOError:
             os.close(descriptor)
             return None

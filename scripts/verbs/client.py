@@ -79,6 +79,7 @@ def relay_text(site: Site, socket: Path) -> str:
         f"coordinator: {site.coordinator!r}",
         f"socket: {str(socket)!r}",
         "state: state",
+        f"start_limit_s: {site.start_limit_s:g}",
         *(("authority: ca.crt", "node: node") if site.authority is not None else ()),
     ]
     return "\n".join(lines) + "\n"

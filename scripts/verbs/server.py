@@ -31,7 +31,7 @@ from scripts.verbs.partial import partial_model_told, same_model, save_partial
 from scripts.verbs.simulate import new_run_path
 from server.federation import Federation
 from server.origin import MODEL, SERVER_LIMIT_S, SERVER_LOCK, Origin, alone, is_finished
-from server.run_dir import LOG, METRICS, RunDir
+from server.run_dir import LOG, METRICS, RunDir, written
 from server.standing import Whereabouts, standing_of
 from server.supervisor import serve_study
 
@@ -141,10 +141,12 @@ def _begin(study: Study, where: Whereabouts | None, path: Path, at: At) -> tuple
         address, root = at, ""
     else:
         address, root = at.deployment.server.public, str(at.root)
-    run = RunDir.create(path, study_yaml(study))
-    if where is not None:
-        where.save(run)
-    Origin.of(study, None if where is None else where.open(study), address, root).save(run)
+    origin = Origin.of(study, None if where is None else where.open(study), address, root)
+    with written(path, "free some space or mend the disk, remove the folder, and begin again"):
+        run = RunDir.create(path, study_yaml(study))
+        if where is not None:
+            where.save(run)
+        origin.save(run)
     return run, at
 
 
@@ -226,7 +228,9 @@ def _whereabouts(
     if study.secure is None:
         if identity or passphrase_file or roster:
             raise UsageError(
-                "--identity and --roster go with secure aggregation, the study has none"
+                "--identity, --passphrase-file and --roster go with secure aggregation, the study "
+                "has none",
+                remedy="leave them out; in unit and compose file: docs/deployment.md, 4",
             )
         return None
     if not isinstance(at, str):

@@ -289,12 +289,23 @@ def test_a_worker_that_was_killed_leaves_no_end_and_one_that_is_told_to_end_says
     assert bodies(found, Stop) == [Stop(outcome="stopped", error="SystemExit")]
 
 
+def client(path):
+    """`fedner client`, with its real worker, until it ends: its exit code and its last words."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.cli", "client", path],
+        capture_output=True, text=True, timeout=240, check=False, env=os.environ,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
 def test_a_worker_whose_policy_refuses_the_study_says_why_in_its_log(dealt):
+    """`fedner client` ends with the worker's exit code: systemd starts neither again."""
     path, _ = dealt.site("north")
     text = path.read_text()
     assert "accept_privacy_none: true" in text
     path.write_text(text.replace("accept_privacy_none: true", "accept_privacy_none: false"))
-    assert Worker(path).end() == 6
+    code, said = client(path)
+    assert (code, "refused to run (exit code 6)" in said) == (6, True)
     (stop,) = bodies(dealt.found("north"), Stop)
     assert (stop.outcome, stop.error) == ("failed", "PolicyError")
     assert "`privacy: none`" in " ".join(stop.reasons)
@@ -306,4 +317,5 @@ def test_a_worker_whose_log_was_changed_does_not_start(dealt):
         dealt.answering("north", stack)
     log = dealt.log("north")
     log.write_bytes(log.read_bytes().replace(b'"no-tls"', b'"one-user"', 1))
-    assert Worker(path).end() == AuditError.exit_code
+    code, said = client(path)
+    assert (code, "the log is broken" in said) == (AuditError.exit_code, True)

@@ -175,6 +175,7 @@ def test_the_relays_file_is_strict_and_knows_nothing_of_data():
         ("study: study.yaml\n", "study: unknown key"),
         ("identity: identity\n", "identity: unknown key"),
         ("node: node\n", "`authority` is missing"),
+        ("start_limit_s: 0\n", "start_limit_s"),
     ):
         with pytest.raises(ConfigError, match=message):
             parse_relay(good + more, "r")
@@ -184,6 +185,7 @@ def test_the_relays_file_is_written_out_of_the_sites_and_never_over_another(tmp_
     """With what its schema knows, which is nothing of the worker's files."""
     group = grp.getgrgid(os.getgid()).gr_name
     text = SITE.format(group=group) + "authority: keys/ca.crt\nnode: keys/node\nidentity: secret\n"
+    text += "start_limit_s: 7200\n"
     (tmp_path / "site.yaml").write_text(text)
     write = ["client", str(tmp_path / "site.yaml"), "--write-relay", str(tmp_path / "relay.yaml")]
     done = CliRunner().invoke(app, write)
@@ -193,6 +195,7 @@ def test_the_relays_file_is_written_out_of_the_sites_and_never_over_another(tmp_
     assert parse_relay(written, "r") == RelaySite(
         institution="north", coordinator="127.0.0.1:9192", state="state",
         socket="/run/fedner/north/socket", authority="ca.crt", node="node",
+        start_limit_s=7200.0,
     )  # fmt: skip
     again = CliRunner().invoke(app, write)
     assert isinstance(again.exception, UsageError)

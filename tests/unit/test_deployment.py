@@ -16,10 +16,12 @@ import pytest
 import typer
 import yaml
 
-from common.errors import FednerError, FlowerEndedError, StorageError
+from common.errors import FednerError, FlowerEndedError, StorageError, UsageError
 from common.io.configs import load_relay
 from common.io.home import coordinator_state, fedner_home
 from scripts.cli import app
+from scripts.verbs.server import _whereabouts
+from tests.unit.test_coordinator import study_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 UNITS = sorted((CONFIGS / "systemd").glob("*/*.service"))
@@ -218,6 +220,22 @@ def test_the_servers_unit_begins_a_run_once_and_then_goes_on_with_it(tmp_path):
     (tmp_path / "runs" / "r1").mkdir(parents=True)
     (tmp_path / "runs" / "r1" / "origin.json").write_text("{}")
     assert started() == ["server", "--resume", "runs/r1"]
+
+
+def test_what_takes_no_passphrase_is_said_where_one_is_given():
+    """A study without secure aggregation: its server would end with 2, and not be started again."""
+    study = study_of()
+    assert study.secure is None
+    with pytest.raises(UsageError, match="--passphrase-file") as caught:
+        _whereabouts(study, "127.0.0.1:9192", None, Path("passphrase"), None)
+    page = CONFIGS.parent / "docs" / "deployment.md"
+    assert "docs/deployment.md" in str(caught.value.remedy)
+    coordinators = next(path for path in COMPOSE if path.name.startswith("coordinator"))
+    for text in (SERVER.read_text(), coordinators.read_text(), page.read_text("utf-8")):
+        assert "--passphrase-file" in text
+        assert "secure_aggregation: none" in text
+    own = next(line for line in stages()["server"] if line.startswith("CMD "))
+    assert "--passphrase-file" not in own  # of the image, once the compose file's is taken out
 
 
 def lines_with_systemd_run():

@@ -9,26 +9,32 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import httpx
 import pytest
+from flwr.app import Context
 from flwr.serverapp import Grid
 
 from common import __version__
 from common.config.canonical import study_yaml
 from common.errors import ConfigError, FederationError, FlowerEndedError, UsageError
+from common.io.disk import Disk
 from common.io.private_files import make_private, open_log
 from common.io.processes import Child
+from server import app as server_app
 from server import journal
 from server.app import run_study
 from server.attempts import Attempts
 from server.optimizer import ServerOptimizer
-from server.origin import MODEL, SERVER_LOCK, Origin, alone, is_finished
+from server.origin import COORDINATOR_LOCK, MODEL, SERVER_LOCK, Origin, alone, is_finished
+from server.reserve import STATUS_RESERVE
 from server.run_dir import RunDir
 from server.standing import standing_of
 from server.supervisor import serve_study
 from tests.disks import MemoryDisk
+from tests.full_disk import FullDisk
 from tests.unit.test_coordinator import study_of
 
 LINES = [{"event": "a", "n": 1}, {"event": "b", "n": 2}]
@@ -322,3 +328,78 @@ def test_of_a_checkpoint_no_more_is_read_than_the_released_model(run: RunDir) ->
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert released.nbytes <= most < released.nbytes * 1.5 < size
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> RunDir:
+    """A run that was begun, and gone on with, while there was room."""
+    run = RunDir.create(tmp_path / "run", study_yaml(study_of()))
+    run.set_status("starting")
+    return run
+
+
+def test_a_run_is_not_gone_on_with_on_a_full_disk_and_that_is_said_with_place_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir.create(tmp_path / "run", study_yaml(study_of()))
+    for _ in range(2):
+        with alone(run, COORDINATOR_LOCK):
+            pass
+    FullDisk(run.path, monkeypatch).fill()
+    with pytest.raises(FederationError, match="No space left") as caught:
+        serve_study(run, "127.0.0.1:1", lambda _: None)
+    assert caught.value.place == str(run.path / STATUS_RESERVE)
+    assert "fedner server --resume" in str(caught.value.remedy)
+    assert run.status()["state"] == "unknown"
+
+
+@pytest.mark.parametrize("step", ["set_status", "mend"])
+def test_a_disk_that_is_full_from_some_step_on_is_the_runs_end_and_is_in_its_status(
+    begun: RunDir, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """When the ServerApp begins; once it has: the audit log does not get its first entry."""
+    full, real = FullDisk(begun.path, monkeypatch), getattr(RunDir, step)
+
+    def filled(run: RunDir, *given: str) -> object:
+        if full.capacity is None:
+            full.fill()
+        return real(run, *given)
+
+    monkeypatch.setattr(RunDir, step, filled)
+    with pytest.raises(FederationError, match="No space left"):
+        run_study(cast(Grid, object()), begun)
+    state = begun.status()
+    assert state["state"] == "failed"
+    assert "No space left" in state["message"]
+    assert "remedy: free some space" in state["message"]
+    assert not (begun.path / STATUS_RESERVE).exists()
+
+
+def test_a_disk_that_does_not_even_take_the_end_hides_no_reason(
+    begun: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def mend(_: RunDir) -> int:
+        monkeypatch.setattr(Disk, "write", broken)
+        raise FederationError("the reason")
+
+    monkeypatch.setattr(RunDir, "mend", mend)
+    with pytest.raises(FederationError, match="the reason"):
+        run_study(cast(Grid, object()), begun)
+    assert begun.status()["state"] == "running"
+
+
+def test_what_fails_before_the_study_is_read_is_in_the_status_too(
+    begun: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: RunDir) -> None:
+        raise ConfigError("is another user's")
+
+    monkeypatch.setattr(server_app, "end_with_server", lambda _: None)
+    monkeypatch.setattr(RunDir, "log_here", refused)
+    context = SimpleNamespace(run_config={"run-dir": str(begun.path)})
+    with pytest.raises(ConfigError):
+        server_app.main(cast(Grid, object()), cast(Context, context))
+    assert begun.status() == {"state": "failed", "message": "is another user's"}
