@@ -195,6 +195,20 @@ def _delayed(seconds: float) -> Row:
     return Row(name="delay", fault=fault, make=make)
 
 
+def _slowed(rate: float) -> Row:
+    def make(c: Campaign) -> Done:
+        begun = c.round
+        for proxy in c.proxies.values():
+            proxy.slow(rate)
+        c.await_round(begun + 2)
+        for proxy in c.proxies.values():
+            proxy.slow(0.0)
+        return Done(round=begun + 2, until=begun + 2)
+
+    fault = f"{rate / 125:g} kbit/s each way for each institution, for a round"
+    return Row(name="slow-link", fault=fault, make=make)
+
+
 def _stalled(seconds: float, pause_s: float) -> Row:
     def make(c: Campaign) -> Done:
         begun = c.round
@@ -372,6 +386,7 @@ def _rows() -> Iterator[Row]:
         "cut-one-way", "60 s: east's bytes are held, and the server's to south", 60.0, one_way
     )
     yield _delayed(0.2)
+    yield _slowed(350 * 125)
     yield _stalled(5.0, 3.0)
     yield _reset(4.0)
     yield _slow("centre")

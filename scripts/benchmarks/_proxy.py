@@ -1,4 +1,4 @@
-"""A TCP proxy that spoils a link on demand: holds bytes back, delays them, resets connections.
+"""A TCP proxy that spoils a link on demand: holds bytes, delays or slows them, resets connections.
 
 It knows nothing of what it carries, TLS included. What is held back is not lost: as with a cut
 line, the two ends keep it, and it goes on where it stopped if nobody has given up meanwhile.
@@ -28,7 +28,16 @@ class _Line:
 
     open: asyncio.Event = field(default_factory=asyncio.Event)
     delay_s: float = 0.0
+    rate: float = 0.0
+    free_s: float = 0.0
     carried: int = 0
+
+    def takes(self, size: int, now_s: float) -> float:
+        """Seconds until so many bytes more have been sent, at `rate` bytes a second, if any."""
+        if not self.rate:
+            return 0.0
+        self.free_s = max(self.free_s, now_s) + size / self.rate
+        return self.free_s - now_s
 
 
 class Proxy:
@@ -77,6 +86,11 @@ class Proxy:
         """Each byte takes so much longer, each way."""
         for line in self._lines.values():
             line.delay_s = seconds
+
+    def slow(self, rate: float) -> None:
+        """So many bytes a second each way, over all connections; 0 is as many as there come."""
+        for line in self._lines.values():
+            line.rate = rate
 
     def reset(self) -> int:
         """End all connections with RST at both ends; how many ends there were."""
@@ -173,6 +187,7 @@ class Proxy:
             due, data = await queue.get()
             if due > self._loop.time():
                 await asyncio.sleep(due - self._loop.time())
+            await asyncio.sleep(line.takes(len(data), self._loop.time()))
             await line.open.wait()
             if not data:
                 if writer.can_write_eof():

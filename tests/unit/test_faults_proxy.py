@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scripts.benchmarks._proxy import Proxy
+from scripts.benchmarks._proxy import Proxy, _Line
 
 
 @pytest.fixture
@@ -112,3 +112,19 @@ def test_a_reset_reaches_the_client_as_one_and_the_next_connection_works(proxy: 
         again.sendall(b"ping")
         assert received(again, 4) == b"ping"
     assert proxy.accepted == 2
+
+
+def test_a_slow_line_takes_the_time_of_its_rate_for_all_that_was_sent() -> None:
+    line = _Line(rate=1000.0)
+    assert line.takes(500, 10.0) == pytest.approx(0.5)
+    assert line.takes(1000, 10.0) == pytest.approx(1.5)  # after what is on its way
+    assert line.takes(100, 20.0) == pytest.approx(0.1)  # nothing is saved up while it is idle
+    assert _Line().takes(1 << 20, 0.0) == 0.0
+
+
+def test_all_bytes_come_through_a_slow_line(proxy: Proxy) -> None:
+    proxy.slow(1e6)
+    sent = bytes(range(256)) * 500
+    with connected(proxy) as one:
+        threading.Thread(target=one.sendall, args=(sent,)).start()
+        assert received(one, len(sent)) == sent
