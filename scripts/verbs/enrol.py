@@ -109,6 +109,8 @@ def approve(
 ) -> None:
     """At the coordinator: check requests, show what to compare, and enrol.
 
+    With the request of one who is enrolled already it writes node keys and roster again.
+
     Example: fedner enrol approve request.json --federation federation
     """
     register, names = read_register(folder), _names(folder)
@@ -116,17 +118,18 @@ def approve(
         asked = read_request(path)
         changed = register.approve(asked, names, moment(_now()))
         _show(asked)
-        if changed is register:
-            _line(f"{asked.name} is enrolled with these keys already")
-            continue
-        if not compared and not typer.confirm(
-            "Did the institution itself read you all of these digits, by telephone?", err=True
+        new = changed is not register
+        if (
+            new
+            and not compared
+            and not typer.confirm(
+                "Did the institution itself read you all of these digits, by telephone?", err=True
+            )
         ):
             raise UsageError(f"{asked.name} is not enrolled", remedy="compare, then run this again")
         register = changed
-        write_register(folder, register)
-        _line(f"{asked.name} is enrolled")
-    write_roster(folder, register, names)
+        _write_all(folder, register, names)
+        _line(f"{asked.name} is enrolled" + ("" if new else " with these keys already"))
     show_roster_state(folder, register, names)
 
 
@@ -220,11 +223,21 @@ def write_roster(folder: Path, register: Register, names: tuple[str, ...]) -> No
 
 
 def show_roster_state(folder: Path, register: Register, names: tuple[str, ...]) -> None:
-    """Say who is missing, or which hash is to be compared."""
+    """Say who is missing, or which hash is to be compared.
+
+    Raises:
+        IdentityError: nobody is missing, and there is no roster.
+    """
     missing = [name for name in names if name not in register.approved]
     if missing:
         _line(f"not enrolled: {', '.join(missing)}; no roster before they are")
         return
+    if not (folder / ROSTER).is_file():
+        raise IdentityError(
+            "is not there, and all are enrolled",
+            place=str(folder / ROSTER),
+            remedy="`fedner enrol approve` with any institution's request writes it again",
+        )
     sha256 = parse_roster((folder / ROSTER).read_text("utf-8"), ROSTER).sha256
     _line(f"roster_sha256: {sha256}")
     _line(f"the institutions compare among themselves: {roster_fingerprint(sha256)}")
@@ -237,12 +250,20 @@ def moment(now: datetime.datetime) -> str:
 
 
 def _end(folder: Path, name: str, state: Literal["revoked", "left"], why: str) -> None:
-    names = _names(folder)
-    register = read_register(folder).end(name, state, moment(_now()), why)
+    """Given again, it writes all files again: a crash may have come before some of them."""
+    names, register = _names(folder), read_register(folder)
+    already = name not in register.approved and register.ended_as(name) == state
+    if not already:
+        register = register.end(name, state, moment(_now()), why)
+    _write_all(folder, register, names)
+    when = "already" if already else "from now on"
+    _line(f"{name}: {state}; a running server refuses its node {when}")
+    show_roster_state(folder, register, names)
+
+
+def _write_all(folder: Path, register: Register, names: tuple[str, ...]) -> None:
     write_register(folder, register)
     write_roster(folder, register, names)
-    _line(f"{name}: {state}; a running server refuses its node from now on")
-    show_roster_state(folder, register, names)
 
 
 def _names(folder: Path) -> tuple[str, ...]:

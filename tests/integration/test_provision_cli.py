@@ -14,6 +14,7 @@ import pytest
 from common.config.canonical import study_hash
 from common.config.load import parse_roster
 from common.errors import FederationError, IdentityError
+from common.io.atomic import write_bytes
 from common.io.certificate_files import (
     create_authority,
     create_server,
@@ -27,6 +28,7 @@ from common.io.configs import load_site, load_study
 from common.io.register_file import read_register
 from common.io.standing import site_identity
 from scripts import cli
+from scripts.doctor.keys import node_keys
 from scripts.kit_texts import NEW_PASSPHRASE
 from server.nodes import register_nodes
 from tests.commands import fault, mentioned, typed
@@ -253,6 +255,70 @@ def test_a_changed_request_is_refused(provisioned, fedner):
     asked.write_text(json.dumps(content | {"name": names(provisioned)[1]}))
     said = fedner("enrol", "approve", asked, "--federation", "fed", "--compared", code=10)
     assert "not signed" in said
+
+
+def enrol_all(fedner, folder):
+    """Requests of all, by name, approved."""
+    asked = {name: ask(fedner, folder, name) for name in names(folder)}
+    fedner("enrol", "approve", *asked.values(), "--federation", "fed", "--compared")
+    return asked
+
+
+def enrolled_files(folder):
+    found = [*folder.glob("nodes/*"), *folder.glob("revoked/*"), *folder.rglob("roster.yaml")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+
+
+def test_approving_again_mends_node_keys_and_roster_as_the_server_and_the_doctor_say(
+    provisioned, fedner
+):
+    asked = enrol_all(fedner, provisioned)
+    before, nodes = enrolled_files(provisioned), provisioned / "nodes"
+    first, second = names(provisioned)[:2]
+    (nodes / f"{first}.pub").unlink()
+    shutil.copy(asked[first], nodes / f"{second}.pub")
+    (nodes / f".{second}.pub.0123").touch()  # of a write that a crash broke off
+    (provisioned / "roster.yaml").unlink()
+    with pytest.raises(FederationError) as refused:
+        register_nodes(None, provisioned, "fedner")
+    assert "`fedner enrol approve`" in refused.value.remedy
+    assert "approve the requests again" in node_keys(provisioned).remedy
+    said = fedner("enrol", "list", "--federation", "fed", code=10)
+    assert "roster.yaml: is not there" in said
+    said = fedner("enrol", "approve", asked[second], "--federation", "fed")
+    assert f"{second} is enrolled with these keys already" in said
+    assert enrolled_files(provisioned) == before
+    assert node_keys(provisioned).state == "ok"
+    shutil.rmtree(nodes)  # the register alone came back from a copy
+    fedner("enrol", "approve", asked[first], "--federation", "fed")
+    assert enrolled_files(provisioned) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "crash"),
+    [("revoke", "revoked", "write_roster"), ("leave", "left", "write_register")],
+)
+def test_an_end_that_a_crash_broke_off_is_finished_by_another(
+    provisioned, fedner, monkeypatch, verb, state, crash
+):
+    enrol_all(fedner, provisioned)
+    first = names(provisioned)[0]
+    ends = ("enrol", verb, first, "--federation", "fed", "--why", "laptop stolen")
+
+    def broken_off(folder, register, *_):
+        write_bytes(folder / "register.json", register.to_bytes())
+        raise OSError(5, "broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"scripts.verbs.enrol.{crash}", broken_off)
+        fedner(*ends, code=1)
+    assert len(list(provisioned.rglob("roster.yaml"))) == 1 + len(names(provisioned))
+    said = fedner(*ends)
+    assert f"{first}: {state}; a running server refuses its node already" in said
+    assert not list(provisioned.rglob("roster.yaml"))
+    assert not (provisioned / "nodes" / f"{first}.pub").exists()
+    assert len(list((provisioned / "revoked").iterdir())) == 1
+    assert len(read_register(provisioned).entries) == len(names(provisioned))
 
 
 @pytest.mark.parametrize("verb", ["revoke", "leave"])
