@@ -39,6 +39,12 @@ OPEN_KEY_FORMAT: Final = "fedner authority key v1, no passphrase"
 SALT_BYTES: Final = 16
 NONCE_BYTES: Final = 12
 
+_RENEW: Final = "at the coordinator: `fedner provision --renew`"
+_REPLACE: Final = (
+    "at the coordinator: `fedner provision --rotate begin`, then `--rotate move`, send each "
+    "institution its ca.crt, and `--rotate end`: docs/provisioning.md, Renewal"
+)
+
 Key = ec.EllipticCurvePrivateKey
 _HASH: Final = hashes.SHA384()
 _UTC: Final = datetime.UTC
@@ -78,7 +84,7 @@ def server_certificate(
         IdentityError: the authority holds no more, or the key is not its own.
     """
     if now >= authority.not_valid_after_utc:
-        raise _over("the authority's certificate", authority, "provision a new federation")
+        raise _over("the authority's certificate", authority, _REPLACE)
     if authority_key.public_key() != authority.public_key():
         raise IdentityError(
             "the authority's key is not that of its certificate",
@@ -127,9 +133,10 @@ def check_server(
             remedy="use the ca.crt of the same `fedner provision`; if the coordinator made a new "
             "one, compare its fingerprint with them by telephone",
         ) from None
-    for what, found in (("the authority's", authority), ("the server's", certificate)):
+    whose = ("the authority's", authority, _REPLACE), ("the server's", certificate, _RENEW)
+    for what, found, remedy in whose:
         if now > found.not_valid_after_utc:
-            raise _over(f"{what} certificate", found, "`fedner provision --renew`")
+            raise _over(f"{what} certificate", found, remedy)
         if now < found.not_valid_before_utc:
             raise IdentityError(
                 f"{what} certificate holds only from {found.not_valid_before_utc:%Y-%m-%d %H:%M}",
