@@ -180,7 +180,10 @@ def seal_key(key: Key, passphrase: str | None, random: bytes) -> bytes:
         content = {"format": OPEN_KEY_FORMAT, "salt": "", "nonce": "", "key": der.hex()}
     else:
         if len(passphrase) < MIN_PASSPHRASE:
-            raise IdentityError(f"a passphrase has at least {MIN_PASSPHRASE} characters")
+            raise IdentityError(
+                f"a passphrase has at least {MIN_PASSPHRASE} characters",
+                remedy="take five or more random words",
+            )
         salt, nonce = random[:SALT_BYTES], random[SALT_BYTES:]
         sealed = _cipher(passphrase, salt).encrypt(nonce, der, KEY_FORMAT.encode())
         content = {"format": KEY_FORMAT, "salt": salt.hex(), "nonce": nonce.hex()}
@@ -209,7 +212,11 @@ def open_key(data: bytes, passphrase: str | None) -> Key:
         try:
             der = _cipher(passphrase, salt).decrypt(nonce, der, KEY_FORMAT.encode())
         except (InvalidTag, ValueError):
-            raise IdentityError("the passphrase of the authority's key is wrong") from None
+            raise IdentityError(
+                "the passphrase of the authority's key is wrong",
+                remedy="type it again; nobody can recover a lost one: `fedner provision "
+                "--rotate begin` makes another authority",
+            ) from None
     return _loaded(der)
 
 

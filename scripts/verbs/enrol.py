@@ -77,23 +77,26 @@ def request(
     passphrase_file = _file_of(site, site_path, passphrase_file, no_passphrase)
     if output.exists():
         raise UsageError("is there already", place=str(output), remedy="name a new file")
-    identity = base / site.identity
+    identity, node = base / site.identity, base / (site.node or NODE)
+    _require_undivided(site, site_path, identity, node)
     passphrase = _passphrase(passphrase_file, no_passphrase, new=not identity.exists())
     if not identity.exists():
         create(identity, site.institution, passphrase)
         show_path("made, to keep", identity)
     own = open_private(identity, passphrase)
     if own.name != site.institution:
-        raise IdentityError(f"is the identity of {own.name}, the site is {site.institution}",
-                            place=str(identity))  # fmt: skip
-    node = base / (site.node or NODE)
+        raise IdentityError(
+            f"is the identity of {own.name}, the site is {site.institution}",
+            place=str(identity),
+            remedy="name the folder of this institution's own identity",
+        )
     if not node.exists():
         create_node_key(node)
         show_path("made, to keep", node)
     made = make_request(federation, own, read_node_key(node))
     write_bytes(output, made.to_bytes())
     show_path("send", output)
-    if site.node is None:
+    if site.node is None and site.relay_group is None:
         _line(f"add to {site_path}: `authority: ca.crt`, as you were sent it, and `node: {NODE}`")
     _show(made)
 
@@ -266,6 +269,23 @@ def _write_all(folder: Path, register: Register, names: tuple[str, ...]) -> None
     write_roster(folder, register, names)
 
 
+def _require_undivided(site: Site, path: Path, identity: Path, node: Path) -> None:
+    """No second node key where the relay's user has the first one: it is enrolled with that.
+
+    A request is signed with both keys, and no user but root can read both.
+    """
+    moved = site.node is None or identity.exists()
+    if site.relay_group is not None and moved and not node.exists():
+        raise UsageError(
+            "is not there, and the site is for two users: the node key is the relay's",
+            place=str(node),
+            remedy="the coordinator has the first request; for another with the same keys lay "
+            f"copies of {path.name}, the identity and the relay's `node` into a folder of root's: "
+            "docs/deployment.md, A second request. For a first one, with `node: node` and "
+            "`authority: ca.crt` in the site file, before `relay_group`",
+        )
+
+
 def _names(folder: Path) -> tuple[str, ...]:
     return load_study(folder / "study.yaml").federation.institutions
 
@@ -273,7 +293,10 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _file_of(site: Site, path: Path, given: Path | None, none: bool) -> Path | None:
     """The file with the passphrase: what the command line says, or else the site file."""
     if none and given is not None:
-        raise UsageError("give --passphrase-file or --no-passphrase, not both")
+        raise UsageError(
+            "give --passphrase-file or --no-passphrase, not both",
+            remedy="leave out --no-passphrase for a key that is sealed, or is to be",
+        )
     if none and site.passphrase_file is not None:
         raise UsageError(
             "names a `passphrase_file`, with which the worker would open the key",
