@@ -129,8 +129,8 @@ def _start(name: str, demo: bool) -> str:
    fedner doctor site.yaml
    fedner client site.yaml"""
     return f"""6. Worker and relay run as two users of this machine, so that no code of the
-   coordinator's can read the records. Making them, folders and units: docs/deployment.md. Put into site.yaml,
-   outside of `policy`, in place of its own `state`:
+   coordinator's can read the records. Making them, folders and units: docs/deployment.md. Put
+   into site.yaml, outside of `policy`, in place of its own `state`:
    relay_group: fedner-door
    socket: /run/fedner/{name}/socket
    state: /var/lib/fedner-worker/{name}
