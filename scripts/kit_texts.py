@@ -10,6 +10,10 @@ DEMO: Final = (
     "DEMO FEDERATION. One machine made every private key, and nobody compared anything: whoever "
     "had that machine is every institution and the server. Never use it with real records."
 )
+DEMO_ONE_USER: Final = (
+    "DEMO kits accept one OS user for worker and relay (`accept_one_user: true`): the relay could "
+    "read all that the worker can."
+)
 PASSPHRASE: Final = "passphrase"
 NEW_PASSPHRASE: Final = f"(umask 077; openssl rand -hex 32 > {PASSPHRASE})"
 """Typed once, in the folder of keys that are to be made; nobody has to know the line."""
@@ -40,7 +44,7 @@ data:
 policy:
   accept_privacy_none: false
   accept_secure_aggregation_none: false
-  accept_one_user: false
+  {_one_user_line(demo)}
   # budget, min_noise_multiplier, hours, sign_offs, code_sha256 and the rest: docs/policy.md
 """  # noqa: E501
 
@@ -66,9 +70,7 @@ Nothing in this folder is secret. {_whose_keys(demo)}
    pin it; the second command prints the line that belongs into site.yaml:
    fedner roster verify roster.yaml
    fedner roster pin roster.yaml site.yaml
-6. Look, and once all is in order, start:
-   fedner doctor site.yaml
-   fedner client site.yaml
+{_start(name, demo)}
    It connects to {deployment.server.public} and opens no port to the outside.
 
 To leave: stop `fedner client`, and ask the coordinator for
@@ -112,6 +114,37 @@ def _passphrase_line(demo: bool) -> str:
     if demo:
         return f"# passphrase_file: {PASSPHRASE}   # mode 0600, for an identity with a passphrase"
     return f"passphrase_file: {PASSPHRASE}     # mode 0600, made before the keys: README.txt, 3"
+
+
+def _one_user_line(demo: bool) -> str:
+    if demo:
+        return "accept_one_user: true         # DEMO: the relay could read all that the worker can"
+    return "accept_one_user: false        # two users: README.txt, 6"
+
+
+def _start(name: str, demo: bool) -> str:
+    if demo:
+        return f"""6. {DEMO_ONE_USER}
+   Look, and once all is in order, start:
+   fedner doctor site.yaml
+   fedner client site.yaml"""
+    return f"""6. Worker and relay run as two users of this machine, so that no code of the
+   coordinator's can read the records. Making them, folders and units: docs/deployment.md. Put
+   into site.yaml, outside of `policy`, in place of its own `state`:
+   relay_group: fedner-door
+   socket: /run/fedner/{name}/socket
+   state: /var/lib/fedner-worker/{name}
+   Write the relay's file; the command says what is to be moved beside it and to be taken out here:
+   fedner client site.yaml --write-relay relay.yaml
+   Look, and once all is in order, start. As the worker's user:
+   fedner doctor site.yaml
+   fedner client site.yaml --side worker
+   and as the relay's, beside it:
+   fedner doctor relay.yaml --side relay
+   fedner client relay.yaml --side relay
+   To try it out without records of patients, as one user: `accept_one_user: true` in site.yaml, no
+   `relay_group`, and in place of all this
+   fedner client site.yaml"""
 
 
 def _whose_keys(demo: bool) -> str:

@@ -39,6 +39,12 @@ OPEN_KEY_FORMAT: Final = "fedner authority key v1, no passphrase"
 SALT_BYTES: Final = 16
 NONCE_BYTES: Final = 12
 
+_RENEW: Final = "at the coordinator: `fedner provision --renew`"
+_REPLACE: Final = (
+    "at the coordinator: `fedner provision --rotate begin`, then `--rotate move`, send each "
+    "institution its ca.crt, and `--rotate end`: docs/provisioning.md, Renewal"
+)
+
 Key = ec.EllipticCurvePrivateKey
 _HASH: Final = hashes.SHA384()
 _UTC: Final = datetime.UTC
@@ -78,7 +84,7 @@ def server_certificate(
         IdentityError: the authority holds no more, or the key is not its own.
     """
     if now >= authority.not_valid_after_utc:
-        raise _over("the authority's certificate", authority, "provision a new federation")
+        raise _over("the authority's certificate", authority, _REPLACE)
     if authority_key.public_key() != authority.public_key():
         raise IdentityError(
             "the authority's key is not that of its certificate",
@@ -127,9 +133,10 @@ def check_server(
             remedy="use the ca.crt of the same `fedner provision`; if the coordinator made a new "
             "one, compare its fingerprint with them by telephone",
         ) from None
-    for what, found in (("the authority's", authority), ("the server's", certificate)):
+    whose = ("the authority's", authority, _REPLACE), ("the server's", certificate, _RENEW)
+    for what, found, remedy in whose:
         if now > found.not_valid_after_utc:
-            raise _over(f"{what} certificate", found, "`fedner provision --renew`")
+            raise _over(f"{what} certificate", found, remedy)
         if now < found.not_valid_before_utc:
             raise IdentityError(
                 f"{what} certificate holds only from {found.not_valid_before_utc:%Y-%m-%d %H:%M}",
@@ -173,7 +180,10 @@ def seal_key(key: Key, passphrase: str | None, random: bytes) -> bytes:
         content = {"format": OPEN_KEY_FORMAT, "salt": "", "nonce": "", "key": der.hex()}
     else:
         if len(passphrase) < MIN_PASSPHRASE:
-            raise IdentityError(f"a passphrase has at least {MIN_PASSPHRASE} characters")
+            raise IdentityError(
+                f"a passphrase has at least {MIN_PASSPHRASE} characters",
+                remedy="take five or more random words",
+            )
         salt, nonce = random[:SALT_BYTES], random[SALT_BYTES:]
         sealed = _cipher(passphrase, salt).encrypt(nonce, der, KEY_FORMAT.encode())
         content = {"format": KEY_FORMAT, "salt": salt.hex(), "nonce": nonce.hex()}
@@ -202,7 +212,11 @@ def open_key(data: bytes, passphrase: str | None) -> Key:
         try:
             der = _cipher(passphrase, salt).decrypt(nonce, der, KEY_FORMAT.encode())
         except (InvalidTag, ValueError):
-            raise IdentityError("the passphrase of the authority's key is wrong") from None
+            raise IdentityError(
+                "the passphrase of the authority's key is wrong",
+                remedy="type it again; nobody can recover a lost one: `fedner provision "
+                "--rotate begin` makes another authority",
+            ) from None
     return _loaded(der)
 
 

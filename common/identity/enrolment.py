@@ -302,6 +302,7 @@ class Register:
                 f"the request is for the federation {request.federation}, this is "
                 f"{self.federation}",
                 place=request.name,
+                remedy="the institution makes another, with `--federation` as in FEDERATION.yaml",
             )
         if request.name not in names:
             raise IdentityError(
@@ -324,7 +325,11 @@ class Register:
             )
         other = next((r.name for r in self.approved.values() if _shares_key(request, r)), None)
         if other is not None:
-            raise IdentityError(f"{other} is enrolled with a key of this", place=request.name)
+            raise IdentityError(
+                f"{other} is enrolled with a key of this",
+                place=request.name,
+                remedy="each institution makes its own keys: find out who has whose",
+            )
 
 
 def _shares_key(one: EnrolmentRequest, other: EnrolmentRequest) -> bool:

@@ -23,7 +23,11 @@ def parse_address(address: str, place: str) -> tuple[str, int]:
     """
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"{address}: expected host:port", place=place)
+        raise ConfigError(
+            f"{address}: expected host:port",
+            place=place,
+            remedy="as fl.example.org:9192 or [2001:db8::1]:9192, with a port of 1 to 65535",
+        )
     return host.strip("[]"), int(port)
 
 

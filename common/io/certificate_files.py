@@ -167,7 +167,11 @@ def require_server(folder: Path, hosts: tuple[str, ...], now: datetime.datetime)
         path = folder / f"{name}.crt"
         certificate = read_certificate(path)
         if certificate.public_key() != _read_key(folder / f"{name}.key").public_key():
-            raise IdentityError(f"is not of {name}.key beside it", place=str(path))
+            raise IdentityError(
+                f"is not of {name}.key beside it",
+                place=str(path),
+                remedy="put the folder back as `fedner provision` made it, or give `--renew` there",
+            )
         for host in its_hosts:
             try:
                 check_server(certificate, authority, host, now)
@@ -224,7 +228,12 @@ def read_node_key(folder: Path) -> Key:
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise IdentityError("is no ECDSA key in OpenSSH's form", place=str(path))
+        raise IdentityError(
+            "is no ECDSA key in OpenSSH's form",
+            place=str(path),
+            remedy="put a copy back; without one, the coordinator revokes both keys, and the "
+            "institution makes new ones with `fedner enrol request`",
+        )
     return key
 
 
@@ -236,7 +245,11 @@ def read_certificate(path: Path) -> x509.Certificate:
     """
     found = _certificates(path)
     if len(found) != 1:
-        raise IdentityError(f"has {len(found)} certificates, expected one", place=str(path))
+        raise IdentityError(
+            f"has {len(found)} certificates, expected one",
+            place=str(path),
+            remedy="put the file back that `fedner provision` made",
+        )
     return found[0]
 
 
@@ -267,7 +280,12 @@ def _certificates(path: Path) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(data)
     except ValueError:
-        raise IdentityError("is no certificate", place=str(path)) from None
+        raise IdentityError(
+            "is no certificate",
+            place=str(path),
+            remedy="use the file that was sent, as it is; at the coordinator, put the one back "
+            "that `fedner provision` made",
+        ) from None
     if len(data) > MAX_BYTES or data.count(b"-----BEGIN") != len(found):
         raise IdentityError(
             "has something beside certificates",

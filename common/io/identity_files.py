@@ -124,7 +124,12 @@ def read_passphrase(path: Path) -> str:
     except UnicodeDecodeError:
         text = ""
     if not text:
-        raise IdentityError("holds no passphrase: expected one line of UTF-8", place=str(path))
+        raise IdentityError(
+            "holds no passphrase: expected one line of UTF-8",
+            place=str(path),
+            remedy="put the file back that sealed the key, or write the passphrase into its first "
+            "line",
+        )
     return text
 
 
@@ -149,7 +154,11 @@ def read_guarded(path: Path, *, own_folder: bool = True) -> bytes:
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise IdentityError("is not a plain file", place=str(path))
+                raise IdentityError(
+                    "is not a plain file",
+                    place=str(path),
+                    remedy="put a copy of the file itself there",
+                )
             _require_own(path, status, 0o600)
             return stream.read(MAX_BYTES)
 

@@ -46,12 +46,17 @@ def read_request(path: Path) -> EnrolmentRequest:
 
 
 def write_register(folder: Path, register: Register) -> None:
-    """Write the register, then node keys; keys that count no more are gone from `nodes` first."""
+    """Write the register, then node keys; keys that count no more are gone from `nodes` first.
+
+    Run again with the same register after a crash, or where a file is missing or another, it leaves
+    the folders as the first run would have: in `nodes` what the register says and no other file.
+    """
     write_bytes(folder / REGISTER, register.to_bytes())
     for name in (NODES, REVOKED):
         (folder / name).mkdir(exist_ok=True)
-    for path in (folder / NODES).glob("*.pub"):
-        if path.stem not in register.approved:
+    kept = {f"{name}.pub" for name in register.approved}
+    for path in (folder / NODES).iterdir():
+        if path.name not in kept:  # a write's that a crash broke off, too
             path.unlink()
     for name, request in register.approved.items():
         write_bytes(folder / NODES / f"{name}.pub", f"{request.node_key} {name}\n".encode())

@@ -77,23 +77,26 @@ def request(
     passphrase_file = _file_of(site, site_path, passphrase_file, no_passphrase)
     if output.exists():
         raise UsageError("is there already", place=str(output), remedy="name a new file")
-    identity = base / site.identity
+    identity, node = base / site.identity, base / (site.node or NODE)
+    _require_undivided(site, site_path, identity, node)
     passphrase = _passphrase(passphrase_file, no_passphrase, new=not identity.exists())
     if not identity.exists():
         create(identity, site.institution, passphrase)
         show_path("made, to keep", identity)
     own = open_private(identity, passphrase)
     if own.name != site.institution:
-        raise IdentityError(f"is the identity of {own.name}, the site is {site.institution}",
-                            place=str(identity))  # fmt: skip
-    node = base / (site.node or NODE)
+        raise IdentityError(
+            f"is the identity of {own.name}, the site is {site.institution}",
+            place=str(identity),
+            remedy="name the folder of this institution's own identity",
+        )
     if not node.exists():
         create_node_key(node)
         show_path("made, to keep", node)
     made = make_request(federation, own, read_node_key(node))
     write_bytes(output, made.to_bytes())
     show_path("send", output)
-    if site.node is None:
+    if site.node is None and site.relay_group is None:
         _line(f"add to {site_path}: `authority: ca.crt`, as you were sent it, and `node: {NODE}`")
     _show(made)
 
@@ -109,6 +112,8 @@ def approve(
 ) -> None:
     """At the coordinator: check requests, show what to compare, and enrol.
 
+    With the request of one who is enrolled already it writes node keys and roster again.
+
     Example: fedner enrol approve request.json --federation federation
     """
     register, names = read_register(folder), _names(folder)
@@ -116,17 +121,18 @@ def approve(
         asked = read_request(path)
         changed = register.approve(asked, names, moment(_now()))
         _show(asked)
-        if changed is register:
-            _line(f"{asked.name} is enrolled with these keys already")
-            continue
-        if not compared and not typer.confirm(
-            "Did the institution itself read you all of these digits, by telephone?", err=True
+        new = changed is not register
+        if (
+            new
+            and not compared
+            and not typer.confirm(
+                "Did the institution itself read you all of these digits, by telephone?", err=True
+            )
         ):
             raise UsageError(f"{asked.name} is not enrolled", remedy="compare, then run this again")
         register = changed
-        write_register(folder, register)
-        _line(f"{asked.name} is enrolled")
-    write_roster(folder, register, names)
+        _write_all(folder, register, names)
+        _line(f"{asked.name} is enrolled" + ("" if new else " with these keys already"))
     show_roster_state(folder, register, names)
 
 
@@ -220,11 +226,21 @@ def write_roster(folder: Path, register: Register, names: tuple[str, ...]) -> No
 
 
 def show_roster_state(folder: Path, register: Register, names: tuple[str, ...]) -> None:
-    """Say who is missing, or which hash is to be compared."""
+    """Say who is missing, or which hash is to be compared.
+
+    Raises:
+        IdentityError: nobody is missing, and there is no roster.
+    """
     missing = [name for name in names if name not in register.approved]
     if missing:
         _line(f"not enrolled: {', '.join(missing)}; no roster before they are")
         return
+    if not (folder / ROSTER).is_file():
+        raise IdentityError(
+            "is not there, and all are enrolled",
+            place=str(folder / ROSTER),
+            remedy="`fedner enrol approve` with any institution's request writes it again",
+        )
     sha256 = parse_roster((folder / ROSTER).read_text("utf-8"), ROSTER).sha256
     _line(f"roster_sha256: {sha256}")
     _line(f"the institutions compare among themselves: {roster_fingerprint(sha256)}")
@@ -237,12 +253,37 @@ def moment(now: datetime.datetime) -> str:
 
 
 def _end(folder: Path, name: str, state: Literal["revoked", "left"], why: str) -> None:
-    names = _names(folder)
-    register = read_register(folder).end(name, state, moment(_now()), why)
+    """Given again, it writes all files again: a crash may have come before some of them."""
+    names, register = _names(folder), read_register(folder)
+    already = name not in register.approved and register.ended_as(name) == state
+    if not already:
+        register = register.end(name, state, moment(_now()), why)
+    _write_all(folder, register, names)
+    when = "already" if already else "from now on"
+    _line(f"{name}: {state}; a running server refuses its node {when}")
+    show_roster_state(folder, register, names)
+
+
+def _write_all(folder: Path, register: Register, names: tuple[str, ...]) -> None:
     write_register(folder, register)
     write_roster(folder, register, names)
-    _line(f"{name}: {state}; a running server refuses its node from now on")
-    show_roster_state(folder, register, names)
+
+
+def _require_undivided(site: Site, path: Path, identity: Path, node: Path) -> None:
+    """No second node key where the relay's user has the first one: it is enrolled with that.
+
+    A request is signed with both keys, and no user but root can read both.
+    """
+    moved = site.node is None or identity.exists()
+    if site.relay_group is not None and moved and not node.exists():
+        raise UsageError(
+            "is not there, and the site is for two users: the node key is the relay's",
+            place=str(node),
+            remedy="the coordinator has the first request; for another with the same keys lay "
+            f"copies of {path.name}, the identity and the relay's `node` into a folder of root's: "
+            "docs/deployment.md, A second request. For a first one, with `node: node` and "
+            "`authority: ca.crt` in the site file, before `relay_group`",
+        )
 
 
 def _names(folder: Path) -> tuple[str, ...]:
@@ -252,7 +293,10 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _file_of(site: Site, path: Path, given: Path | None, none: bool) -> Path | None:
     """The file with the passphrase: what the command line says, or else the site file."""
     if none and given is not None:
-        raise UsageError("give --passphrase-file or --no-passphrase, not both")
+        raise UsageError(
+            "give --passphrase-file or --no-passphrase, not both",
+            remedy="leave out --no-passphrase for a key that is sealed, or is to be",
+        )
     if none and site.passphrase_file is not None:
         raise UsageError(
             "names a `passphrase_file`, with which the worker would open the key",

@@ -1,6 +1,8 @@
 """`fedner provision`: a federation's certificates, and what each institution must be sent."""
 
 import datetime
+import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -37,10 +39,11 @@ from common.io.certificate_files import (
     renew_server,
 )
 from common.io.configs import load_study, read_config
+from common.io.disk import DISK
 from common.io.identity_files import create, open_private, read_passphrase
 from common.io.register_file import read_register, write_register
 from scripts.console import err, out, show_path
-from scripts.kit_texts import DEMO, coordinators_text, site_readme, site_text
+from scripts.kit_texts import DEMO, DEMO_ONE_USER, coordinators_text, site_readme, site_text
 from scripts.verbs.enrol import moment, show_roster_state, write_roster
 from server.federation import DEPLOYMENT
 
@@ -99,9 +102,15 @@ def command(
     study = load_study(path.parent / deployment.study)
     folder = Folder(root=output, deployment=deployment, study=study)
     if no_passphrase and passphrase_file is not None:
-        raise UsageError("give --passphrase-file or --no-passphrase, not both")
+        raise UsageError(
+            "give --passphrase-file or --no-passphrase, not both",
+            remedy="leave out --no-passphrase for keys that are sealed, or are to be",
+        )
     if sum(map(bool, (renew, rotate, demo))) > 1:
-        raise UsageError("--renew, --rotate and --demo do not go together")
+        raise UsageError(
+            "--renew, --rotate and --demo do not go together",
+            remedy="give one of them: each is a run of its own",
+        )
     if rotate is not None:
         _rotate(folder, rotate, passphrase_file, no_passphrase)
         return
@@ -119,9 +128,29 @@ def command(
 
 
 def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime.datetime) -> None:
+    """The folder is there whole or not at all."""
+    root = folder.root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))  # of mode 0700
+    try:
+        _fill(replace(folder, root=beside), passphrase, demo, now)
+        beside.rename(root)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    DISK.fsync_folder(root.parent)
+    if demo:
+        _line(DEMO_ONE_USER)
+        show_roster_state(root, read_register(root), folder.names)
+    show_path("coordinator", root / "README.txt")
+    for institution in folder.names:
+        show_path("send", root / "sites" / institution)
+    _show_authority(root)
+
+
+def _fill(folder: Folder, passphrase: str | None, demo: bool, now: datetime.datetime) -> None:
+    """All of it, into an empty folder."""
     root, deployment = folder.root, folder.deployment
-    root.mkdir(parents=True, mode=0o700)
-    root.chmod(0o700)
     name = _authority_name(folder, demo)
     validity = deployment.validity
     create_authority(root / "authority", name, passphrase, now, validity.authority_days)
@@ -138,10 +167,6 @@ def _provision(folder: Folder, passphrase: str | None, demo: bool, now: datetime
         _demo_keys(folder, now)
     text = coordinators_text(deployment, demo=demo, sealed=passphrase is not None)
     write_bytes(root / "README.txt", text.encode())
-    show_path("coordinator", root / "README.txt")
-    for institution in folder.names:
-        show_path("send", root / "sites" / institution)
-    _show_authority(root)
 
 
 def _register_of(folder: Folder) -> Register:
@@ -257,7 +282,6 @@ def _demo_keys(folder: Folder, now: datetime.datetime) -> None:
         register = register.approve(request, folder.names, moment(now))
     write_register(root, register)
     write_roster(root, register, folder.names)
-    show_roster_state(root, register, folder.names)
 
 
 def _study_text(folder: Folder, demo: bool) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import re
 import shutil
 import socket
 import ssl
@@ -25,6 +26,7 @@ from common.io.certificate_files import (
     open_authority,
     read_authorities,
     read_certificate,
+    renew_server,
     require_authority,
     require_server,
 )
@@ -252,6 +254,24 @@ def test_both_roles_are_told_before_the_authority_ends(root):
     assert not any("ca.crt" in notice for notice in expiry_notices(root / "server", NOW))
     found = tls.certificate_life(root / "server" / "ca.crt", lambda: late, "rotate")
     assert found.state == "warning"
+
+
+def test_an_authority_that_is_over_is_replaced_as_the_errors_say(root):
+    late = NOW + 101 * DAY  # of 100
+    authority = open_authority(root / CURRENT, None)
+    with pytest.raises(IdentityError, match="authority's certificate expired") as renewed:
+        renew_server(root / "server", authority, HOSTS, late, 50)
+    with pytest.raises(IdentityError, match="authority's certificate expired") as started:
+        require_server(root / "server", HOSTS, late)
+    for refused in (renewed, started):
+        steps = re.findall(r"--rotate (\w+)", refused.value.remedy)
+        assert steps == ["begin", "move", "end"]
+    begin_rotation(root, "test", None, late, 900)
+    move_to_next(root, None, HOSTS, late, 50)
+    require_server(root / "server", HOSTS, late)
+    require_authority(sent(root, "moved.crt"), late)
+    end_rotation(root)
+    require_authority(sent(root, "last.crt"), late)
 
 
 def test_more_than_two_authorities_are_refused(root):

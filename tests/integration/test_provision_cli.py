@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from client.supervisor import check_runnable
 from common.config.canonical import study_hash
 from common.config.load import parse_roster
-from common.errors import FederationError, IdentityError
+from common.errors import FederationError, IdentityError, PolicyError
+from common.io.atomic import write_bytes
 from common.io.certificate_files import (
     create_authority,
     create_server,
@@ -27,7 +30,8 @@ from common.io.configs import load_site, load_study
 from common.io.register_file import read_register
 from common.io.standing import site_identity
 from scripts import cli
-from scripts.kit_texts import NEW_PASSPHRASE
+from scripts.doctor.keys import node_keys
+from scripts.kit_texts import DEMO_ONE_USER, NEW_PASSPHRASE
 from server.nodes import register_nodes
 from tests.commands import fault, mentioned, typed
 
@@ -139,6 +143,21 @@ def test_nothing_is_overwritten(provisioned, fedner):
     assert "is there already" in said
 
 
+def test_what_is_broken_off_leaves_no_folder_and_can_be_given_again(fedner, tmp_path, monkeypatch):
+    gives = ("provision", "FEDERATION.yaml", "--out", "deep/fed", "--no-passphrase")
+
+    def broken_off(*_):
+        raise OSError(5, "broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.verbs.provision.site_text", broken_off)
+        fedner(*gives, code=1)
+    assert not list((tmp_path / "deep").iterdir())
+    assert "deep/fed/README.txt" in fedner(*gives)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["fed"]
+    assert stat.S_IMODE((tmp_path / "deep" / "fed").stat().st_mode) == 0o700
+
+
 def test_keys_can_have_a_passphrase_and_renewal_needs_it(fedner, tmp_path):
     fedner("provision", "FEDERATION.yaml", "--out", "fed", "--passphrase-file", "words")
     said = fedner("provision", "FEDERATION.yaml", "--out", "fed", "--renew", "--no-passphrase",
@@ -181,9 +200,27 @@ def test_the_kit_asks_for_its_passphrase_file_and_says_how_to_make_it(provisione
     assert site_identity("identity", load_site(kit / "site.yaml"), kit).name == kit.name
 
 
-def test_a_demo_kit_names_no_passphrase_since_its_keys_have_none(fedner, tmp_path):
-    fedner("provision", "FEDERATION.yaml", "--out", "fed", "--demo")
+def test_a_kit_says_how_two_users_run_it(provisioned, fedner):
+    kit = provisioned / "sites" / names(provisioned)[0]
+    site, text = load_site(kit / "site.yaml"), (kit / "README.txt").read_text()
+    with pytest.raises(PolicyError, match="same OS user"):
+        check_runnable(site, kit / "site.yaml")
+    words = [" ".join(found) for _, found in typed(text, markdown=False)]
+    assert "client site.yaml --side worker" in words
+    assert "client relay.yaml --side relay" in words
+    keys = re.findall(r"^   ((?:relay_group|socket|state): .*)", text, re.MULTILINE)
+    mine = re.sub("^state:.*", "", (kit / "site.yaml").read_text(), flags=re.MULTILINE)
+    (kit / "site.yaml").write_text(mine + "\n".join(keys) + "\n")
+    group = load_site(kit / "site.yaml").relay_group
+    assert group == "fedner-door"
+
+
+def test_a_demo_kit_runs_as_one_user_without_a_passphrase(fedner, tmp_path):
+    said = fedner("provision", "FEDERATION.yaml", "--out", "fed", "--demo")
+    assert DEMO_ONE_USER in said
     kit = tmp_path / "fed" / "sites" / names(tmp_path / "fed")[0]
+    check_runnable(load_site(kit / "site.yaml"), kit / "site.yaml")
+    assert DEMO_ONE_USER in (kit / "README.txt").read_text()
     assert site_identity("identity", load_site(kit / "site.yaml"), kit).name == kit.name
 
 
@@ -240,6 +277,26 @@ def test_a_second_request_has_the_same_keys(provisioned, fedner):
     assert ask(fedner, provisioned, name).read_text() == text
 
 
+def test_a_divided_site_makes_no_second_node_key(provisioned, fedner):
+    name = names(provisioned)[0]
+    first = ask(fedner, provisioned, name)
+    site, text = first.parent, first.read_text()
+    (site / "relay").mkdir()
+    (site / "node").rename(site / "relay" / "node")
+    keys = ("node:", "authority:", "state:")
+    kept = [line for line in (site / "site.yaml").read_text().splitlines(keepends=True)
+            if not line.startswith(keys)]  # fmt: skip
+    divided = f"relay_group: door\nsocket: /run/fedner/{name}/socket\nstate: state\n"
+    (site / "site.yaml").write_text("".join(kept) + divided)
+    asks = ("enrol", "request", site / "site.yaml", "--federation", "northern",
+            "--out", site / "again.json", "--no-passphrase")  # fmt: skip
+    assert "A second request" in fedner(*asks, code=2)
+    assert not (site / "node").exists()
+    shutil.copytree(site / "relay" / "node", site / "node")  # as docs/deployment.md says
+    assert "add to" not in fedner(*asks)
+    assert (site / "again.json").read_text() == text
+
+
 def test_without_a_persons_yes_nobody_is_enrolled(provisioned, fedner, monkeypatch):
     asked = ask(fedner, provisioned, names(provisioned)[0])
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
@@ -253,6 +310,70 @@ def test_a_changed_request_is_refused(provisioned, fedner):
     asked.write_text(json.dumps(content | {"name": names(provisioned)[1]}))
     said = fedner("enrol", "approve", asked, "--federation", "fed", "--compared", code=10)
     assert "not signed" in said
+
+
+def enrol_all(fedner, folder):
+    """Requests of all, by name, approved."""
+    asked = {name: ask(fedner, folder, name) for name in names(folder)}
+    fedner("enrol", "approve", *asked.values(), "--federation", "fed", "--compared")
+    return asked
+
+
+def enrolled_files(folder):
+    found = [*folder.glob("nodes/*"), *folder.glob("revoked/*"), *folder.rglob("roster.yaml")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+
+
+def test_approving_again_mends_node_keys_and_roster_as_the_server_and_the_doctor_say(
+    provisioned, fedner
+):
+    asked = enrol_all(fedner, provisioned)
+    before, nodes = enrolled_files(provisioned), provisioned / "nodes"
+    first, second = names(provisioned)[:2]
+    (nodes / f"{first}.pub").unlink()
+    shutil.copy(asked[first], nodes / f"{second}.pub")
+    (nodes / f".{second}.pub.0123").touch()  # of a write that a crash broke off
+    (provisioned / "roster.yaml").unlink()
+    with pytest.raises(FederationError) as refused:
+        register_nodes(None, provisioned, "fedner")
+    assert "`fedner enrol approve`" in refused.value.remedy
+    assert "approve the requests again" in node_keys(provisioned).remedy
+    said = fedner("enrol", "list", "--federation", "fed", code=10)
+    assert "roster.yaml: is not there" in said
+    said = fedner("enrol", "approve", asked[second], "--federation", "fed")
+    assert f"{second} is enrolled with these keys already" in said
+    assert enrolled_files(provisioned) == before
+    assert node_keys(provisioned).state == "ok"
+    shutil.rmtree(nodes)  # the register alone came back from a copy
+    fedner("enrol", "approve", asked[first], "--federation", "fed")
+    assert enrolled_files(provisioned) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "crash"),
+    [("revoke", "revoked", "write_roster"), ("leave", "left", "write_register")],
+)
+def test_an_end_that_a_crash_broke_off_is_finished_by_another(
+    provisioned, fedner, monkeypatch, verb, state, crash
+):
+    enrol_all(fedner, provisioned)
+    first = names(provisioned)[0]
+    ends = ("enrol", verb, first, "--federation", "fed", "--why", "laptop stolen")
+
+    def broken_off(folder, register, *_):
+        write_bytes(folder / "register.json", register.to_bytes())
+        raise OSError(5, "broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"scripts.verbs.enrol.{crash}", broken_off)
+        fedner(*ends, code=1)
+    assert len(list(provisioned.rglob("roster.yaml"))) == 1 + len(names(provisioned))
+    said = fedner(*ends)
+    assert f"{first}: {state}; a running server refuses its node already" in said
+    assert not list(provisioned.rglob("roster.yaml"))
+    assert not (provisioned / "nodes" / f"{first}.pub").exists()
+    assert len(list((provisioned / "revoked").iterdir())) == 1
+    assert len(read_register(provisioned).entries) == len(names(provisioned))
 
 
 @pytest.mark.parametrize("verb", ["revoke", "leave"])
