@@ -62,11 +62,7 @@ def _listening(done: Mapping[str, Any]) -> list[str]:
 
 
 def _result(done: Mapping[str, Any]) -> list[str]:
-    names = {address: name for name, address in done["addresses"].items()}
-    logged = (f"{_named(names, who)} ({n:,})" for who, n in sorted(done["logged"].items()))
     lines = [
-        f"Requests of nodes in the server's log, by address: {', '.join(logged)}.",
-        "",
         f"{done['rounds']} rounds, F1 of the shared model: {done['f1']:.4f}.",
         "",
         "| institution | unit | delta | epsilon promised | epsilon spent, by its own ledger |",
@@ -96,8 +92,7 @@ def _strangers(done: Mapping[str, Any]) -> list[str]:
         faults.append(f"{done['seen']['dropped']} frames were not looked at")
     faults += [f"frames of {kind}" for kind in done["seen"]["other"] if kind != "arp"]
     silent = sites - {row[0] for row in done["seen"]["asked"]}
-    faults += [f"{site} never spoke to the server" for site in sorted(silent)]
-    return faults + [f"the server has logged {who}" for who in set(done["logged"]) ^ sites]
+    return faults + [f"{site} never spoke to the server" for site in sorted(silent)]
 
 
 def _open_ports(done: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,6 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -196,17 +195,14 @@ class Walker:
 
 
 def _outcome(walker: Walker) -> dict[str, Any]:
-    """F1, what was promised, what each ledger says, and whose addresses the server has logged."""
+    """F1, what was promised, and what each ledger says."""
     run = RunDir(walker.folder / "coordinator" / "run")
     (start,) = run.events("start")
-    log = (run.path / "superlink.log").read_text("utf-8", "replace")
-    asked = re.findall(r"uvicorn.access\] ([0-9.]+):\d+ - \"POST /v1/fleet/", log)
     return {
         "f1": run.events("evaluation")[-1]["f1"],
         "rounds": len(run.events("round")),
         "promised": {name: said["epsilon"] for name, said in start["protection"].items()},
         "spent": {name: _spent(walker, name) for name in SITES},
-        "logged": dict(Counter(asked)),
     }
 
 
