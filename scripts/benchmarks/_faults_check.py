@@ -1,7 +1,8 @@
 """What a campaign left on disk, held against an undisturbed run and against what rounds cost."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,23 @@ def checked(made: Sequence[Mapping[str, Any]], place: Path) -> list[Line]:
         FednerError: the undisturbed run does not come about.
     """
     set_threads(1)  # several spin where cores are busy
-    logging.getLogger("fedner").setLevel(logging.ERROR)
+    with _quiet():
+        return _checked(made, place)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Of the undisturbed run errors alone are told."""
+    logger = logging.getLogger("fedner")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _checked(made: Sequence[Mapping[str, Any]], place: Path) -> list[Line]:
     events = RunDir(place / "s" / "run").events()
     survivors = {
         ("train" if e["event"] == "round" else "evaluate", e["round"]): e["institutions"]
