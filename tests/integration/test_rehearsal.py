@@ -217,7 +217,7 @@ def test_a_state_that_changes_meanwhile_is_a_failure(tmp_path):
 def test_the_site_in_rehearsal_has_nothing_of_its_own_but_what_may_be_real(tiny_study, tmp_path):
     site = load_site(dealt(tmp_path, tiny_study))
     kept = {"institution", "study", "coordinator", "device", "threads", "relay_group", "socket",
-            "authority", "node"}  # fmt: skip
+            "authority", "node", "start_limit_s"}  # fmt: skip
     signed = Policy(
         sign_offs=(Signatory(role="committee", public_key="ab" * 32),),
         coordinator_key="cd" * 32, roster_sha256="ef" * 32, accept_privacy_none=True, max_rounds=7,
