@@ -1,10 +1,10 @@
 """The institution's audit log: `audit.jsonl` in the site's `state`, signed with its identity.
 
 Guarantees:
-    * A request is in the log before it is worked on, so before anything is computed on data; its
-      reply, or why it was refused, before anything leaves. A greeting, which needs no
-      data, is there with its answer. In a secure sum nothing is worked on that the coordinator did
-      not sign, or that was answered before.
+    * A request is in the log before data are touched for it; its reply, or why it was refused,
+      before anything leaves. A greeting, which needs no data, is there with its answer. In a secure
+      sum what the coordinator did not sign, or what was answered before, is a refusal or a repeat,
+      and what it says is checked, and noted as begun, before it is in the log.
     * A site that can't log refuses to work: the coordinator gets `internal-error` and no vector.
       Nothing is lost with it: a vector with noise is kept, and sent when the log works again.
     * Each reserve of the privacy ledger is there once, before the reply that it was made for; after

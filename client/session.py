@@ -33,6 +33,7 @@ from common.sums import counts_to_sum
 from common.wire import (
     MAX_HEADER_BYTES,
     RECEIPTS,
+    UNKNOWN,
     Kind,
     Refusal,
     Reply,
@@ -50,7 +51,6 @@ __all__ = ["Party", "Report", "Session", "refuse_unexpected", "worth_keeping"]
 
 log = logging.getLogger("fedner.worker")
 
-UNKNOWN: Final = "unknown"
 _SUMS_BYTES: Final = 1 << 12
 _SUMS_BYTES_EACH: Final = 1 << 10
 """More than all that a bundle holds for one institution of the roster."""

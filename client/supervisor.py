@@ -181,7 +181,7 @@ def _relay_command(port: int) -> list[str]:
 def await_worker(
     worker: Child, door: Path, paths: SitePaths, limit_s: float, tell: Callable[[str], None]
 ) -> None:
-    """Wait until a worker that was started answers; while its disk fails, start it again.
+    """Wait until a worker that was started answers; as often as its disk fails, start it again.
 
     Args:
         door: the socket that it answers on.
@@ -196,6 +196,7 @@ def await_worker(
     while not listens(door):
         if worker.exit_code == StorageError.exit_code:
             _start_again(worker, restarts, paths.state, tell)
+            patience = _Patience(limit_s, log, tell)  # each life has its own
         elif worker.exit_code is not None:
             _check_final(worker)
             raise FederationError(
@@ -209,7 +210,7 @@ def await_worker(
 
 
 class _Patience:
-    """With a worker that starts: `limit_s`, and a word each minute.
+    """With one life of a worker that starts: `limit_s`, and a word each minute.
 
     Args:
         log: the worker's.

@@ -12,7 +12,10 @@ class Watch(Protocol):
         """It can be read; whether it is allowed is not yet decided."""
 
     def working(self) -> None:
-        """It is allowed, and nothing was done for it yet. What is raised here refuses it."""
+        """It is allowed; no data were touched for it, and nothing leaves before this returns.
+
+        What is raised here refuses it.
+        """
 
     def refused(self, kind: Kind, round_: int, code: Refusal, why: str) -> None:
         """It is refused; `why` is no document's text."""

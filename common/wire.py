@@ -24,6 +24,8 @@ from common.errors import ProtocolError
 MAGIC: Final = b"FDN3"
 MAX_HEADER_BYTES: Final = 1 << 20
 RECEIPTS: Final = b"fedner receipts v1"
+UNKNOWN: Final = "unknown"
+"""In place of study and institution, in an answer of a worker that can't say more."""
 """Label of a signature."""
 
 _PARTS: Final[dict[str, type]] = {"body_sha256": str, "sums_sha256": str, "sums_bytes": int}

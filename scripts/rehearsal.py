@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from client.app import app as relay
 from client.session import Session
@@ -45,7 +45,6 @@ from server.records import Refusal, reply_bytes, request_messages
 from server.run_dir import RunDir
 
 Tell = Callable[[str], None]
-_READY_LIMIT_S: Final = 600.0
 
 
 class _EnoughError(Exception):
@@ -74,7 +73,7 @@ def rehearse(site: Site, site_path: Path, tell: Tell) -> None:
     with tempfile.TemporaryDirectory(prefix="fedner-rehearsal-") as name, ExitStack() as stack:
         stage = Stage.set_up(study, site.institution, Path(name))
         place = stage.folder / "worker" / "socket"
-        stack.enter_context(_worker(site_path, stage, place, tell))
+        stack.enter_context(_worker(site_path, stage, place, site.start_limit_s, tell))
         parties = {site.institution: stack.enter_context(through_relay(site.institution, place))}
         parties |= {p: stack.enter_context(_peer(stage, p)) for p in stage.peers}
         _play(stage, parties, tell)
@@ -91,7 +90,9 @@ def _require_own_roster(section: SecureAggregation) -> None:
 
 
 @contextmanager
-def _worker(site_path: Path, stage: Stage, place: Path, tell: Tell) -> Iterator[None]:
+def _worker(
+    site_path: Path, stage: Stage, place: Path, limit_s: float, tell: Tell
+) -> Iterator[None]:
     """The worker's process, once it listens."""
     started = time.monotonic()
     pairs = [word for pair in stage.labels.items() for word in ("--label", "=".join(pair))]
@@ -102,10 +103,16 @@ def _worker(site_path: Path, stage: Stage, place: Path, tell: Tell) -> Iterator[
     with stopping(worker):
         worker.start()
         while not listens(place):
-            if worker.exit_code is not None or time.monotonic() - started > _READY_LIMIT_S:
+            if worker.exit_code is not None:
                 raise FederationError(
                     f"the worker did not start (exit code {worker.exit_code})",
                     remedy="read what it said above; `fedner doctor` looks at each part by itself",
+                )
+            if time.monotonic() - started > limit_s:
+                raise FederationError(
+                    f"the worker is not ready after {limit_s:.0f} s",
+                    remedy="what it said above is what it is at; if that needs longer, a larger "
+                    "`start_limit_s` in the site file",
                 )
             time.sleep(0.1)
         tell(f"{_took(started)}  worker ready on {place}")

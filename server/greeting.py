@@ -30,8 +30,8 @@ from typing import Final
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import ProtocolError
+from common.wire import UNKNOWN, Reply, decode_reply
 from common.wire import Refusal as ProtocolRefusal
-from common.wire import Reply, decode_reply
 from server.mail import Letter, Lost, Mail, Pace, doubled
 
 log = logging.getLogger("fedner.server")
@@ -239,7 +239,9 @@ class Greeter:
             return None
         name = reply.institution
         owner = self._owner(node) if self._owners is not None else name
-        problem = f"claims to be {name}" if owner != name else self._problem(reply)
+        is_nameless = name == UNKNOWN and bool(reply.refusal)  # its worker could not say more
+        claims = owner != name and not is_nameless
+        problem = f"claims to be {name}" if claims else self._problem(reply)
         before = next((n for n, other in self._nodes.items() if other == name), None)
         if problem:
             self._refuse(node, problem, owner, is_passing=problem == reply.refusal)
@@ -276,6 +278,8 @@ class Greeter:
         is_final = problem in _FINAL
         if is_final and name in self._roster:
             self._final.add(name)
+        elif is_passing:
+            self._final.discard(name)
         pause_s = doubled(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, silent.refusals)
         silent.due = self._pace.clock() + (
             pause_s if is_passing and not is_final else _MENDED_PAUSE_S

@@ -248,9 +248,16 @@ def _set_aside(path: Path, found: Examined, disk: Disk) -> Torn | None:
 
 @contextmanager
 def _disk_errors(place: Path) -> Iterator[None]:
-    """Errors of the operating system as `AuditStorageError`."""
+    """Errors of the operating system as `AuditStorageError`: they pass, but for missing rights."""
     try:
         with os_errors(place):
-            yield
+            try:
+                yield
+            except PermissionError:
+                raise AuditError(
+                    "this user may not read or write it",
+                    place=str(place),
+                    remedy="chown it to the user that the worker, or the server, runs as",
+                ) from None
     except StorageError as error:
         raise AuditStorageError(error.message, place=error.place, remedy=error.remedy) from None

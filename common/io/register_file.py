@@ -50,7 +50,14 @@ def write_register(folder: Path, register: Register) -> None:
 
     Run again with the same register after a crash, or where a file is missing or another, it leaves
     the folders as the first run would have: in `nodes` what the register says and no other file.
+
+    Raises:
+        IdentityError: a folder lies in `nodes`; nothing was written.
     """
+    for path in (folder / NODES).glob("*/"):
+        raise IdentityError(
+            "a folder among the keys of nodes", place=str(path), remedy="move it elsewhere"
+        )
     write_bytes(folder / REGISTER, register.to_bytes())
     for name in (NODES, REVOKED):
         (folder / name).mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 A source is one of
 
-    metrics.jsonl:LINE PATH       a value of one line, its keys and indices joined by dots
+    metrics.jsonl:LINE PATH       a value of one line, its keys and indices joined by blanks
     metrics.jsonl OP(EVENT PATH)  of all lines of an event: `count`, `sum`, `median`, `last`
     study.yaml PATH
 
@@ -97,12 +97,12 @@ def of_study(study: Mapping[str, Any], path: str, show: Show = str) -> Figure:
 
 
 def at(value: Any, path: str) -> Any:
-    """What lies at a path of keys and indices, joined by dots.
+    """What lies at a path of keys and indices, joined by blanks: no key has one, a label dots.
 
     Raises:
         KeyError, IndexError: nothing.
     """
-    for step in path.split("."):
+    for step in path.split(" "):
         value = value[int(step)] if isinstance(value, list) else value[step]
     return value
 

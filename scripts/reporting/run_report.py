@@ -85,13 +85,13 @@ class _Report:
             ": a model that finds ",
             ", ".join(self.labels),
             ", fine-tuned from ",
-            of_study(self.raw, "encoder.name"),
+            of_study(self.raw, "encoder name"),
             " by ",
             self._institutions(),
             " institutions over ",
             self.lines.count("round"),
             " of ",
-            of_study(self.raw, "training.rounds"),
+            of_study(self.raw, "training rounds"),
             " rounds. ",
         )
         if not self.evaluations:
@@ -101,14 +101,14 @@ class _Report:
 
     def _institutions(self) -> Figure:
         names = self.raw["federation"]["institutions"]
-        return Figure(len(names), str(len(names)), f"{STUDY} len(federation.institutions)")
+        return Figure(len(names), str(len(names)), f"{STUDY} len(federation institutions)")
 
     def marks(self) -> Iterator[Text]:
         """A simulation is called one; then what the study does without."""
         if self.is_simulated:
             yield ("SIMULATION. One process trained for all institutions, and saw all their data.",)
         for index in range(len(self.lines.value(self.start, "notices"))):
-            yield (self.lines.figure(self.start, f"notices.{index}"),)
+            yield (self.lines.figure(self.start, f"notices {index}"),)
 
     def sections(self) -> Iterator[Section]:
         """In the order in which they are read."""
@@ -141,7 +141,7 @@ class _Report:
             else ". Counts are exact.",
         )
         names = (*self.labels, MICRO)
-        curves = {name: self._curve(f"entities.{name}.f1") for name in names}
+        curves = {name: self._curve(f"entities {name} f1") for name in names}
         plot = Plot(title="F1 by label", across="round", up="F1", curves=curves, top=1.0)
         return Section(
             name="scores",
@@ -160,9 +160,9 @@ class _Report:
     def _scores_of(self, number: int) -> Table:
         rows = []
         for name in (*self.labels, *_ROWS):
-            at = f"entities.{name}"
-            cells = (self.lines.figure(number, f"{at}.{k}", score) for k in _SCORES)
-            rows.append((name, *cells, self.lines.figure(number, f"{at}.support", _support)))
+            at = f"entities {name}"
+            cells = (self.lines.figure(number, f"{at} {k}", score) for k in _SCORES)
+            rows.append((name, *cells, self.lines.figure(number, f"{at} support", _support)))
         return Table(
             caption="Last evaluation, entities",
             head=("label", "precision", "recall", "F1", "support"),
@@ -193,7 +193,7 @@ class _Report:
 
     def _f1s(self, number: int) -> tuple[Figure, ...]:
         names = (*self.labels, MICRO)
-        return tuple(self.lines.figure(number, f"entities.{n}.f1", score) for n in names)
+        return tuple(self.lines.figure(number, f"entities {n} f1", score) for n in names)
 
     # --- privacy
 
@@ -226,24 +226,27 @@ class _Report:
             (name, *self._protection_of(name))
             for name in self.lines.value(self.start, "protection")
         ]
-        head = (
-            "institution", "unit", "epsilon", "delta", "noise multiplier", "sampling rate", "steps",
-            "clip", "rounds in the sum",
-        )  # fmt: skip
+        head = ("institution", "unit", *self._protected.values(), "rounds in the sum")
         return Table(caption="Differential privacy by institution", head=head, rows=tuple(rows))
 
+    @property
+    def _protected(self) -> Mapping[str, str]:
+        """Figures of a protection that this study has, and their names."""
+        said = next(iter(self.lines.value(self.start, "protection").values()))
+        return {k: v for k, v in _PROTECTION.items() if k not in _OPTIONAL or said[k] is not None}
+
     def _protection_of(self, name: str) -> Iterator[Figure]:
-        at = f"protection.{name}"
-        yield self.lines.figure(self.start, f"{at}.unit")
-        for key in _PROTECTION:
-            yield self.lines.figure(self.start, f"{at}.{key}", significant)
+        at = f"protection {name}"
+        yield self.lines.figure(self.start, f"{at} unit")
+        for key in self._protected:
+            yield self.lines.figure(self.start, f"{at} {key}", significant)
         yield self._taken_part(name)
 
     def _coverage(self, name: str) -> Iterator[Text]:
         for key, word in (("covered", "Covered: "), ("not_covered", "NOT covered: ")):
-            at = f"protection.{name}.{key}"
+            at = f"protection {name} {key}"
             for index in range(len(self.lines.value(self.start, at))):
-                yield (word, self.lines.figure(self.start, f"{at}.{index}"))
+                yield (word, self.lines.figure(self.start, f"{at} {index}"))
 
     # --- cooperation
 
@@ -332,7 +335,7 @@ class _Report:
             return
         rows: list[Text] = []
         for stage, name in _STAGES.items():
-            path = f"sum.stage_seconds.{stage}"
+            path = f"sum stage_seconds {stage}"
             cells = (
                 self.lines.total("round", path, duration),
                 self.lines.median("round", path, duration),
@@ -361,10 +364,9 @@ class _Report:
         facts: list[Text] = [
             ("fedner ", self.lines.figure(self.start, "version")),
             ("study ", self.lines.figure(self.start, "study_sha256")),
-            ("base weights ", of_study(self.raw, "encoder.weights_sha256")),
+            ("base weights ", of_study(self.raw, "encoder weights_sha256")),
         ]
-        verb = "simulate" if self.is_simulated else "server"
-        facts.append((f"save the study below as study.yaml, then: fedner {verb} study.yaml",))
+        facts.append((_AGAIN_SIMULATED if self.is_simulated else _AGAIN_REAL,))
         return Section(
             name="again",
             title="How to do it again",
@@ -374,7 +376,26 @@ class _Report:
 
 
 _SCORES: Final = ("precision", "recall", "f1")
-_PROTECTION: Final = ("epsilon", "delta", "noise_multiplier", "sampling_rate", "steps", "clip")
+_PROTECTION: Final = {
+    "epsilon": "epsilon",
+    "epsilon_with_search": "epsilon with the search",
+    "epsilon_without_spare": "epsilon if no spare round is used",
+    "delta": "delta",
+    "noise_multiplier": "noise multiplier",
+    "sampling_rate": "sampling rate",
+    "steps": "steps",
+    "clip": "clip",
+}
+_OPTIONAL: Final = frozenset({"epsilon_with_search", "epsilon_without_spare"})
+"""Of a study that has not: no column."""
+_AGAIN_SIMULATED: Final = (
+    "Save the study below as study.yaml, add the `simulation` section of the file that was run (no "
+    "part of a study is where its data lie), then `fedner simulate study.yaml`."
+)
+_AGAIN_REAL: Final = (
+    "Save the study below as study.yaml. Keys and certificates are a federation's own: "
+    "`fedner provision`, then `fedner server study.yaml --federation FOLDER`."
+)
 
 
 def str_of(lines: Lines, number: int, path: str) -> Figure:

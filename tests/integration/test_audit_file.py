@@ -11,6 +11,7 @@ import pytest
 from common.audit.entries import Start, Torn
 from common.audit.errors import AuditError
 from common.audit.examine import MAX_UNFINISHED, examine
+from common.io.audit_file import _disk_errors
 from tests.audits import SITE, STUDY, open_log, progress, reply, request
 from tests.disks import MemoryDisk
 from tests.ledgers import NOON, SIGNER, STRANGER, Clock
@@ -275,3 +276,11 @@ def with_entries(folder):
     for n in range(1, 4):
         log.append(request(n), reply(n))
     log.close()
+
+
+def test_missing_rights_are_no_disk_that_may_have_room_later(tmp_path):
+    """One `sudo fedner` leaves such a file: starting again and again would not mend it."""
+    for error, code in ((PermissionError(13, "no"), 11), (OSError(28, "full"), 13)):
+        with pytest.raises(AuditError) as caught, _disk_errors(tmp_path):
+            raise error
+        assert (caught.value.exit_code, bool(caught.value.remedy)) == (code, True)

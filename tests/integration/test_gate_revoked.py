@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from common.errors import UsageError
+from common.errors import IdentityError, UsageError
 from common.identity.enrolment import Register, make_request
 from common.identity.identity import Identity
 from common.io.register_file import REGISTER, write_register
@@ -145,3 +145,11 @@ def test_a_gate_without_a_register_does_not_start(tmp_path):
     arguments = ["127.0.0.1", "1", "c", "k", str(tmp_path), "--enable-supernode-auth"]
     with pytest.raises(UsageError, match="no register"):
         gate.main(arguments)
+
+
+def test_a_folder_among_the_node_keys_is_named_before_anything_is_written(tmp_path):
+    (tmp_path / "nodes" / "backup").mkdir(parents=True)
+    with pytest.raises(IdentityError, match="a folder among the keys") as caught:
+        write_register(tmp_path, Register(federation="fed"))
+    assert caught.value.place == str(tmp_path / "nodes" / "backup")
+    assert not (tmp_path / REGISTER).exists()

@@ -198,6 +198,33 @@ def test_a_site_that_is_mended_is_taken_in_though_its_node_never_went_away(
         assert len(grid.hellos(0)) < 10
 
 
+def test_a_final_refusal_that_became_a_passing_one_counts_no_more() -> None:
+    study = a_study("north, south, west", ", quorum: 2")
+    nodes = ({"name": "north", "refusal": "policy"}, {"name": "south"}, {"name": "west"})
+    with a_federation(*nodes, owners=("north", "south", "west"), study=study) as parts:
+        grid, exchange, seen = parts
+        grid.online = (0, 1, 2)
+        _greet(exchange)
+        assert exchange._greeter.hopeless
+        grid._contexts[LocalGrid.get_node_ids(grid)[0]].node_config["refusal"] = "storage"
+        grid.time.sleep(301.0)
+        _greet(exchange)
+        assert seen[-1] == "north: storage"
+        assert not exchange._greeter.hopeless
+
+
+def test_a_worker_that_can_not_say_its_name_is_not_said_to_claim_another() -> None:
+    node = {"name": "unknown", "refusal": "internal-error"}
+    with a_federation(node, {"name": "south"}, owners=("north", "south")) as parts:
+        grid, exchange, seen = parts
+        grid.online = (0,)
+        _greet(exchange)
+        assert seen == ["north: internal-error"]
+        grid.time.sleep(40.0)
+        _greet(exchange)
+        assert len(grid.hellos(0)) > 1
+
+
 def test_a_node_that_was_refused_is_asked_anew_once_it_has_been_away() -> None:
     """A registered node keeps its number: without this, a mended site could never come back."""
     node = {"name": "north", "refusal": "policy"}

@@ -103,13 +103,14 @@ def test_a_worker_that_was_killed_while_it_started_is_no_refusal(
 def test_a_worker_whose_disk_is_full_is_started_until_there_is_room(
     paths: SitePaths, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = Worker(13, 13, 13, None)
+    worker = Worker(*[13] * 12, None)
     monkeypatch.setattr(supervisor, "listens", lambda _: worker.exit_code is None)
     worker.start()
     said: list[str] = []
     supervisor.await_worker(worker, paths.socket, paths, 100.0, said.append)
-    assert worker.starts == 4
-    assert said == [f"worker ended with 13; again in {pause} s" for pause in (1, 2, 4)]
+    assert worker.starts == 13
+    pauses = (1, 2, 4, 8, 16, *[30] * 7)  # longer than one worker has to read
+    assert said == [f"worker ended with 13; again in {pause} s" for pause in pauses]
 
 
 def test_a_worker_that_reads_for_long_is_waited_for_and_that_is_said_each_minute(
