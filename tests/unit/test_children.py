@@ -94,7 +94,7 @@ def test_a_worker_whose_disk_was_full_is_started_again_and_one_without_budget_is
     script = f"[ -e {been} ] && exit {spent}; touch {been}; exit {full}"
     worker, said = Child("worker", ["/bin/sh", "-c", script], {}), list[str]()
     worker.start()
-    with pytest.raises(FederationError, match=f"exit code {spent}"):
+    with pytest.raises(BudgetError, match=f"exit code {spent}"):
         keep_alive([worker], tmp_path, said.append)
     worker.stop()
     assert said == [f"worker ended with {full}; again in 1 s"]
