@@ -2,9 +2,9 @@
 
 Guarantees:
     * A request is in the log before data are touched for it; its reply, or why it was refused,
-      before anything leaves. A greeting, which needs no data, is there with its answer. In a secure
-      sum what the coordinator did not sign, or what was answered before, is a refusal or a repeat,
-      and what it says is checked, and noted as begun, before it is in the log.
+      before anything leaves. A greeting, which needs no data, is there with its answer. So is, in a
+      secure sum, a message that the coordinator did not sign, or that was answered before. One that
+      it signed is checked first, and what must be remembered of it may be on disk before its entry.
     * A site that can't log refuses to work: the coordinator gets `internal-error` and no vector.
       Nothing is lost with it: a vector with noise is kept, and sent when the log works again.
     * Each reserve of the privacy ledger is there once, before the reply that it was made for; after

@@ -12,7 +12,7 @@ import yaml
 from scripts.benchmarks._faults_campaign import DEADLINE_S, NAMES, SERVER, SMALL_DISK, Campaign
 from scripts.benchmarks._faults_clock import wrong_clock
 from scripts.benchmarks._faults_ledger import caught
-from scripts.benchmarks._proxy import Direction
+from scripts.benchmarks._proxy import Direction, Proxy
 from scripts.benchmarks._stage import Role, StageError
 
 TRIES: Final = 5
@@ -181,32 +181,19 @@ def _cut(name: str, fault: str, seconds: float, cuts: Mapping[str, tuple[Directi
     return Row(name=name, fault=fault, make=make)
 
 
-def _delayed(seconds: float) -> Row:
+def _poor(name: str, fault: str, spoil: Callable[[Proxy, float], None], value: float) -> Row:
+    """All links, for a round that begins with it."""
+
     def make(c: Campaign) -> Done:
         begun = c.round
         for proxy in c.proxies.values():
-            proxy.delay(seconds)
+            spoil(proxy, value)
         c.await_round(begun + 2)
         for proxy in c.proxies.values():
-            proxy.delay(0.0)
+            spoil(proxy, 0.0)
         return Done(round=begun + 2, until=begun + 2)
 
-    fault = f"{seconds * 1000:.0f} ms later each way, all institutions, for a round"
-    return Row(name="delay", fault=fault, make=make)
-
-
-def _slowed(rate: float) -> Row:
-    def make(c: Campaign) -> Done:
-        begun = c.round
-        for proxy in c.proxies.values():
-            proxy.slow(rate)
-        c.await_round(begun + 2)
-        for proxy in c.proxies.values():
-            proxy.slow(0.0)
-        return Done(round=begun + 2, until=begun + 2)
-
-    fault = f"{rate / 125:g} kbit/s each way for each institution, for a round"
-    return Row(name="slow-link", fault=fault, make=make)
+    return Row(name=name, fault=f"{fault}, for a round", make=make)
 
 
 def _stalled(seconds: float, pause_s: float) -> Row:
@@ -385,8 +372,9 @@ def _rows() -> Iterator[Row]:
     yield _cut(
         "cut-one-way", "60 s: east's bytes are held, and the server's to south", 60.0, one_way
     )
-    yield _delayed(0.2)
-    yield _slowed(350 * 125)
+    yield _poor("delay", "200 ms later each way, all institutions", Proxy.delay, 0.2)
+    kbit = "350 kbit/s each way for each institution"
+    yield _poor("slow-link", kbit, Proxy.slow, 350 * 125.0)
     yield _stalled(5.0, 3.0)
     yield _reset(4.0)
     yield _slow("centre")

@@ -1675,9 +1675,8 @@ CHECKS = (
     Check(
         "hello: a node has its key's name only",
         "server/greeting.py",
-        "        if self._owners is None or self._owners.get(node) == name:\n"
-        "            return False\n",
-        "        if True:\n            return False\n",
+        "        claims = owner != name and not is_nameless\n",
+        "        claims = False\n",
         "test_a_registered_node_that_claims_anothers_name_is_refused_and_named",
     ),
     Check(
@@ -1726,8 +1725,8 @@ CHECKS = (
     Check(
         "hello: one node of a name",
         "server/greeting.py",
-        "        elif before is not None and before in self._online:\n",
-        "        elif False:\n",
+        "        if before is not None and before in self._online:\n",
+        "        if False:\n",
         "test_a_second_node_with_a_living_name_is_not_asked",
     ),
     Check(
@@ -1747,9 +1746,44 @@ CHECKS = (
     Check(
         "hello: final refusals are of the roster",
         "server/greeting.py",
-        "        if problem in _FINAL and name in self._roster:\n",
-        "        if name in self._roster or problem in _FINAL:\n",
+        "        if is_final and name in self._roster:\n",
+        "        if name in self._roster or is_final:\n",
         "test_a_stranger_or_a_passing_refusal_does_not_end_it",
+    ),
+    Check(
+        "hello: a refusal that passes is no final one any more",
+        "server/greeting.py",
+        "            self._final.discard(name)\n        pause_s",
+        "            pass\n        pause_s",
+        "test_a_final_refusal_that_became_a_passing_one_counts_no_more",
+    ),
+    Check(
+        "hello: who refused is not waited for",
+        "server/greeting.py",
+        "            and not silent.refused\n",
+        "",
+        "test_a_site_that_is_mended_is_taken_in_though_its_node_never_went_away",
+    ),
+    Check(
+        "hello: who refused is asked again soon",
+        "server/greeting.py",
+        "            pause_s if is_passing and not is_final else _MENDED_PAUSE_S\n",
+        "            _MENDED_PAUSE_S\n",
+        "test_a_site_that_is_mended_is_taken_in_though_its_node_never_went_away",
+    ),
+    Check(
+        "sums: a message that comes again is not worked on again",
+        "client/sums.py",
+        "        if not answered <= self._answered:\n",
+        "        if True:\n",
+        "test_only_a_message_that_had_no_answer_yet_is_worked_on",
+    ),
+    Check(
+        "sums: a first answer is told of",
+        "client/sums.py",
+        "            first()\n",
+        "            pass\n",
+        "test_only_a_message_that_had_no_answer_yet_is_worked_on",
     ),
     Check(
         "hello: waits for those who are missing only",

@@ -3,8 +3,10 @@
 A source is one of
 
     metrics.jsonl:LINE PATH       a value of one line, its keys and indices joined by blanks
-    metrics.jsonl OP(EVENT PATH)  of all lines of an event: `count`, `sum`, `median`, `last`
-    study.yaml PATH
+    metrics.jsonl OP(EVENT PATH)  `sum` or `median` over the lines of an event that have the value
+    metrics.jsonl count(EVENT)    how many there are; with ` KEY=NAME`, of those that have the name
+    study.yaml PATH               with `len(PATH)`, how many there are
+    roster.yaml PATH
 
 so that whoever reads a page can look each figure up, and a test does.
 """
@@ -14,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-Value = str | int | float | bool | None
+from server.run_dir import METRICS, STUDY
+
+Value = str | int | float | bool | list[str] | None
 Show = Callable[[Any], str]
 
-METRICS: Final = "metrics.jsonl"
-STUDY: Final = "study.yaml"
 NONE: Final = "none"
 
 

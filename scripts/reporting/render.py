@@ -30,8 +30,9 @@ def to_html(page: Page) -> str:
 def _cell(part: str | Figure) -> Any:
     if isinstance(part, str):
         return _worded(part)
+    value = part.text if part.value is None or isinstance(part.value, list) else part.value
     return Markup('<data value="{}" data-source="{}" title="{}">{}</data>').format(
-        "" if part.value is None else part.value, part.source, part.source, _worded(part.text)
+        value, part.source, part.source, _worded(part.text)
     )
 
 

@@ -18,9 +18,12 @@ from scripts.reporting.figures import (
 )
 from scripts.reporting.page import Curve, Page, Plot, Section, Table, Text
 from server.origin import ORIGIN
-from server.run_dir import STUDY, RunDir
+from server.run_dir import METRICS, STUDY, RunDir
+from server.standing import ROSTER
 
 MICRO: Final = "micro"
+_DEMO: Final = "DEMO"
+"""How the note of a roster begins whose keys one machine has made."""
 _ROWS: Final = (MICRO, "macro", "weighted")
 _STAGES: Final = {
     "advertise": "keys",
@@ -104,9 +107,13 @@ class _Report:
         return Figure(len(names), str(len(names)), f"{STUDY} len(federation institutions)")
 
     def marks(self) -> Iterator[Text]:
-        """A simulation is called one; then what the study does without."""
+        """A simulation and a demonstration are called that; then what the study does without."""
         if self.is_simulated:
             yield ("SIMULATION. One process trained for all institutions, and saw all their data.",)
+        roster = self.run.path / ROSTER
+        said = yaml.safe_load(roster.read_text("utf-8")) if roster.exists() else {}
+        if str(said.get("note", "")).startswith(_DEMO):
+            yield (Figure(said["note"], said["note"], f"{ROSTER} note"),)
         for index in range(len(self.lines.value(self.start, "notices"))):
             yield (self.lines.figure(self.start, f"notices {index}"),)
 
@@ -284,7 +291,7 @@ class _Report:
             return name in found if isinstance(found, list) else name == found
 
         found = sum(map(has, self.lines.of(event)))
-        return Figure(found, str(found), f"metrics.jsonl count({event} {key}={name})")
+        return Figure(found, str(found), f"{METRICS} count({event} {key}={name})")
 
     def _refusals(self) -> Iterator[Table]:
         numbers = self.lines.of("refusal")

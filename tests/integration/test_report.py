@@ -15,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from scripts.cli import app
+from scripts.kit_texts import DEMO
 from scripts.reporting.charts import svg
 from scripts.reporting.figures import Figure, at
 from scripts.reporting.page import Plot
@@ -99,6 +100,8 @@ class Reader(HTMLParser):
 
 def looked_up(run, source):
     """What stands at a source, by nothing of fedner's own."""
+    if source == "roster.yaml note":
+        return yaml.safe_load((run.path / "roster.yaml").read_text())["note"]
     if source.startswith("study.yaml"):
         study = yaml.safe_load((run.path / "study.yaml").read_text())
         path = source.partition(" ")[2]
@@ -202,6 +205,15 @@ def test_a_run_of_a_server_is_not_called_a_simulation(run, tmp_path):
     simulated = to_html(build(run))
     assert ("SIMULATION" in real, "SIMULATION" in simulated) == (False, True)
     assert ("--federation" in real, "simulation</code> section" in simulated) == (True, True)
+
+
+def test_a_demonstration_is_called_one_with_the_rosters_words(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "roster.yaml").write_text(yaml.safe_dump({"note": DEMO}))
+    shown = RunDir.open(tmp_path / "run")
+    (demo,) = [f for f in Reader(to_html(build(shown))).figures if f[1] == DEMO]
+    assert looked_up(shown, demo[0]["data-source"]) == DEMO
+    assert DEMO not in to_html(build(run))
 
 
 def test_a_label_may_have_a_dot():
