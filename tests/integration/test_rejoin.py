@@ -5,8 +5,7 @@ import pytest
 from common.io.flower_internals import LocalGrid
 from common.wire import Reply, decode_reply
 from server.exchange import NodeExchange
-from server.mail import Letter
-from tests.roll_call import DEADLINE_S, HELLO, TRAIN, a_federation, a_study, ask
+from tests.roll_call import DEADLINE_S, HELLO, a_federation, a_study, ask
 
 
 def _seats(exchange: NodeExchange) -> dict[str, str]:
@@ -191,7 +190,7 @@ def test_a_site_that_is_mended_is_taken_in_though_its_node_never_went_away(
         grid.time.at(lasts_s, lambda: config.pop("refusal"))
         while "north: joined" not in seen and grid.time.now < within_s:
             before = grid.time.now
-            ask(exchange, {"south": Letter((TRAIN,))})
+            ask(exchange)
             assert grid.time.now - before < 2
             grid.time.sleep(5.0)
         assert sorted(seen) == ["north: joined", f"north: {code}", "south: joined"]
