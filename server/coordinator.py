@@ -22,7 +22,7 @@ from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import FederationError, IdentityError, ProtocolError
 from common.io.standing import Standing
-from common.metrics.entities import Scores
+from common.metrics.entities import as_json
 from common.metrics.evaluation import Evaluation
 from common.privacy.notice import notices
 from common.privacy.plan import epsilon_after, evaluation_due, plan_of
@@ -413,11 +413,3 @@ class Coordinator:
 
 def _body(delta: Vector) -> bytes:
     return vector_to_bytes(delta) if delta.any() else b""
-
-
-def as_json(report: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
-    """Scores per row as plain numbers."""
-    return {
-        row: {"precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
-        for row, s in report.items()
-    }

@@ -1,27 +1,25 @@
-"""What the coordinator is at, this moment: a file for displays, which nothing else depends on.
+"""What the coordinator is at, this moment: a file for displays.
 
     progress.json   {"purpose": hello, train or evaluate, "stage": ..., "round": ..., "since": ...,
                      "asked": [name, ...], "answered": [name, ...]}
 
-Guarantees:
-    * A reader finds the old content or the new one, whole. Nothing here is flushed to the disk.
-    * A disk that does not take it ends no run: what can't be written is not shown.
+As `common.io.display_file` guarantees, no run depends on it.
 """
 
-import json
 import logging
-import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from common.io.display_file import DisplayFile, read_display
+
 log = logging.getLogger("fedner.server")
 
 PROGRESS: Final = "progress.json"
 AWAIT: Final = "await"
-"""The stage in which too few institutions can be reached, or keys were not asked for yet."""
+"""The stage in which it is waited for institutions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,41 +50,32 @@ class Progress:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time):
-        self._path, self._clock = folder / PROGRESS, clock
+        self._file, self._clock = DisplayFile(folder / PROGRESS, log), clock
         self._now = Moment(purpose="hello", stage=AWAIT, round=0, since=clock())
-        self._told = False
 
     def stage(self, purpose: str, stage: str, round_: int) -> None:
         """Another stage begins."""
-        self._now = Moment(purpose=purpose, stage=stage, round=round_, since=self._clock())
-        self._write()
+        self._show(Moment(purpose=purpose, stage=stage, round=round_, since=self._clock()))
 
     def asked(self, names: Collection[str]) -> None:
         """These are asked now."""
-        self._now = replace(self._now, asked=tuple(names))
-        self._write()
+        self._show(replace(self._now, asked=tuple(names)))
 
     def answered(self, name: str) -> None:
         """One did as it was asked."""
-        self._now = replace(self._now, answered=(*self._now.answered, name))
-        self._write()
+        self._show(replace(self._now, answered=(*self._now.answered, name)))
 
-    def _write(self) -> None:
-        beside = self._path.with_name(f".{PROGRESS}.{os.getpid()}")
-        try:
-            beside.write_text(json.dumps(asdict(self._now)), "utf-8")
-            os.replace(beside, self._path)
-        except OSError as error:
-            if not self._told:
-                log.warning("displays are not told of the progress: %s", error.strerror)
-            self._told = True
+    def _show(self, now: Moment) -> None:
+        self._now = now
+        self._file.write(asdict(now))
 
 
 def read_moment(folder: Path) -> Moment | None:
-    """Where the run of a folder is; `None` if its coordinator never said, or nothing readable."""
+    """Where the run of a folder is; `None` if its coordinator has not said so readably."""
+    said = read_display(folder / PROGRESS)
     try:
-        said = json.loads((folder / PROGRESS).read_text("utf-8"))
-        lists = {key: tuple(said.pop(key)) for key in ("asked", "answered")}
-        return Moment(**said, **lists)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None if said is None else Moment(
+            **{**said, "asked": tuple(said["asked"]), "answered": tuple(said["answered"])}
+        )  # fmt: skip
+    except (TypeError, KeyError):
         return None

@@ -27,11 +27,11 @@ from common.config.canonical import study_hash
 from common.config.load import parse_study
 from common.config.study import Aggregation, Study
 from common.errors import FederationError, UsageError
+from common.io import journal
 from common.io.atomic import write_bytes, write_json
 from common.io.disk import DISK, replace_file
 from common.io.private_files import open_log
 from common.privacy.notice import notices
-from server import journal
 from server.optimizer import ServerOptimizer, Vector
 from server.reserve import CHECKPOINT_RESERVE, STATUS_RESERVE, Reserve
 

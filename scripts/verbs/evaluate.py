@@ -15,6 +15,7 @@ from common.io.corpus import Format, load_documents
 from common.io.datasets import simulated_sides
 from common.io.models import load_model
 from common.io.withdrawn_file import own_sides
+from common.metrics.entities import as_json
 from common.model.ner import set_threads
 from scripts.console import (
     out,
@@ -24,7 +25,6 @@ from scripts.console import (
     show_counts,
     show_notices,
 )
-from server.coordinator import as_json
 
 
 def command(

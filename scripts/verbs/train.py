@@ -14,6 +14,7 @@ from common.io.datasets import Sides
 from common.io.encoders import resolve_encoder
 from common.io.models import save_model
 from common.io.withdrawn_file import own_sides
+from common.metrics.entities import as_json
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel, set_threads
 from scripts.baselines import POOLED, fit
@@ -27,7 +28,6 @@ from scripts.console import (
 )
 from scripts.simulation import Bench
 from scripts.verbs.simulate import new_run_path, with_seed
-from server.coordinator import as_json
 from server.run_dir import RunDir
 
 

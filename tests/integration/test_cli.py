@@ -22,10 +22,9 @@ from common.io.configs import load_site
 from common.io.corpus import load_documents, save_documents
 from common.io.models import load_model
 from common.io.withdrawn_file import own_sides
-from common.metrics.entities import LabelCounts, count_entities, report
+from common.metrics.entities import LabelCounts, as_json, count_entities, report
 from common.model.ner import set_threads
 from scripts import cli
-from server.coordinator import as_json
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]

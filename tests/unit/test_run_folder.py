@@ -20,11 +20,11 @@ from flwr.serverapp import Grid
 from common import __version__
 from common.config.canonical import study_yaml
 from common.errors import ConfigError, FederationError, FlowerEndedError, UsageError
+from common.io import journal
 from common.io.disk import Disk
 from common.io.private_files import make_private, open_log
 from common.io.processes import Child
 from server import app as server_app
-from server import journal
 from server.app import run_study
 from server.attempts import Attempts
 from server.optimizer import ServerOptimizer
