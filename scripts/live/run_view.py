@@ -83,28 +83,33 @@ class RunView:
         return bar(state.round, of, words)
 
     def _doing(self, moment: Moment | None, status: Mapping[str, str]) -> Text | None:
-        if moment is None:
+        if status["state"] in _ENDED:
             return Text(status["message"], style="bold red") if status["message"] else None
+        if moment is None:
+            return Text("starts")
         words = (_COUNTED if moment.purpose == "evaluate" else STAGES) | _PLAIN
         waited = duration(max(0.0, self._clock().timestamp() - moment.since))
-        line = f"round {moment.round}: {words.get(moment.stage, moment.stage)}"
+        line = f"round {moment.round}: " if moment.round else ""
+        line += words.get(moment.stage, moment.stage)
         if moment.asked:
             line += f", {len(moment.answered)} of {len(moment.asked)} answered"
-        return Text(f"{line}, since {waited}")
+        return Text(f"{line}, for {waited}")
 
     def _protection(self) -> Iterator[Text]:
         """What protects, and what does not, in the same place always."""
         state = self.state
         if state.study.local_privacy is None:
             yield Text("privacy: none; updates leave without clipping or noise", style="bold red")
-        elif state.protection is not None:
+        else:
             yield self._budget()
         adversary = state.study.secure_adversary
         style = "bold red" if adversary == "none" else ""
         yield Text(f"secure aggregation: {adversary}", style=style)
 
     def _budget(self) -> Text:
-        said = self.state.protection or {}
+        said = self.state.protection
+        if said is None:
+            return Text("privacy: local, at each institution; its figures come with the start")
         spent = 0.0 if self.state.epsilon is None else self.state.epsilon
         text = Text(
             f"privacy: epsilon {spent:.4f} by plan so far, of {said['epsilon']:.4f} at delta "

@@ -85,7 +85,7 @@ class SiteView:
             words = f"round {doing['round']}: {words}"
         if doing["steps"]:
             words += f", step {doing['step']} of {doing['steps']}"
-        return f"{words}, since {waited}"
+        return f"{words}, for {waited}"
 
     def _documents(self) -> str:
         if not self.state.starts:

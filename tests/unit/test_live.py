@@ -181,7 +181,7 @@ def test_the_view_says_where_the_run_is_and_who_is_awaited(run):
     text = drawn(view)
     for words in (
         "round 2 of 4, 90.0 s, about 50.0 s left",
-        "round 3: training and masked updates, 1 of 3 answered, since 90.0 s",
+        "round 3: training and masked updates, 1 of 3 answered, for 90.0 s",
         "privacy: none; updates leave without clipping or noise",
         "step 2 of 9",
         "train of round 2: policy",
@@ -218,6 +218,17 @@ def test_the_view_of_a_private_run_has_epsilon_by_plan_and_promised(tmp_path):
     said = drawn(RunView(run))
     assert "epsilon 2.2500 by plan so far, of 6.0000 at delta 0.001, for each patient" in said
     assert "INSECURE" not in said
+
+
+def test_the_view_before_the_first_word_of_the_coordinator_says_that_it_starts(tmp_path):
+    run = RunDir.create(tmp_path / "run", study_text(privacy=PRIVACY))
+    text = drawn(RunView(run))
+    for words in ("starts", "not here yet", "privacy: local", "time left unknown"):
+        assert words in text
+    Progress(run.path, START.timestamp).stage("hello", "await", 0)
+    assert "waits for institutions, for 5.0 s" in drawn(
+        RunView(run, lambda: START + timedelta(seconds=5))
+    )
 
 
 def test_a_narrow_terminal_shows_the_view_too(run):
