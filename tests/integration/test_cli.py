@@ -353,6 +353,61 @@ def test_predictions_in_a_plain_text_keep_its_characters(
         assert (found.doc_id, found.text, found.entities) == ("text", TEXT, entities)
 
 
+class Terminal:
+    """A pseudo-terminal as standard output."""
+
+    def __init__(self):
+        self._ours, theirs = os.openpty()
+        self.file = os.fdopen(theirs, "w")
+
+    def read(self):
+        self.file.close()
+        chunks = []
+        with contextlib.suppress(OSError):  # the other end is closed
+            while chunk := os.read(self._ours, 4096):
+                chunks.append(chunk)
+        os.close(self._ours)
+        return b"".join(chunks).decode()
+
+
+def test_a_terminal_gets_highlighted_entities_and_no_control_of_the_notes(
+    fedner, model_folder, monkeypatch
+):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal.file)
+    monkeypatch.setattr(sys, "argv", ["fedner", "predict", str(model_folder), "--text",
+                                      f"\x1b]0;owned\x07{TEXT}"])  # fmt: skip
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    shown = terminal.read()
+    (entities,) = _known(model_folder, [Document(doc_id="text", text=f"\x1b]0;owned\x07{TEXT}")])
+    assert len(entities) == shown.count("|")
+    assert "\u241b]0;owned\u2407" in shown
+    assert not {"\x1b]", "\x07"} & {shown[i : i + n] for i in range(len(shown)) for n in (1, 2)}
+    assert "found: Disease" in shown
+    assert "Not a medical device" in shown
+
+
+def test_a_file_or_a_pipe_gets_jsonl_and_a_highlighted_text_if_asked(
+    fedner, model_folder, tmp_path
+):
+    assert fedner("predict", model_folder, "--text", TEXT).out.startswith('{"doc_id"')
+    assert "found: Disease" in fedner("predict", model_folder, "--text", TEXT, "--to", "text").out
+    refused = fedner(
+        "predict", model_folder, "--text", TEXT, "--to", "text", "--out", tmp_path / "a"
+    )
+    assert refused.code == 2
+
+
+def test_a_page_of_predictions_bears_the_notices_of_its_model(fedner, model_folder, tmp_path):
+    arguments = ("predict", model_folder, "--text", TEXT, "--to", "html")
+    assert fedner(*arguments, "--out", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert fedner(*arguments).out == page
+    for said in json.loads((model_folder / "fedner.json").read_text())["notices"]:
+        assert said.split(".")[0] in page
+
+
 @pytest.mark.parametrize("to", ["jsonl", "conll"])
 def test_standard_output_holds_the_document_and_nothing_else(fedner, model_folder, tmp_path, to):
     result = fedner("predict", model_folder, "--text", TEXT, "--to", to)
