@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 
 from common.data.records import Document
+from common.metrics.entities import as_json
 from common.metrics.evaluation import CountVector, Evaluation
 from common.metrics.interval import micro_f1_interval
 from common.model.ner import NerModel
 from common.privacy.events import Unit
 from scripts.simulation import Bench
-from server.coordinator import as_json
 from server.run_dir import RunDir
 
 RESAMPLES: Final = 2000
