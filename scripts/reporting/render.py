@@ -1,18 +1,15 @@
 """A page as one HTML file that asks for nothing, and as Markdown."""
 
-from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from scripts.reporting.charts import spoken, svg
 from scripts.reporting.figures import Figure
+from scripts.reporting.html import is_grave, rendered
 from scripts.reporting.page import Page, Plot, Section, Table, Text
 
-_TEMPLATE: Final = Path(__file__).with_name("page.html.j2")
 _SPECIAL: Final = "\\*_{}[]<>#|"
-_GRAVE: Final = ("SIMULATION", "INSECURE", "DEMO", "EXACT")
 
 
 def to_html(page: Page) -> str:
@@ -20,11 +17,8 @@ def to_html(page: Page) -> str:
 
     Each figure is a `data` element with the value as it was read, and where: `data-source`.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)  # fmt: skip
-    environment.globals |= {"cell": _cell, "chart": _chart, "is_grave": _is_grave}
-    template = environment.from_string(_TEMPLATE.read_text("utf-8"))
-    return template.render(page=page) + "\n"
+    shown = {"cell": _cell, "chart": _chart, "is_grave": _is_grave}
+    return rendered("page.html.j2", page=page, **shown)
 
 
 def _cell(part: str | Figure) -> Any:
@@ -48,9 +42,7 @@ def _chart(plot: Plot, name: str) -> Markup:
 
 
 def _is_grave(mark: Text) -> bool:
-    """Whether a mark says what is not protected, or not real."""
-    said = "".join(part if isinstance(part, str) else part.text for part in mark)
-    return said.startswith(_GRAVE) or said.split(".")[0].endswith(": NONE")
+    return is_grave("".join(part if isinstance(part, str) else part.text for part in mark))
 
 
 def to_markdown(page: Page) -> str:

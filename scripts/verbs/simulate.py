@@ -30,6 +30,7 @@ from scripts.console import (
 from scripts.live.run_view import RunView
 from scripts.live.show import shown
 from scripts.ray_engine import simulate_on_ray
+from scripts.simulated_scores import record_by_institution, record_data, scores_at_home
 from scripts.simulation import EPHEMERAL, Bench, simulate
 from server.run_dir import LOG, METRICS, RunDir
 
@@ -81,6 +82,7 @@ def command(
     bench = Bench.of(study, study_path.parent)
     run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
     run.log_here()
+    record_data(bench, run)
     model = bench.model(device)
     _say_what(bench, model)
     if engine == "ray":
@@ -90,6 +92,7 @@ def command(
         _simulate(bench, run, model)
     save_model(model, bench.encoder_dir, run.path / "model", {"rounds": study.training.rounds})
     rows = {FEDERATED: _shared(bench, run, model)}
+    record_by_institution(bench, run, model)
     others = [*(bench.sides if alone else ()), *([POOLED] if pooled else [])]
     rows |= _baselines(bench, run, model, others)
     _show_results(study, run, rows)
@@ -163,6 +166,7 @@ def _baselines(bench: Bench, run: RunDir, model: NerModel, names: list[str]) -> 
                 f1=evaluation.f1,
                 entities=as_json(evaluation.entity_report()),
                 tokens=as_json(evaluation.token_report()),
+                **scores_at_home(bench, model, name),
             )
     return rows
 

@@ -104,6 +104,7 @@ VERBS = dict(_verbs(typer.main.get_command(cli.app)))
 def test_the_verbs_are_those_documented():
     assert {" ".join(path) for path in VERBS} == {
         "simulate", "server", "client", "train", "evaluate", "predict", "report", "config check",
+        "runs list", "runs show", "runs compare",
         "data inspect", "data synth", "data deal", "encoder add", "encoder verify",
         "encoder list", "encoder directions", "budget show", "budget verify", "budget export",
         "budget recover", "identity new", "identity show", "roster make", "roster verify",
@@ -351,6 +352,61 @@ def test_predictions_in_a_plain_text_keep_its_characters(
         assert "".join(found.text.split()) == "".join(TEXT.split())
     else:
         assert (found.doc_id, found.text, found.entities) == ("text", TEXT, entities)
+
+
+class Terminal:
+    """A pseudo-terminal as standard output."""
+
+    def __init__(self):
+        self._ours, theirs = os.openpty()
+        self.file = os.fdopen(theirs, "w")
+
+    def read(self):
+        self.file.close()
+        chunks = []
+        with contextlib.suppress(OSError):  # the other end is closed
+            while chunk := os.read(self._ours, 4096):
+                chunks.append(chunk)
+        os.close(self._ours)
+        return b"".join(chunks).decode()
+
+
+def test_a_terminal_gets_highlighted_entities_and_no_control_of_the_notes(
+    fedner, model_folder, monkeypatch
+):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal.file)
+    monkeypatch.setattr(sys, "argv", ["fedner", "predict", str(model_folder), "--text",
+                                      f"\x1b]0;owned\x07{TEXT}"])  # fmt: skip
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    shown = terminal.read()
+    (entities,) = _known(model_folder, [Document(doc_id="text", text=f"\x1b]0;owned\x07{TEXT}")])
+    assert len(entities) == shown.count("|")
+    assert "\u241b]0;owned\u2407" in shown
+    assert not {"\x1b]", "\x07"} & {shown[i : i + n] for i in range(len(shown)) for n in (1, 2)}
+    assert "found: Disease" in shown
+    assert "Not a medical device" in shown
+
+
+def test_a_file_or_a_pipe_gets_jsonl_and_a_highlighted_text_if_asked(
+    fedner, model_folder, tmp_path
+):
+    assert fedner("predict", model_folder, "--text", TEXT).out.startswith('{"doc_id"')
+    assert "found: Disease" in fedner("predict", model_folder, "--text", TEXT, "--to", "text").out
+    refused = fedner(
+        "predict", model_folder, "--text", TEXT, "--to", "text", "--out", tmp_path / "a"
+    )
+    assert refused.code == 2
+
+
+def test_a_page_of_predictions_bears_the_notices_of_its_model(fedner, model_folder, tmp_path):
+    arguments = ("predict", model_folder, "--text", TEXT, "--to", "html")
+    assert fedner(*arguments, "--out", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert fedner(*arguments).out == page
+    for said in json.loads((model_folder / "fedner.json").read_text())["notices"]:
+        assert said.split(".")[0] in page
 
 
 @pytest.mark.parametrize("to", ["jsonl", "conll"])

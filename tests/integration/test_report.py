@@ -4,11 +4,8 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 import yaml
@@ -22,6 +19,7 @@ from scripts.reporting.page import Plot
 from scripts.reporting.render import to_html
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
+from tests.browser import browsed, needs_chromium
 
 NAMES = ("north", "east", "south")
 PRIVACY = (
@@ -32,7 +30,6 @@ PRIVACY = (
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600, "": 1}
 WITHOUT_FIGURES = re.compile(r"F1|report\.\w+")
 """Words with a digit that are no figures."""
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -264,42 +261,8 @@ def test_markdown_has_the_same_figures(run, tmp_path):
     assert "\\<b\\>x" in text
 
 
-@contextmanager
-def served(page):
-    """The page on loopback, and what was asked for."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/report.html", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
+@needs_chromium
 def test_a_browser_asks_for_the_page_alone_and_shows_it(page, tmp_path):
-    quiet = (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    )  # fmt: skip
-    with served(page) as (url, asked):
-        done = subprocess.run(
-            [CHROMIUM, *quiet, f"--user-data-dir={tmp_path}", "--dump-dom", url],
-            capture_output=True, text=True, check=True, timeout=120,
-        )  # fmt: skip
-    assert asked == ["/report.html"]
-    assert "What the model finds" in done.stdout
+    shown, asked = browsed(page, tmp_path)
+    assert asked == ["/page.html"]
+    assert "What the model finds" in shown
