@@ -83,7 +83,7 @@ class SiteView:
         words = _DOING.get(doing["asked"], doing["asked"])
         if doing["asked"] and doing["round"]:
             words = f"round {doing['round']}: {words}"
-        if doing["steps"]:
+        if doing["asked"] == "train" and doing["steps"]:
             words += f", step {doing['step']} of {doing['steps']}"
         return f"{words}, for {waited}"
 

@@ -8,6 +8,9 @@ A source is one of
     study.yaml PATH               with `len(PATH)`, how many there are
     roster.yaml PATH
 
+`metrics.jsonl` is the run's, or in an institution's own report that in its `state`; there
+`alone/metrics.jsonl` is that of the run which trained on its documents alone;
+
 so that whoever reads a page can look each figure up, and a test does.
 """
 
@@ -44,10 +47,11 @@ class Lines:
 
     Args:
         lines: all of `metrics.jsonl`, in order.
+        place: how the file is named in sources.
     """
 
-    def __init__(self, lines: Sequence[Mapping[str, Any]]):
-        self._numbered = tuple(enumerate(lines, 1))
+    def __init__(self, lines: Sequence[Mapping[str, Any]], place: str = METRICS):
+        self._numbered, self._place = tuple(enumerate(lines, 1)), place
 
     def of(self, event: str) -> list[int]:
         """Numbers of an event's lines, from 1."""
@@ -64,23 +68,23 @@ class Lines:
     def figure(self, number: int, path: str, show: Show = str) -> Figure:
         """A value of one line."""
         value = self.value(number, path)
-        return Figure(value, show(value), f"{METRICS}:{number} {path}")
+        return Figure(value, show(value), f"{self._place}:{number} {path}")
 
     def count(self, event: str) -> Figure:
         """How many lines of an event there are."""
         found = len(self.of(event))
-        return Figure(found, str(found), f"{METRICS} count({event})")
+        return Figure(found, str(found), f"{self._place} count({event})")
 
     def total(self, event: str, path: str, show: Show = str) -> Figure:
         """The sum over an event's lines that have the value."""
         found = sum(self._values(event, path))
-        return Figure(found, show(found), f"{METRICS} sum({event} {path})")
+        return Figure(found, show(found), f"{self._place} sum({event} {path})")
 
     def median(self, event: str, path: str, show: Show = str) -> Figure:
         """The median over an event's lines that have the value."""
         values = self._values(event, path)
         found = statistics.median(values) if values else 0
-        return Figure(found, show(found), f"{METRICS} median({event} {path})")
+        return Figure(found, show(found), f"{self._place} median({event} {path})")
 
     def _values(self, event: str, path: str) -> list[Any]:
         found = []
