@@ -7,8 +7,9 @@ A source is one of
     metrics.jsonl count(EVENT)    how many there are; with ` KEY=NAME`, of those that have the name
     study.yaml PATH               with `len(PATH)`, how many there are
     roster.yaml PATH
+    groups.json PATH              of what `fedner evaluate --groups --json` printed
 
-`metrics.jsonl` is the run's, or in an institution's own report that in its `state`; there
+`metrics.jsonl` is the run's, or in an institution's own report that in its `state`, where
 `alone/metrics.jsonl` is that of the run which trained on its documents alone;
 
 so that whoever reads a page can look each figure up, and a test does.
@@ -98,8 +99,13 @@ class Lines:
 
 def of_study(study: Mapping[str, Any], path: str, show: Show = str) -> Figure:
     """A value of the study file."""
-    value = at(study, path)
-    return Figure(value, show(value), f"{STUDY} {path}")
+    return of_file(STUDY, study, path, show)
+
+
+def of_file(place: str, content: Mapping[str, Any], path: str, show: Show = str) -> Figure:
+    """A value of a file that is one object."""
+    value = at(content, path)
+    return Figure(value, show(value), f"{place} {path}")
 
 
 def at(value: Any, path: str) -> Any:

@@ -1,6 +1,6 @@
 """An institution's own report, from its own figures alone. It stays at the institution."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,15 @@ from common.config.site import Site
 from common.config.study import Study
 from common.errors import UsageError
 from common.io import journal
-from scripts.reporting.figures import Lines, duration, score, significant, size, whole
+from scripts.reporting.figures import (
+    Lines,
+    duration,
+    score,
+    significant,
+    size,
+    whole,
+)
+from scripts.reporting.groups_section import groups_section
 from scripts.reporting.page import Curve, Page, Plot, Section, Table, Text
 from scripts.reporting.run_report import curves_table
 from server.run_dir import METRICS, RunDir
@@ -25,18 +33,22 @@ _LIMITS: Final = (
     "Not a medical device: no output of this model is a diagnosis.",
     "An entity counts as found only if both boundaries and the label are right.",
     "A single institution's held-out documents are few: small differences may be chance.",
-    "Scores by group of patients (sex, age, language) are not in these figures: whether the model "
-    "serves all groups alike is not known from here. `fedner evaluate MODEL FILE --format FORMAT` "
-    "scores a file that holds the documents of one group.",
 )
 
 
-def build_site(site: Site, study: Study, base: Path, alone: RunDir | None = None) -> Page:
+def build_site(
+    site: Site,
+    study: Study,
+    base: Path,
+    alone: RunDir | None = None,
+    groups: Mapping[str, Any] | None = None,
+) -> Page:
     """All that a site's own figures say, in sections.
 
     Args:
         base: folder of the site file.
         alone: the run of `fedner train SITE`, to compare with.
+        groups: what `fedner evaluate --groups --json` printed.
 
     Raises:
         UsageError: the worker has written nothing yet; or `alone` is no run of this site's.
@@ -50,7 +62,8 @@ def build_site(site: Site, study: Study, base: Path, alone: RunDir | None = None
             place=str(path),
             remedy="`fedner client SITE`; as the worker's own user, if it runs as another",
         )
-    report = _SiteReport(site, study, lines, None if alone is None else _alone(site, alone))
+    compared = None if alone is None else _alone(site, alone)
+    report = _SiteReport(study, lines, compared, groups)
     return Page(
         title=f"{site.institution} in {study.study}: own report",
         lead=report.lead(),
@@ -74,8 +87,10 @@ def _alone(site: Site, run: RunDir) -> Lines:
 class _SiteReport:
     """Each method is a section."""
 
-    def __init__(self, site: Site, study: Study, lines: Lines, alone: Lines | None):
-        self.site, self.study, self.lines, self.alone = site, study, lines, alone
+    def __init__(
+        self, study: Study, lines: Lines, alone: Lines | None, groups: Mapping[str, Any] | None
+    ):
+        self.study, self.lines, self.alone, self.groups = study, lines, alone, groups
         self.start = lines.of("start")[-1]
         self.evaluations = lines.of("evaluate")
         self.replies = lines.of("reply")
@@ -108,6 +123,7 @@ class _SiteReport:
         yield self.scores()
         if self.alone is not None:
             yield self.comparison(self.alone)
+        yield groups_section(self.groups)
         yield self.privacy()
         yield from self.training()
         yield self.traffic()

@@ -1,7 +1,9 @@
 """`fedner report`: a run as a page that can be read without fedner, and without a network."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,6 +41,12 @@ def command(
             metavar="RUN", help="With a site: the run of `fedner train SITE`, to compare with."
         ),
     ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON", help="With a site: what `fedner evaluate --groups --json` printed."
+        ),
+    ] = None,
 ) -> None:
     """Write what the metrics say: report.html, one file without scripts, and report.md.
 
@@ -47,7 +55,7 @@ def command(
 
     Example: fedner report runs/RUN
     """
-    page, usual = _page(path, alone)
+    page, usual = _page(path, alone, groups)
     folder = folder or usual
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in ((HTML, to_html(page)), (MARKDOWN, to_markdown(page))):
@@ -55,14 +63,31 @@ def command(
         show_path("report", folder / name)
 
 
-def _page(path: Path, alone: Path | None) -> tuple[Page, Path]:
+def _page(path: Path, alone: Path | None, groups: Path | None) -> tuple[Page, Path]:
     """The report, and where it is written."""
     if path.is_dir():
-        if alone is not None:
-            raise UsageError("--alone goes with a site file: a run has no institution's own data")
+        if alone or groups:
+            raise UsageError(
+                "--alone and --groups go with a site file: a run has no institution's own data"
+            )
         return build(RunDir.open(path)), path
     site = load_site(path)
     study = load_study(path.parent / site.study)
     compared = None if alone is None else RunDir.open(alone)
-    page = build_site(site, study, path.parent, compared)
+    by_group = None if groups is None else _groups(groups)
+    page = build_site(site, study, path.parent, compared, by_group)
     return page, SitePaths.of(site, path.parent).state
+
+
+def _groups(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["groups"]["attributes"]:
+            return dict(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UsageError(
+        "not what `fedner evaluate --groups --json` prints",
+        place=str(path),
+        remedy="fedner evaluate MODEL SITE --groups TABLE --json > FILE",
+    )

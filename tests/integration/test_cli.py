@@ -540,3 +540,36 @@ def test_what_supervises_an_institution_holds_no_torch():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
+
+
+# --- groups of patients
+
+
+def test_scores_by_group_add_up_to_all(fedner, run_folder, dealt, study_file, tmp_path):
+    lines = [line for p in dealt.glob("*/test.jsonl") for line in p.read_text().splitlines()]
+    patients = sorted({json.loads(line)["patient_id"] for line in lines})
+    assert len(patients) > 2
+    rows = [f"{p}\t{'fm'[i % 2]}\tall\n" for i, p in enumerate(patients[1:])]
+    (tmp_path / "groups.tsv").write_text("patient\tsex\teach\n" + "".join(rows))
+    arguments = ("evaluate", run_folder / "model", study_file, "--groups", tmp_path / "groups.tsv")
+    scores = json.loads(fedner(*arguments, "--smallest", 2, "--json").out)
+    sex, each = scores["groups"]["attributes"]
+    assert [g["units"] for g in each["groups"]] == [len(patients) - 1]
+    assert each["unstated"] == sex["unstated"] == 1
+    assert each["gaps"] == {}
+    supports = [g["entities"]["micro"]["support"] for g in sex["groups"] if g["entities"]]
+    whole = each["groups"][0]["entities"]["micro"]["support"]
+    assert 0 < sum(supports) <= whole < scores["entities"]["micro"]["support"]
+    few = [g for g in sex["groups"] if g["units"] < 2]
+    assert all(g["entities"] is None for g in few)
+    shown = fedner(*arguments).out
+    for words in ("by sex", "not stated", "too few", "no two groups to compare"):
+        assert words in shown
+
+
+def test_groups_of_nobody_who_is_scored_are_refused(fedner, run_folder, dealt, tmp_path):
+    site = dealt / tiny.INSTITUTIONS[0] / "site.yaml"
+    (tmp_path / "groups.tsv").write_text("patient\tsex\nsomebody\tf\n")
+    result = fedner("evaluate", run_folder / "model", site, "--groups", tmp_path / "groups.tsv")
+    assert result.code == 4
+    assert "has none of the" in result.err

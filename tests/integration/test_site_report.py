@@ -1,5 +1,6 @@
 """An institution's own report: real workers' figures, each looked up; nothing of it at the run."""
 
+import json
 import re
 
 import pytest
@@ -18,7 +19,14 @@ from common.model.ner import NerModel
 from scripts.cli import app
 from server.app import run_study
 from server.run_dir import RunDir
-from tests.integration.test_report import PRIVACY, WITHOUT_FIGURES, Reader, looked_up, says
+from tests.integration.test_report import (
+    PRIVACY,
+    WITHOUT_FIGURES,
+    Reader,
+    dig,
+    looked_up,
+    says,
+)
 
 NAMES = ("north", "east")
 
@@ -53,6 +61,17 @@ def carried_out(folder, study_text):
     return run
 
 
+GROUPED = ("--smallest", 2, "--json", "--groups")
+
+
+def groups_of(corpus):
+    """By document, two groups and one that is too small."""
+    ids = [json.loads(line)["doc_id"] for line in corpus.read_text().splitlines()]
+    assert len(ids) > 4
+    rows = [f"{name}\t{'x' if i == 0 else 'fm'[i % 2]}\n" for i, name in enumerate(ids)]
+    return "document\tsex\n" + "".join(rows)
+
+
 @pytest.fixture(scope="module")
 def study(tiny_study):
     return tiny_study(
@@ -73,7 +92,11 @@ def reported(study, tmp_path_factory):
     carried_out(folder, study)
     site = folder / "f" / "north" / "site.yaml"
     fedner("train", site, "--without-mechanism", "--out", folder / "alone")
-    fedner("report", site, "--alone", folder / "alone", "--out", folder / "pages")
+    (folder / "groups.tsv").write_text(groups_of(site.parent / "test.jsonl"))
+    scored = fedner("evaluate", folder / "alone" / "model", site, *GROUPED, folder / "groups.tsv")
+    (folder / "groups.json").write_text(scored)
+    given = ("--alone", folder / "alone", "--groups", folder / "groups.json")
+    fedner("report", site, *given, "--out", folder / "pages")
     return folder
 
 
@@ -83,11 +106,16 @@ def test_every_figure_of_a_sites_report_is_what_stands_at_its_source(reported):
     assert len(read.figures) > 60
     for attributes, text in read.figures:
         source = attributes["data-source"]
-        of, at = (alone, source.removeprefix("alone/")) if "alone/" in source else (state, source)
-        assert says(text, looked_up(of, at)), (attributes, text)
+        if source.startswith("groups.json "):
+            found = dig(json.loads((reported / "groups.json").read_text()), source.split(" ", 1)[1])
+        else:
+            of = alone if source.startswith("alone/") else state
+            found = looked_up(of, source.removeprefix("alone/"))
+        assert says(text, found), (attributes, text)
     sources = " ".join(attributes["data-source"] for attributes, _ in read.figures)
     for path in ("f1", "epsilon", "epsilon_planned", "entities micro recall", "bytes_up"):
         assert re.search(rf"metrics\.jsonl:\d+ {path}( |$)", sources), path
+    assert re.search(r"groups.json groups attributes 0 gaps recall p_value", sources)
     assert re.search(r"alone/metrics\.jsonl:\d+ entities micro f1", sources)
     for words in read.words:
         assert not re.search(r"\d", WITHOUT_FIGURES.sub("", words)), words
