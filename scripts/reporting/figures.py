@@ -3,6 +3,7 @@
 A source is one of
 
     metrics.jsonl:LINE PATH       a value of one line, its keys and indices joined by blanks
+    metrics.jsonl:LINE PATH minus metrics.jsonl:LINE PATH
     metrics.jsonl OP(EVENT PATH)  `sum` or `median` over the lines of an event that have the value
     metrics.jsonl count(EVENT)    how many there are; with ` KEY=NAME`, of those that have the name
     study.yaml PATH               with `len(PATH)`, how many there are
@@ -24,6 +25,8 @@ from server.run_dir import METRICS, STUDY
 
 Value = str | int | float | bool | list[str] | None
 Show = Callable[[Any], str]
+Place = tuple[int, str]
+"""A line's number and a path in it."""
 
 NONE: Final = "none"
 
@@ -70,6 +73,12 @@ class Lines:
         """A value of one line."""
         value = self.value(number, path)
         return Figure(value, show(value), f"{self._place}:{number} {path}")
+
+    def difference(self, one: Place, other: Place, show: Show) -> Figure:
+        """What the first is above the second."""
+        value = self.value(*one) - self.value(*other)
+        source = " minus ".join(f"{METRICS}:{number} {path}" for number, path in (one, other))
+        return Figure(value, show(value), source)
 
     def count(self, event: str) -> Figure:
         """How many lines of an event there are."""
@@ -122,6 +131,26 @@ def at(value: Any, path: str) -> Any:
 def score(value: float) -> str:
     """Four digits, as in all of fedner's reports."""
     return f"{value:.4f}"
+
+
+def gain(value: float) -> str:
+    """A difference of two scores, with its sign."""
+    return f"{value:+.4f}"
+
+
+def percent(value: float) -> str:
+    """A share."""
+    return f"{value:.0%}"
+
+
+def names(value: Sequence[str]) -> str:
+    """Names, joined."""
+    return ", ".join(value)
+
+
+def support(value: float) -> str:
+    """A count, which noise may have made no whole number."""
+    return f"{value:g}" if value == int(value) else f"{value:.1f}"
 
 
 def significant(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """A page as one HTML file that asks for nothing, and as Markdown."""
 
+import re
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -7,9 +8,10 @@ from markupsafe import Markup
 from scripts.reporting.charts import spoken, svg
 from scripts.reporting.figures import Figure
 from scripts.reporting.html import is_grave, rendered
-from scripts.reporting.page import Page, Plot, Section, Table, Text
+from scripts.reporting.page import Drawing, Page, Section, Table, Text
 
-_SPECIAL: Final = "\\*_{}[]<>#|"
+_SPECIAL: Final = "\\*_{}[]<>#|`"
+_CODE: Final = re.compile(r"(`\w[\w .:/-]*`)")
 
 
 def to_html(page: Page) -> str:
@@ -37,7 +39,7 @@ def _worded(text: str) -> Markup:
     return Markup("").join(pairs)
 
 
-def _chart(plot: Plot, name: str) -> Markup:
+def _chart(plot: Drawing, name: str) -> Markup:
     return Markup(svg(plot, name))  # all that comes from a run is escaped in there
 
 
@@ -49,6 +51,7 @@ def to_markdown(page: Page) -> str:
     """The same without plots: their tables hold the figures."""
     parts = [f"# {_escaped(page.title)}", _line(page.lead)]
     parts += [f"> {_line(mark)}" for mark in page.marks]
+    parts.append("\n".join(f"- {_escaped(name)}: {_line(said)}" for name, said in page.keys))
     for section in page.sections:
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
@@ -60,6 +63,7 @@ def _section(section: Section) -> list[str]:
         parts.append("\n".join(f"- {_line(point)}" for point in section.points))
     parts += [f"{_escaped(plot.title)}: {_escaped(spoken(plot))}" for plot in section.plots]
     parts += map(_table, section.tables)
+    parts += map(_escaped, section.help)
     if section.quoted:
         parts.append(f"```yaml\n{section.quoted.rstrip()}\n```")
     return parts
@@ -67,7 +71,7 @@ def _section(section: Section) -> list[str]:
 
 def _table(table: Table) -> str:
     rows = [table.head, ("---",) * len(table.head)]
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["| " + " | ".join(_part(cell) for cell in row) + " |" for row in table.rows]
     return f"{_escaped(table.caption)}\n\n" + "\n".join(lines)
 
@@ -81,4 +85,10 @@ def _part(part: str | Figure) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(f"\\{c}" if c in _SPECIAL else c for c in " ".join(text.split("\n")))
+    """What Markdown would take for its own is text; plain words in backquotes stay code."""
+    parts = _CODE.split(" ".join(text.split("\n")))
+    return "".join(part if i % 2 else _plain(part) for i, part in enumerate(parts))
+
+
+def _plain(text: str) -> str:
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in text)

@@ -15,8 +15,8 @@ from scripts.cli import app
 from scripts.kit_texts import DEMO
 from scripts.reporting.charts import svg
 from scripts.reporting.figures import Figure, at
-from scripts.reporting.page import Plot
-from scripts.reporting.render import to_html
+from scripts.reporting.page import Bar, Bars, Plot, Presence, Stack
+from scripts.reporting.render import _escaped, to_html
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
 from tests.browser import browsed, needs_chromium
@@ -27,7 +27,7 @@ PRIVACY = (
     "steps_per_round: 1, declared_units: 8, evaluation: {epsilon: 1, clip: 3}, "
     "settings_from: synthetic, spare_rounds: 1}"
 )
-UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600, "": 1}
+UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600, "%": 0.01, "": 1}
 WITHOUT_FIGURES = re.compile(r"F1|report\.\w+")
 """Words with a digit that are no figures."""
 
@@ -105,6 +105,9 @@ def looked_up(run, source):
         if path.startswith("len("):
             return len(dig(study, path[4:-1]))
         return dig(study, path)
+    if " minus " in source:
+        one, other = source.split(" minus ")
+        return looked_up(run, one) - looked_up(run, other)
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     if one := re.fullmatch(r"metrics\.jsonl:(\d+) (.+)", source):
         return dig(lines[int(one[1]) - 1], one[2])
@@ -139,7 +142,7 @@ def says(text, value):
         return text == ", ".join(value)
     if isinstance(value, str):
         return text == value.replace("`", "")
-    number, unit = re.fullmatch(r"(-?[\d.,]+(?:e-?\d+)?) ?([a-zA-Z]*)", text).groups()
+    number, unit = re.fullmatch(r"([+-]?[\d.,]+(?:e-?\d+)?) ?([a-zA-Z%]*)", text).groups()
     digits = number.replace(",", "")
     mantissa, _, exponent = digits.partition("e")
     last = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
@@ -158,11 +161,20 @@ def test_every_figure_of_the_page_is_what_stands_at_its_source(run, page):
     sources = " ".join(attributes["data-source"] for attributes, _ in figures)
     for event in ("round", "refusal", "resume", "abort"):
         assert f"({event}" in sources
+    assert re.search(r"metrics.jsonl:\d+ f1 minus metrics.jsonl:\d+ own f1", sources)
     for path in (
         "f1",
         "entities micro recall",
         "trained_by",
         "protection north epsilon_without_spare",
+        "protection north adversaries 0 epsilon",
+        "protection north divisor",
+        "institutions east train documents",
+        "own f1",
+        "low",
+        "epsilon",
+        "sum bytes_down",
+        "sum stage_seconds open",
     ):
         assert re.search(rf":\d+ {path}( |$)", sources), path
 
@@ -177,6 +189,9 @@ def test_the_check_of_figures_finds_a_wrong_one(run):
     assert says("0.1234", 0.1236) is False
     assert says("1.5 MB", 1_540_000) is True
     assert says("1.5 MB", 1_560_000) is False
+    assert says("+0.0100", 0.01) is True
+    assert says("+0.0100", -0.01) is False
+    assert says("95%", 0.95) is True
     assert looked_up(run, "metrics.jsonl count(refusal)") == 1
     assert looked_up(run, "metrics.jsonl count(refusal institution=east)") == 1
     assert looked_up(run, "metrics.jsonl count(refusal institution=north)") == 0
@@ -222,24 +237,102 @@ def test_what_others_wrote_is_text_and_never_markup(page):
     assert "&lt;b&gt;x" in page
 
 
+def drawn(drawing):
+    """Figures of a drawing."""
+    if isinstance(drawing, Bars):
+        return [f for bar in drawing.bars for f in (bar.value, *(bar.ends or ()))]
+    if isinstance(drawing, Presence):
+        return list(drawing.rounds)
+    return [figure for curve in drawing.curves.values() for point in curve for figure in point]
+
+
 def test_each_plot_has_words_and_a_table_with_the_same_figures(run):
     report = build(run)
     plots = [(s, plot) for s in report.sections for plot in s.plots]
-    assert {plot.title for _, plot in plots} == {"F1 by label", "Seconds a round"}
+    assert {plot.title for _, plot in plots} == {
+        "F1 by label", "F1 by who trained", "F1 by institution", "Epsilon charged so far",
+        "Epsilon, and what adds to it", "Seconds a round, by stage",
+        "Bytes a round, up to the coordinator and down to institutions",
+    }  # fmt: skip
     html = to_html(report)
     for section, plot in plots:
         cells = [cell for table in section.tables for row in table.rows for cell in row]
-        sources = {cell.source for cell in cells if isinstance(cell, Figure)}
-        for curve in plot.curves.values():
-            assert len(curve) == 3
-            assert {up.source for _, up in curve} <= sources
-        assert f'<title id="{section.name}1-t">{plot.title}</title>' in html
+        told = [part for s in report.sections for text in s.texts for part in text]
+        sources = {f.source for f in (*cells, *told) if isinstance(f, Figure)}
+        assert len(drawn(plot)) > 1
+        assert {f.source for f in drawn(plot)} <= sources
+        assert f'-t">{plot.title}</title>' in html
+        assert f'role="group" aria-label="{plot.title}"' in html
 
 
 def test_a_curve_lies_where_its_values_are():
     points = tuple((Figure(i, str(i), ""), Figure(v, str(v), "")) for i, v in ((1, 0.0), (3, 1.0)))
     drawn = svg(Plot(title="t", across="round", up="F1", curves={"a": points}, top=1.0), "p")
     assert 'points="64.0,256.0 540.0,20.0"' in drawn
+
+
+def test_bars_begin_at_zero_and_show_the_ends_of_an_interval():
+    low, value, high = (Figure(v, str(v), "") for v in (0.25, 0.5, 0.75))
+    bar = Bar(name="<b>all</b>", value=value, kind="x", ends=(low, high))
+    shown = svg(Bars(title="t", across="F1", bars=(bar,), top=1.0), "p")
+    left, right = (float(n) for n in re.search(r'd="M(\d+) \d+V\d+H(\d+)"', shown).groups())
+    rect = re.search(r'<rect class="bar" x="([\d.]+)" [^>]*width="([\d.]+)"', shown)
+    assert [float(n) for n in rect.groups()] == [left, (right - left) / 2]
+    assert f"M{left + (right - left) / 4:.1f}" in shown
+    assert "0.5 (0.25 to 0.75)" in shown
+    assert "<b>" not in shown
+
+
+def test_columns_stand_one_upon_the_other():
+    def curve(*values):
+        return tuple((Figure(i, str(i), ""), Figure(v, str(v), "")) for i, v in enumerate(values))
+
+    curves = {"a": curve(1.0, 2.0), "b": curve(3.0, 0.0)}
+    shown = svg(Stack(title="t", across="round", up="s", curves=curves), "p")
+    found = re.findall(r'class="bar" x="([\d.]+)" y="([\d.]+)" [^>]*height="([\d.]+)"', shown)
+    a0, a1, b0, b1 = [tuple(map(float, one)) for one in found]
+    assert (a0[0], a1[0]) == (b0[0], b1[0])
+    assert b0[1] + b0[2] == pytest.approx(a0[1], abs=0.2)
+    assert b0[2] == pytest.approx(3 * a0[2], abs=0.2)
+    assert b1[2] == 0
+
+
+def test_who_was_missing_is_drawn_and_named_with_the_round(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    second = next(line for line in lines if line["event"] == "round" and line["round"] == 2)
+    second["institutions"].remove("east")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    report = build(RunDir.open(tmp_path / "run"))
+    (section,) = [s for s in report.sections if s.name == "cooperation"]
+    (presence,) = section.plots
+    assert presence.present == {
+        "north": (True,) * 3, "east": (True, False, True), "south": (True,) * 3,
+    }  # fmt: skip
+    assert svg(presence, "p").count('class="missing"') == 1
+    (table,) = [t for t in section.tables if "missing" in t.caption]
+    assert [(row[0].value, row[1]) for row in table.rows] == [(2, "east")]
+    assert "Nobody was missing" in to_html(build(run))
+    assert "Nobody was missing" not in to_html(report)
+
+
+def test_a_real_federation_claims_nothing_that_only_a_simulation_knows(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    real = [line for line in lines if '"simulated_' not in line and '"baseline"' not in line]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(real))
+    (tmp_path / "run" / "origin.json").write_text("{}")
+    page = to_html(build(RunDir.open(tmp_path / "run")))
+    assert "imulation only" not in page
+    assert "neither scores nor sizes by institution" in page
+    assert "How many documents an institution has is not known here" in page
+    assert "what an institution would have got alone is its own" in page
+
+
+def test_plain_words_in_backquotes_are_code_in_markdown_and_all_else_is_text():
+    assert _escaped("`min_cohort` of a_b") == "`min_cohort` of a\\_b"
+    assert _escaped("`<b>|` and `") == "\\`\\<b\\>\\|\\` and \\`"
 
 
 def test_a_run_that_has_not_started_is_told_so(tmp_path, run):
