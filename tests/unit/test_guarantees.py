@@ -1,29 +1,15 @@
 """docs/guarantees.md names a test for each guarantee, and every test that a page names exists."""
 
-import ast
 import re
-from functools import cache
 
 import pytest
 
+from tests.documented import tests_in
 from tests.pages import ROOT, Page, pages
 
 PAGE = Page(ROOT / "docs" / "guarantees.md")
 NAMED = re.compile(r"`(test_\w+)`")
 FILES = sorted((ROOT / "tests").rglob("test_*.py"))
-
-
-@cache
-def in_file(path):
-    """Tests of one file by name; whether each is slow."""
-    tree = ast.parse(path.read_text("utf-8"))
-    whole = any("mark.slow" in ast.unparse(node) for node in tree.body
-                if isinstance(node, ast.Assign))  # fmt: skip
-    return {
-        node.name: whole or any("mark.slow" in ast.unparse(one) for one in node.decorator_list)
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
 
 
 def promises(page):
@@ -44,7 +30,7 @@ def faults(page):
             yield f"{page.name}:{line}: a promise without a test"
         for link in tests:
             path = (page.path.parent / link.target).resolve()
-            here = in_file(path) if path.is_file() else {}
+            here = tests_in(path) if path.is_file() else {}
             if link.text not in here:
                 yield f"{page.name}:{line}: {link.target} has no {link.text}"
             elif here[link.text] != (f"[`{link.text}`]({link.target}) (slow)" in page.text):
@@ -81,6 +67,6 @@ def test_a_guarantee_without_its_test_is_found(tmp_path, item, fault):
     ids=lambda page: page.name,
 )
 def test_every_test_that_a_page_names_is_there(page):
-    known = {path.stem for path in FILES} | {name for path in FILES for name in in_file(path)}
+    known = {path.stem for path in FILES} | {name for path in FILES for name in tests_in(path)}
     missing = sorted(set(NAMED.findall(page.text)) - known)
     assert not missing, missing
