@@ -103,7 +103,7 @@ def runner(command: str) -> str | None:
 
 
 @cache
-def tests_in(path: Path) -> dict[str, bool]:
+def known_tests(path: Path) -> dict[str, bool]:
     """Tests of a file by name; whether each is slow."""
     tree = ast.parse(path.read_text("utf-8"))
     marks = [node for node in tree.body if isinstance(node, ast.Assign)]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.documented import tests_in
+from tests.documented import known_tests
 from tests.pages import ROOT, Page, pages
 
 PAGE = Page(ROOT / "docs" / "guarantees.md")
@@ -30,7 +30,7 @@ def faults(page):
             yield f"{page.name}:{line}: a promise without a test"
         for link in tests:
             path = (page.path.parent / link.target).resolve()
-            here = tests_in(path) if path.is_file() else {}
+            here = known_tests(path) if path.is_file() else {}
             if link.text not in here:
                 yield f"{page.name}:{line}: {link.target} has no {link.text}"
             elif here[link.text] != (f"[`{link.text}`]({link.target}) (slow)" in page.text):
@@ -67,6 +67,6 @@ def test_a_guarantee_without_its_test_is_found(tmp_path, item, fault):
     ids=lambda page: page.name,
 )
 def test_every_test_that_a_page_names_is_there(page):
-    known = {path.stem for path in FILES} | {name for path in FILES for name in tests_in(path)}
+    known = {path.stem for path in FILES} | {name for path in FILES for name in known_tests(path)}
     missing = sorted(set(NAMED.findall(page.text)) - known)
     assert not missing, missing

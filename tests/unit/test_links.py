@@ -1,5 +1,6 @@
 """Links within the repository lead somewhere, and README leads to every page."""
 
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,7 +27,12 @@ def broken(page):
 
 
 def _has(file, anchor):
-    return file.suffix == ".md" and anchor in {h.anchor for h in Page(file).headings}
+    return file.suffix == ".md" and anchor in _anchors(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _anchors(file, _written):
+    return {heading.anchor for heading in Page(file).headings}
 
 
 def reached(start):
