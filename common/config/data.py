@@ -62,6 +62,10 @@ class Data:
     """Training and held-out documents: two sources, or one that is split.
 
     Attributes:
+        train: training documents; with `test`.
+        test: held-out documents; with `train`.
+        all: documents of both kinds; with `split`.
+        split: which of `all` are held out.
         label_map: source label to study label; labels that are neither mapped nor in the study
             follow `unmapped`.
         unmapped: `drop` counts them and reads them as outside; `refuse` is an error.

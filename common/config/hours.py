@@ -11,8 +11,8 @@ from common.config.privacy import refusal
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_START: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
-_END: Final = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+START_PATTERN: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+END_PATTERN: Final = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -21,13 +21,13 @@ class Window:
 
     Attributes:
         days: on which it starts; all if absent.
-        start, end: `HH:MM`, in quotes in YAML. An `end` before `start` is on the day after; `24:00`
-            is the end of the day.
+        start: `HH:MM`, in quotes in YAML.
+        end: the same; before `start` it is on the day after, and `24:00` is the end of the day.
     """
 
     days: tuple[Day, ...] = Field(default=DAYS, min_length=1)
-    start: str = Field(pattern=_START)
-    end: str = Field(pattern=_END)
+    start: str = Field(pattern=START_PATTERN)
+    end: str = Field(pattern=END_PATTERN)
 
     @field_validator("start", "end", mode="before")
     @classmethod

@@ -182,14 +182,15 @@ def _keys_at(schema: Any, path: YamlPath) -> list[str]:
         if isinstance(part, int):
             continue
         hint = next((f.type for f in fields(schema) if f.name == part), None)
-        nested = next((o for o in _options(hint) if is_dataclass(o)), None)
+        nested = next((o for o in options(hint) if is_dataclass(o)), None)
         if nested is None:
             return []
         schema = nested
     return [f.name for f in fields(schema)]
 
 
-def _options(hint: Any) -> Iterator[Any]:
+def options(hint: Any) -> Iterator[Any]:
+    """A type, and all that it is made of."""
     yield hint
     for part in getattr(hint, "__args__", ()):
-        yield from _options(part)
+        yield from options(part)

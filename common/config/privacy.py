@@ -42,7 +42,14 @@ class NoisedEvaluation:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Trials:
-    """Some runs of a search, each of them `steps` of DP-SGD on the study's own unit."""
+    """Some runs of a search, each of them DP-SGD on the study's own unit.
+
+    Attributes:
+        runs: how many were made with these figures.
+        sampling_rate: chance of each unit to be part of a step.
+        noise_multiplier: as in the study: standard deviation of the noise, in clips.
+        steps: of each run.
+    """
 
     runs: int = Field(ge=1)
     sampling_rate: float = Field(gt=0, le=1)
@@ -88,6 +95,7 @@ class LocalPrivacy:
     `training.learning_rate` and `warmup` are those of the local optimiser.
 
     Attributes:
+        mechanism: `local`: noise is added at each institution, before anything leaves.
         unit: what neighbouring data sets differ by. A record is one sentence with
             `text.context: sentence`, else one document.
         epsilon: target for the whole study at each institution, training and noised evaluation

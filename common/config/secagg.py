@@ -56,7 +56,8 @@ class SecureAggregation:
         min_cohort: fewest institutions in a sum; by default the threshold, and two more than
             `collusion`.
         clip: largest absolute value of one coordinate of an update; what lies beyond is cut to it
-            and counted at the institution. By default `default_clip`.
+            and counted at the institution. By default what a round's steps have room for
+            (docs/identity.md).
         value_bits: bits of one quantised coordinate.
         bits: bits of one coordinate on the wire; by default the fewest that no sum can wrap.
         degree: neighbours with whom each institution shares keys, or `complete`: all. By default

@@ -15,6 +15,8 @@ from common.privacy.events import Unit
 START_LIMIT_S = 3600.0
 """For which a worker may read before it is ready: a large corpus, a long audit log, a slow disk."""
 ADDRESS_PATTERN = r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}$"
+GROUP_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"
+ROLE_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 
@@ -65,20 +67,21 @@ class Signatory:
         public_key: their Ed25519 key, in hexadecimal, learnt from themselves.
     """
 
-    role: str = Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")
+    role: str = Field(min_length=1, max_length=80, pattern=ROLE_PATTERN)
     public_key: Sha256
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Policy:
-    """What this institution refuses, whatever a study asks: `docs/policy.md`.
+    """What this institution refuses, whatever a study asks.
 
     Attributes:
         study_sha256: the study hashes this site takes part in, one or a list; that of its own
             study file if absent.
         sign_offs: who must have signed for a study, all of them.
         code_sha256: hash of the installed code of the worker, as it was reviewed; any if absent.
-        tasks, labels: all that a study may predict; `labels` absent: whatever it names.
+        tasks: kinds of task that a study may have.
+        labels: all entity types that a study may predict; whatever it names if absent.
         max_rounds: most rounds of a study.
         min_noise_multiplier: least standard deviation of the noise on whatever leaves, in `clip`s.
         hours: when this site trains and evaluates; always if absent.
@@ -197,7 +200,7 @@ class Site:
     passphrase_file: str | None = Field(default=None, min_length=1)
     roster: str | None = Field(default=None, min_length=1)
     sign_offs: str | None = Field(default=None, min_length=1)
-    relay_group: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")
+    relay_group: str | None = Field(default=None, pattern=GROUP_PATTERN)
     socket: str | None = Field(default=None, min_length=1)
     exclude: str | None = Field(default=None, min_length=1)
     authority: str | None = Field(default=None, min_length=1)

@@ -18,12 +18,14 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Task:
-    """What is predicted. `labels` are entity types; tags are their IOB2 expansion.
+    """What is predicted.
 
     Attributes:
+        kind: named-entity recognition, which is all that this version does.
+        labels: the entity types, distinct and without blanks; tags are their IOB2 expansion.
         abbreviations: as the model finds them, each by its own sentence; or `as_defined`: wherever
-            they stand in a document, as the name that it defines them for (see
-            `common.data.abbreviations`).
+            they stand in a document, as the name that it defines them for (`Huntington disease
+            (HD)`).
     """
 
     kind: Literal["ner"] = "ner"
@@ -60,7 +62,8 @@ class Text:
     Attributes:
         context: one input per sentence, or windows over the whole document.
         max_tokens: longest input in sub-words, special tokens included.
-        overlap_tokens: sub-words that neighbouring windows of a long input share.
+        overlap_tokens: sub-words that neighbouring windows of a long input share; less than half
+            of `max_tokens` - 2.
     """
 
     context: Literal["sentence", "document"] = "sentence"
@@ -79,13 +82,18 @@ class Lora:
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) B A.
 
     Attributes:
+        rank: rows of A, columns of B.
+        alpha: what B A is multiplied by, over `rank`.
+        dropout: chance that an input of the adapters is left out; 0 with a privacy mechanism.
+        targets: names of linear layers within a transformer layer (`query`), or all of them.
         freeze_a: A stays as it was drawn and B alone is trained (FFA-LoRA, Sun et al. 2024,
             arXiv 2403.12313): a mean of B is then the mean of the products B A.
         layers: indices of the transformer layers that get adapters; all if absent.
         directions_sha256: A starts from the encoder's `directions.safetensors`, which has this
-            hash, instead of random numbers; see `common.model.directions`.
+            hash, instead of random numbers.
         core: both sides stay as the directions give them, and only a `rank x rank` core between
-            them is trained (LoRA-XS, Balazy et al. 2024, arXiv 2405.17604).
+            them is trained (LoRA-XS, Balazy et al. 2024, arXiv 2405.17604). Needs
+            `directions_sha256`, and goes with neither `freeze_a` nor `dropout`.
     """
 
     rank: int = Field(default=8, ge=1, le=512)
@@ -112,6 +120,7 @@ class Model:
 
     Attributes:
         train: every weight; all but the embeddings; adapters and head; the head alone.
+        lora: the adapters; exactly with `train: lora`.
         dropout: replaces the encoder's own dropout probabilities if given; 0 with a privacy
             mechanism.
     """
@@ -137,6 +146,9 @@ class Training:
         batch_size: inputs per optimiser step.
         learning_rate: peak of AdamW's rate; it warms up over `warmup` of the whole study and
             then falls linearly to zero at its end.
+        weight_decay: of AdamW, on matrices alone.
+        warmup: share of the whole study in which the rate rises from zero.
+        max_gradient_norm: L2 norm to which the gradient of one step is cut.
         precision: `auto` takes bfloat16 autocast where the hardware computes in it.
         seed: of head and adapter initialisation, batch order and dropout.
     """
@@ -164,10 +176,13 @@ class Aggregation:
         learning_rate: the server's: 1 if absent for `fedavg`; the others need it.
         schedule: `linear`: the server's rate warms up over `training.warmup` of the study and
             then falls linearly to zero at its end.
+        beta1: decay of the mean of updates, of `fedadam` and `adam`.
+        beta2: decay of the mean of their squares.
         tau: FedAdam's degree of adaptivity, Adam's epsilon.
         average: decay of an exponential moving average of the models of all rounds, which is
             then evaluated and released; post-processing of what has left already.
-        weights: public constant per institution; equal if absent. Never a private count.
+        weights: public constant per institution, above 0, for each of them; equal if absent. Never
+            a private count.
     """
 
     optimizer: Literal["fedavg", "fedadam", "adam"] = "fedavg"
@@ -196,7 +211,7 @@ class Federation:
     """Who takes part, and how long the coordinator waits.
 
     Attributes:
-        institutions: roster of names.
+        institutions: their names, distinct: lower-case letters, digits, `-` and `_`.
         quorum: fewest institutions whose updates make a round; all if absent.
         deadline_s: longest wait for one trip's replies, an absence included; choose it at least
             three times as long as a round takes. The start waits as long for the whole roster, and
@@ -233,7 +248,14 @@ class Federation:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Synthetic:
-    """Generated notes for a simulation (see `common.data.synthetic`)."""
+    """Generated clinical notes for a simulation. No person stands behind them.
+
+    Attributes:
+        patients_per_institution: made-up patients of each institution.
+        notes_per_patient: fewest and most, both included.
+        test_fraction: expected share of patients that are held out.
+        seed: of the notes, and of who is held out.
+    """
 
     patients_per_institution: int = Field(ge=2)
     notes_per_patient: tuple[int, int] = (2, 4)
@@ -243,7 +265,15 @@ class Synthetic:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Partition:
-    """How a simulation deals one corpus out (see `common.data.partition`)."""
+    """How a simulation deals one corpus out: all documents of a patient to one institution.
+
+    Attributes:
+        kind: `document`: by a keyed hash, evenly; `iid`: at random, to equal numbers of documents;
+            `dirichlet`: skewed by label; `size`: at random, by `proportions`.
+        seed: of every draw and hash.
+        alpha: exactly with `dirichlet`: 0.1 is strong skew, 1 moderate, 100 nearly none.
+        proportions: exactly with `size`: a share for each institution, together 1.
+    """
 
     kind: Literal["document", "iid", "dirichlet", "size"] = "document"
     seed: int = Field(default=1, ge=0)
@@ -261,7 +291,13 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Simulation:
-    """What `fedner simulate` stands in for the institutions. Not part of the study's hash."""
+    """What `fedner simulate` stands in for the institutions. Not part of the study's hash.
+
+    Attributes:
+        synthetic: made-up notes; or give `data`.
+        data: a corpus, which is dealt out by `partition`; see the site file for its keys.
+        partition: exactly with `data`.
+    """
 
     synthetic: Synthetic | None = None
     data: Data | None = None
@@ -281,6 +317,7 @@ class Study:
     """A whole study.
 
     Attributes:
+        study: its name, in run folders, ledgers and logs.
         privacy: which mechanism protects what leaves; `none` must be said in so many words.
         secure_aggregation: on unless the study says `none` in so many words; its defaults are
             filled in.

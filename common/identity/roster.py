@@ -42,7 +42,12 @@ def _checked(public_key: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Member:
-    """An institution: its name in studies, and its Ed25519 public key in hexadecimal."""
+    """An institution.
+
+    Attributes:
+        name: in studies.
+        public_key: its Ed25519 public key, in hexadecimal.
+    """
 
     name: str = Field(pattern=NAME_PATTERN)
     public_key: str = Field(pattern=PUBLIC_KEY_PATTERN)

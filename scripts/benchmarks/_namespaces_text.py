@@ -4,7 +4,7 @@ A fence that opens with ```` ```sh PARTY [how] ```` is a block of that party's. 
 nobody's, and left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, cast, get_args
 
@@ -44,8 +44,11 @@ class Block:
         return count
 
 
-def read_blocks(text: str, place: str) -> list[Block]:
+def read_blocks(text: str, place: str, parties: Collection[str] = PARTIES) -> list[Block]:
     """All parties' blocks, in the page's order.
+
+    Args:
+        parties: who is known; whoever else a fence names is an error.
 
     Raises:
         ConfigError: an unknown party or word, or a fence that is not closed.
@@ -59,7 +62,7 @@ def read_blocks(text: str, place: str) -> list[Block]:
                 opened, start, body = line[3:].split(), number, []
         elif line == "```":
             if opened[:1] == ["sh"] and len(opened) > 1:
-                party, how = _checked(opened[1:], f"{place}:{start}")
+                party, how = _checked(opened[1:], f"{place}:{start}", parties)
                 made = "".join(f"{one}\n" for one in body)
                 blocks.append(Block(party=party, how=how, line=start + 1, text=made))
             opened = None
@@ -83,12 +86,12 @@ def replaced(blocks: list[Block], changes: Mapping[str, str], place: str) -> lis
     return blocks
 
 
-def _checked(words: list[str], place: str) -> tuple[str, How]:
+def _checked(words: list[str], place: str, parties: Collection[str]) -> tuple[str, How]:
     party, how = words[0], " ".join(words[1:])
-    if party not in PARTIES or how not in get_args(How):
+    if party not in parties or how not in get_args(How):
         raise ConfigError(
             f"found `{' '.join(words)}`",
             place=place,
-            remedy=f"a party of {', '.join(PARTIES)}, and nothing, `stays` or `waits`",
+            remedy=f"a party of {', '.join(parties)}, and nothing, `stays` or `waits`",
         )
     return party, cast(How, how)

@@ -1,4 +1,4 @@
-"""`fedner config`: check a study or a site file."""
+"""`fedner config`: check a study or a site file; every key there is."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from rich.table import Table
 from client.sides import check_start
 from client.witness import Witness
 from common.config.canonical import study_hash
+from common.config.reference import reference
 from common.config.site import Budget, Site
 from common.config.study import Study
 from common.errors import PolicyError
@@ -67,6 +68,15 @@ def check(
     show_notices(study)
     _show_plans(study, (config.institution,))
     _show_caps(study, config)
+
+
+@app.command("reference")
+def print_reference() -> None:
+    """Print every key of every configuration file, with type, default and meaning, as Markdown.
+
+    Example: fedner config reference > configuration.md
+    """
+    typer.echo(reference(), nl=False)
 
 
 def _show_plans(study: Study, institutions: tuple[str, ...]) -> None:

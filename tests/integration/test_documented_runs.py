@@ -1,0 +1,117 @@
+"""Commands of README and docs/, as they are typed, on the samples with a tiny encoder.
+
+Which block is run by what: `tests.documented`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from common.io.processes import free_port
+from scripts.cli import app
+from tests import tiny
+from tests.commands import typed
+from tests.documented import blocks, staged
+from tests.pages import ROOT, pages
+
+SITE = "federation/cardiac-centre"
+
+
+def shrunk(name, encoder):
+    """A sample on a tiny encoder and few notes, with nothing else changed but sizes."""
+    study = yaml.safe_load((ROOT / "configs" / name).read_text("utf-8"))
+    weights = tiny.sha256(encoder / "model.safetensors")
+    study["encoder"] = {"name": str(encoder), "weights_sha256": weights}
+    study["text"] = {"max_tokens": 48, "overlap_tokens": 8}
+    study["training"]["rounds"] = 2
+    study["simulation"]["synthetic"].update(patients_per_institution=12, notes_per_patient=[1, 2])
+    if study["privacy"] != "none":
+        study["federation"]["evaluate_every"] = 2
+        study["privacy"].update(declared_units=100, delta=1e-3)
+    return yaml.safe_dump(study, sort_keys=False)
+
+
+@pytest.fixture
+def stage(tiny_encoder, tmp_path, monkeypatch):
+    """A folder with the samples, and notes to predict."""
+    (tmp_path / "configs").mkdir()
+    for name in ("quickstart.yaml", "quickstart-private.yaml"):
+        (tmp_path / "configs" / name).write_text(shrunk(name, tiny_encoder))
+    monkeypatch.chdir(tmp_path)
+    run("data synth --out notes --institutions 1 --patients 2 --seed 1", {})
+    shutil.copy("notes/hospital-1.jsonl", "notes.jsonl")
+    return tmp_path
+
+
+def run(line, words):
+    """Type one line; what it printed."""
+    for old, new in words.items():
+        line = line.replace(old, new)
+    (command,) = typed(f"```\nfedner {line.removeprefix('fedner ')}\n```")
+    done = CliRunner().invoke(app, command.words)
+    assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception}"
+    if not Path("runs/RUN").exists() and Path("runs").exists():
+        (made,) = Path("runs").iterdir()
+        Path("runs/RUN").symlink_to(made.name)
+    return done.output
+
+
+def words_of_the_ledger(folder):
+    """What stands for a ledger's key and head."""
+    lines = (folder / "ledger.jsonl").read_bytes().splitlines()
+    opened = json.loads(lines[0])["body"]
+    head = f"{opened['ledger']}:{len(lines)}:{hashlib.sha256(lines[-1]).hexdigest()}"
+    return {"LEDGER:SEQ:HASH": head, "KEY": opened["public_key"]}
+
+
+def test_what_stands_in_blocks_of_a_shell_runs(stage):
+    lines = [line for page in pages() for line in staged(page)]
+    assert len(lines) > 6
+    said = {line: run(line, {}) for line in lines if line.strip()}
+    (predicted,) = (said[line] for line in said if "--text" in line)
+    assert "metoprolol" in predicted
+    assert list(Path("annotated").glob("*.ann"))
+
+
+@pytest.mark.slow
+def test_what_stands_in_slow_blocks_of_a_shell_runs(stage):
+    lines = [line for page in pages() for block in blocks(page) if block.party == "slow"
+             for line in block.text.splitlines()]  # fmt: skip
+    assert len(lines) > 2
+    for line in lines:
+        ledger = Path("runs/private/sites/cardiac-centre/ledger")
+        said = run(line, words_of_the_ledger(ledger) if ledger.exists() else {})
+    assert said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_all_roles_on_one_machine_and_what_an_auditor_does_with_what_they_left(stage):
+    (script,) = (block.text for page in pages() for block in blocks(page)
+                 if block.party == "one-machine")  # fmt: skip
+    shutil.copy("configs/quickstart-private.yaml", "configs/quickstart.yaml")
+    address = f"127.0.0.1:{free_port()}"
+    for begins, option in (("data deal", "--coordinator"), ("server", "--address")):
+        assert script.count(f"fedner {begins} ") == 1
+        script = script.replace(f"fedner {begins} ", f"fedner {begins} {option} {address} ")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-uc", script], env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path},
+        capture_output=True, text=True, timeout=1000,
+    )  # fmt: skip
+    assert "micro" in done.stdout, done.stdout + done.stderr
+    words = {"SITE": SITE, **words_of_the_ledger(Path(SITE) / "state" / "ledger")}
+    head = run(f"log verify {SITE}/state/audit.jsonl", {}).split("head")[-1].split()[0]
+    lines = [line for page in pages() for block in blocks(page) if block.party == "auditor"
+             for line in block.text.splitlines()]  # fmt: skip
+    assert len(lines) > 10
+    for line in lines:
+        run(line, {"LOG:SEQ:HASH": head, **words})
