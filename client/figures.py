@@ -89,7 +89,7 @@ class SiteFigures:
             journal.mend(self._path)
         except OSError as error:
             self._fails(error.strerror)
-        self._line("start", train_documents=train, test_documents=test, **self._promised())
+        self._line("start", train_documents=train, held_out_documents=test, **self._promised())
         self._rest()
 
     def heard(self, request: Request) -> None:

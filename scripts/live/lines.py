@@ -36,7 +36,7 @@ def site_line(event: Mapping[str, Any]) -> str:
     match event["event"]:
         case "start":
             documents = f"{event['train_documents']} documents to train on"
-            return f"the worker is ready: {documents}, {event['test_documents']} held out"
+            return f"the worker is ready: {documents}, {event['held_out_documents']} held out"
         case "train":
             return f"round {event['round']}: own loss per word {event['loss']:.4f}"
         case "evaluate":

@@ -19,7 +19,7 @@ class SiteState:
 
     study: Study
     train_documents: int = 0
-    test_documents: int = 0
+    held_out_documents: int = 0
     starts: int = 0
     rounds: int = 0
     losses: dict[int, float] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class SiteState:
     def _on_start(self, event: Mapping[str, Any]) -> None:
         self.starts += 1
         self.train_documents = event["train_documents"]
-        self.test_documents = event["test_documents"]
+        self.held_out_documents = event["held_out_documents"]
         self.unit, self.delta = event.get("unit", ""), event.get("delta")
         self.planned = event.get("epsilon_planned")
 

@@ -90,7 +90,7 @@ class SiteView:
     def _documents(self) -> str:
         if not self.state.starts:
             return "the worker has not been started yet"
-        train, test = self.state.train_documents, self.state.test_documents
+        train, test = self.state.train_documents, self.state.held_out_documents
         return f"{train} documents to train on, {test} held out"
 
     def _budget(self) -> Text:

@@ -69,6 +69,14 @@ class Lines:
         """
         return at(self._numbered[number - 1][1], path)
 
+    def has(self, number: int, path: str) -> bool:
+        """Whether a line has a value at a path."""
+        try:
+            self.value(number, path)
+        except (KeyError, IndexError, TypeError):
+            return False
+        return True
+
     def figure(self, number: int, path: str, show: Show = str) -> Figure:
         """A value of one line."""
         value = self.value(number, path)

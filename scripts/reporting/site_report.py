@@ -9,6 +9,7 @@ from common.config.site import Site
 from common.config.study import Study
 from common.errors import UsageError
 from common.io import journal
+from scripts.highlight import NOT_A_DEVICE
 from scripts.reporting.figures import (
     Lines,
     duration,
@@ -18,11 +19,10 @@ from scripts.reporting.figures import (
     whole,
 )
 from scripts.reporting.groups_section import groups_section
-from scripts.reporting.page import Curve, Page, Plot, Section, Table, Text
-from scripts.reporting.run_report import curves_table
+from scripts.reporting.page import Bar, Bars, Curve, Page, Plot, Section, Table, Text
+from scripts.reporting.source import MICRO, curves_table
 from server.run_dir import METRICS, RunDir
 
-MICRO: Final = "micro"
 ALONE: Final = f"alone/{METRICS}"
 """How the run that trained on this site's documents alone is named in sources."""
 _STAYS: Final = (
@@ -30,7 +30,7 @@ _STAYS: Final = (
     "of it was sent; whoever this page is given to learns it."
 )
 _LIMITS: Final = (
-    "Not a medical device: no output of this model is a diagnosis.",
+    NOT_A_DEVICE,
     "An entity counts as found only if both boundaries and the label are right.",
     "A single institution's held-out documents are few: small differences may be chance.",
 )
@@ -105,7 +105,7 @@ class _SiteReport:
             " trained on ",
             lines.figure(self.start, "train_documents", whole),
             " documents and kept ",
-            lines.figure(self.start, "test_documents", whole),
+            lines.figure(self.start, "held_out_documents", whole),
             " to test the shared model on. ",
         )
         if not self.evaluations:
@@ -158,32 +158,39 @@ class _SiteReport:
             title="What the shared model finds here",
             texts=(said,),
             plots=(plot,),
-            tables=(table, curves_table(plot)),
+            tables=(table, curves_table(f"{plot.title}: all rounds", "round", plot.curves)),
         )
 
     def comparison(self, alone: Lines) -> Section:
         """The shared model beside the model of this site's documents alone."""
         baseline = alone.of("baseline")[-1]
-        rows: list[Text] = []
-        for name in self.names:
-            own = alone.figure(baseline, f"entities {name} f1", score)
-            row: Text = (name, own)
-            if self.evaluations:
-                last = self.evaluations[-1]
-                row = (*row, self.lines.figure(last, f"entities {name} f1", score))
-            rows.append(row)
-        head = ("label", "alone", "shared")[: len(rows[0])]
+        own = {n: alone.figure(baseline, f"entities {n} f1", score) for n in self.names}
+        both = {name: [figure] for name, figure in own.items()}
+        bars = [Bar(name=f"{name}, alone", value=own[name], kind="alone") for name in self.names]
+        if self.evaluations:
+            for i, name in enumerate(self.names):
+                found = self.lines.figure(self.evaluations[-1], f"entities {name} f1", score)
+                both[name].append(found)
+                bars.insert(2 * i, Bar(name=f"{name}, shared", value=found, kind="federation"))
+        head = ("label", "alone", "shared")[: 1 + len(both[MICRO])]
+        table = Table(
+            caption="F1 by label",
+            head=head,
+            rows=tuple((name, *figures) for name, figures in both.items()),
+        )
         said: Text = (
             "F1 on the same held-out documents of this site. `alone` was trained on this site's "
             "documents only, privacy: ",
             alone.figure(baseline, "privacy"),
             "; `shared` is the federation's model after its last evaluation here.",
         )
+        plot = Bars(title="Shared against alone", across="F1", bars=tuple(bars), top=1.0)
         return Section(
             name="comparison",
             title="Shared against alone",
             texts=(said,),
-            tables=(Table(caption="F1 by label", head=head, rows=tuple(rows)),),
+            plots=(plot,),
+            tables=(table,),
         )
 
     def privacy(self) -> Section:
@@ -192,7 +199,8 @@ class _SiteReport:
         if self.study.local_privacy is None:
             text: Text = ("The study has no privacy mechanism.",)
             return Section(name="privacy", title=title, texts=(text,))
-        lines, charged = self.lines, [n for n in self.replies if self._has(n, "epsilon")]
+        lines = self.lines
+        charged = [n for n in self.replies if lines.has(n, "epsilon")]
         planned: Text = (
             "Promised for the whole study: epsilon ",
             lines.figure(self.start, "epsilon_planned", significant),
@@ -213,7 +221,7 @@ class _SiteReport:
         plot = Plot(title="Epsilon spent", across="round", up="epsilon", curves={"spent": curve})
         return Section(
             name="privacy", title=title, texts=(planned, spent), plots=(plot,),
-            tables=(curves_table(plot),),
+            tables=(curves_table(f"{plot.title}: all rounds", "round", plot.curves),),
         )  # fmt: skip
 
     def training(self) -> Iterator[Section]:
@@ -226,7 +234,7 @@ class _SiteReport:
         text: Text = ("Mean over the last epoch of each round, on this site's own documents.",)
         yield Section(
             name="training", title="Training", texts=(text,), plots=(plot,),
-            tables=(curves_table(plot),),
+            tables=(curves_table(f"{plot.title}: all rounds", "round", plot.curves),),
         )  # fmt: skip
 
     def traffic(self) -> Section:
@@ -271,13 +279,6 @@ class _SiteReport:
         return tuple(
             (self.lines.figure(n, "round"), self.lines.figure(n, path, show)) for n in numbers
         )
-
-    def _has(self, number: int, path: str) -> bool:
-        try:
-            self.lines.value(number, path)
-        except KeyError:
-            return False
-        return True
 
 
 def _last_by_round(lines: Lines, numbers: Sequence[int]) -> list[int]:

@@ -100,11 +100,7 @@ class Source:
 
     def has(self, number: int, path: str) -> bool:
         """Whether a line has a value at a path."""
-        try:
-            self.lines.value(number, path)
-        except (KeyError, IndexError, TypeError):
-            return False
-        return True
+        return self.lines.has(number, path)
 
     def of_start(self, path: str, show: Show = str) -> Figure:
         """A value of the start."""

@@ -274,7 +274,7 @@ def test_trends_are_drawn_to_scale():
 def test_a_sites_part_is_told_from_its_own_figures():
     state = SiteState(study())
     for one in (
-        event("start", train_documents=9, test_documents=3, unit="patient", delta=1e-3,
+        event("start", train_documents=9, held_out_documents=3, unit="patient", delta=1e-3,
               epsilon_planned=6.0),
         event("train", round=1, loss=0.5),
         event("reply", round=1, asked="train", bytes_up=70, bytes_down=90, epsilon=2.0),

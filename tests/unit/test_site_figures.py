@@ -68,7 +68,7 @@ def answered(figures, clock, kind, reply=b"12345", refuse=None):
 def test_a_start_says_what_there_is_to_train_on(figures, paths):
     (start,) = lines(paths)
     assert (start["event"], start["institution"]) == ("start", "north")
-    assert (start["train_documents"], start["test_documents"]) == (9, 3)
+    assert (start["train_documents"], start["held_out_documents"]) == (9, 3)
     assert start["time"] == "1970-01-01T00:16:40.000+00:00"
     assert paths.metrics.stat().st_mode & 0o777 == 0o600
 
