@@ -14,10 +14,12 @@ from scripts.live.run_state import RunState
 from scripts.live.tail import Tail
 from scripts.reporting.figures import duration, size
 from scripts.stages import STAGES
+from server.origin import COORDINATOR_LOCK, is_held
 from server.progress import AWAIT, Moment, read_moment
 from server.run_dir import METRICS, RunDir
 
 _ENDED: Final = frozenset({"finished", "failed", "lost"})
+_INTERRUPTED: Final = "interrupted"
 _PLAIN: Final = {"train": "training", "evaluate": "evaluation", AWAIT: "waits for institutions"}
 _COUNTED: Final = {**STAGES, "mask": "evaluation and masked counts"}
 _WORKING: Final = frozenset({"train", "evaluate", "mask"})
@@ -58,12 +60,12 @@ class RunView:
     def __call__(self) -> RenderableType:
         """As it stands."""
         self.read()
-        state, status = self.state, self._run.status()
-        over = status["state"] in _ENDED
+        state, status = self.state, self._status()
+        over = status["state"] in (*_ENDED, _INTERRUPTED)
         moment = None if over else read_moment(self._run.path)
         parts = (
             self._bar(status["state"], over),
-            self._doing(moment, status),
+            self._doing(moment, status, over),
             *self._protection(),
             heading("institutions"),
             self._institutions(moment),
@@ -72,6 +74,14 @@ class RunView:
         )
         foot = f"{size(state.bytes_up)} up, {size(state.bytes_down)} down"
         return framed(f"{state.study.study}: {self._run.path.name}", parts, foot)
+
+    def _status(self) -> Mapping[str, str]:
+        """As the run says; or that who would say so is gone."""
+        said = self._run.status()
+        if said["state"] != "running" or is_held(self._run, COORDINATOR_LOCK):
+            return said
+        remedy = f"fedner server --resume {self._run.path}"
+        return {"state": _INTERRUPTED, "message": f"no coordinator is at work on it: {remedy}"}
 
     def _bar(self, status: str, over: bool) -> Table:
         state, of = self.state, self.state.study.training.rounds
@@ -82,8 +92,8 @@ class RunView:
         words += f", {status}" if over else f", {about(state.seconds_left)}"
         return bar(state.round, of, words)
 
-    def _doing(self, moment: Moment | None, status: Mapping[str, str]) -> Text | None:
-        if status["state"] in _ENDED:
+    def _doing(self, moment: Moment | None, status: Mapping[str, str], over: bool) -> Text | None:
+        if over:
             return Text(status["message"], style="bold red") if status["message"] else None
         if moment is None:
             return Text("starts")

@@ -1,7 +1,5 @@
 """Runs at a glance: what a run's folder says, read without changing it, while it goes on too."""
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,7 +10,7 @@ import yaml
 
 from common.config.canonical import study_hash
 from common.errors import FederationError, FednerError, UsageError
-from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN
+from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, is_held
 from server.run_dir import LOG, METRICS, STATUS, STUDY, RunDir
 
 MICRO: Final = "micro"
@@ -208,26 +206,11 @@ def _state(run: RunDir, said: str, events: Sequence[Mapping[str, Any]], rounds: 
         return "finished"
     if said in {"failed", "lost"}:
         return f"ended early, {after}"
-    if said == "running" and not _is_held(run.path / COORDINATOR_LOCK):
+    if said == "running" and not is_held(run, COORDINATOR_LOCK):
         return f"interrupted, {after}"
     if said == "starting" or not _of(events, "start"):
         return "waiting for institutions"
     return f"going on, {after}"
-
-
-def _is_held(path: Path) -> bool:
-    """Whether a process has a lock; whoever wants it in this very moment tries again."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 # --- several beside each other

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import struct
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,6 +24,7 @@ from scripts.live.run_view import RunView
 from scripts.live.show import shown
 from scripts.live.site_state import SiteState
 from scripts.live.tail import Tail
+from server.origin import COORDINATOR_LOCK, alone
 from server.progress import Progress, read_moment
 from server.run_dir import RunDir
 
@@ -90,10 +92,18 @@ def drawn(view, width=110):
 
 
 @pytest.fixture
-def run(tmp_path):
+def at_work():
+    """Holds the coordinator's locks of runs."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def run(tmp_path, at_work):
     """A run that goes on, as its folder has it."""
     found = RunDir.create(tmp_path / "run", study_text())
     found.set_status("running")
+    at_work.enter_context(alone(found, COORDINATOR_LOCK))
     lines = "".join(json.dumps(e) + "\n" for e in EVENTS)
     (found.path / "metrics.jsonl").write_text(lines)
     return found
@@ -205,6 +215,16 @@ def test_the_view_of_a_failed_run_says_why_and_awaits_nobody(run):
     assert "the study needs 2" in text
     assert "answered" not in text
     assert "61.0 s" in text  # from the first line to the last, not to now
+
+
+def test_the_view_of_a_run_without_its_coordinator_says_how_to_go_on(run, at_work):
+    Progress(run.path).stage("train", "mask", 3)
+    at_work.close()
+    text = drawn(RunView(run), 200)
+    assert "interrupted" in text
+    assert f"no coordinator is at work on it: fedner server --resume {run.path}" in text
+    assert "left" not in text
+    assert not RunView(run).is_over  # it may be gone on with
 
 
 def test_the_view_of_a_private_run_has_epsilon_by_plan_and_promised(tmp_path):
