@@ -13,7 +13,7 @@ HEIGHT: Final = 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 540, 20, 256
 _NAME_GAP: Final = 15
 _DASHES: Final = ("", "7 4", "2 3", "10 3 2 3", "", "4 2")
-_FILLS: Final = ("#00466e", "#7fb8dd", "#e8a25c", "#ffffff", "#8c8c8c", "#d9d9d9")
+FILLS: Final = ("#00466e", "#7fb8dd", "#8a4b08", "#ffffff", "#6f6f6f", "#d9d9d9")
 """Of columns: each has a rim, and neighbours differ in lightness."""
 
 
@@ -123,7 +123,7 @@ def _columns(frame: _Frame, plot: Plot) -> Iterator[str]:
     """One upon the other; their names at the right, in their order, with the look of each."""
     heights: dict[float, float] = {}
     width = min(48.0, max(1.0, frame.step * 0.7))
-    for (name, curve), fill in zip(plot.curves.items(), cycle(_FILLS), strict=False):
+    for (name, curve), fill in zip(plot.curves.items(), cycle(FILLS), strict=False):
         for across, up in curve:
             at, low = number(across), heights.get(number(across), 0.0)
             heights[at] = low + number(up)

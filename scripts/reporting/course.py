@@ -4,18 +4,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from scripts.reporting.figures import Figure, duration, names, size, whole
-from scripts.reporting.page import Drawing, Plot, Presence, Section, Stack, Table, Text
+from scripts.reporting.page import Plot, Presence, Section, Stack, Table, Text
 from scripts.reporting.source import Source, curves_table
+from scripts.stages import STAGES
 
-_STAGES: Final = {
-    "mask": "training and masking",
-    "advertise": "keys",
-    "share": "boxes",
-    "sign": "signatures",
-    "open": "shares and sum",
-}
-_UP: Final = "up"
-_DOWN: Final = "down"
+_HELP: Final = (
+    "Keys: institutions agree on keys, two by two. Boxes: each deals shares of its secrets to the "
+    "others, sealed. Training and masked updates: each trains, and sends its update under masks "
+    "that cancel in the sum.",
+    "Signatures: all who are left sign the list of who is left. Shares and sum: the shares that "
+    "are needed are opened, and the sum comes out; no single update does.",
+)
 
 
 # --- who took part
@@ -108,17 +107,19 @@ def cost(source: Source) -> Section:
     title = "Time and communication"
     if not source.rounds:
         return Section(name="cost", title=title, texts=(("No round yet.",),))
+    course, traffic = _course(source), _traffic(source)
     return Section(
         name="cost",
         title=title,
         texts=tuple(_told(source)),
-        plots=tuple(_plots(source)),
+        plots=(course, traffic),
         tables=(
             *_stages(source),
             _each_round(source),
-            curves_table("Bytes a round: all rounds", "round", _bytes(source)),
-            *_stages_by_round(source),
+            *((curves_table(course),) if isinstance(course, Stack) else ()),
+            curves_table(traffic),
         ),
+        help=_HELP if isinstance(course, Stack) else (),
     )
 
 
@@ -142,34 +143,38 @@ def _told(source: Source) -> Iterator[Text]:
     yield ("Trained weights: ", source.of_start("dimension", whole), ".")
     if any(_stage_curves(source).values()):
         yield (
-            "Training is part of the stage in which masked updates are made; what takes "
-            "thousandths of a second can't be seen in the drawing, the tables have it.",
+            "Stages that take thousandths of a second can't be seen in the drawing; they stand in "
+            "the tables.",
         )
 
 
-def _plots(source: Source) -> Iterator[Drawing]:
+def _course(source: Source) -> Plot:
+    """Seconds of each round, by stage where there are some."""
     stages = _stage_curves(source)
     if any(stages.values()):
-        yield Stack(title="Seconds a round, by stage", across="round", up="seconds", curves=stages)
-    else:
-        curves = {"round": source.curve(source.rounds, "seconds", _tenths)}
-        yield Plot(title="Seconds a round", across="round", up="seconds", curves=curves)
-    title = "Bytes a round, up to the coordinator and down to institutions"
-    yield Plot(title=title, across="round", up="bytes", curves=_bytes(source), tick=_round_size)
+        return Stack(title="Seconds a round, by stage", across="round", up="seconds", curves=stages)
+    curves = {"round": source.curve(source.rounds, "seconds", _tenths)}
+    return Plot(title="Seconds a round", across="round", up="seconds", curves=curves)
 
 
-def _bytes(source: Source) -> dict[str, tuple[tuple[Figure, Figure], ...]]:
+def _traffic(source: Source) -> Plot:
     curves = {
-        _UP: source.curve(source.rounds, "bytes_up", size),
-        _DOWN: source.curve(source.rounds, "sum bytes_down", size),
+        "up": source.curve(source.rounds, "bytes_up", size),
+        "down": source.curve(source.rounds, "sum bytes_down", size),
     }
-    return {name: curve for name, curve in curves.items() if curve}
+    return Plot(
+        title="Bytes a round, up to the coordinator and down to institutions",
+        across="round",
+        up="bytes",
+        curves={name: curve for name, curve in curves.items() if curve},
+        tick=_round_size,
+    )
 
 
 def _stage_curves(source: Source) -> dict[str, tuple[tuple[Figure, Figure], ...]]:
     return {
         said: source.curve(source.rounds, f"sum stage_seconds {stage}", _thousandths)
-        for stage, said in _STAGES.items()
+        for stage, said in STAGES.items()
     }
 
 
@@ -177,18 +182,12 @@ def _stages(source: Source) -> Iterator[Table]:
     if source.study.secure is None:
         return
     rows: list[Text] = []
-    for stage, name in _STAGES.items():
+    for stage, name in STAGES.items():
         path = f"sum stage_seconds {stage}"
         whole_run = source.lines.total("round", path, duration)
         rows.append((name, whole_run, source.lines.median("round", path, duration)))
     head = ("stage", "all rounds", "median of the rounds that had it")
     yield Table(caption="Stages of the secure sum", head=head, rows=tuple(rows))
-
-
-def _stages_by_round(source: Source) -> Iterator[Table]:
-    stages = _stage_curves(source)
-    if any(stages.values()):
-        yield curves_table("Seconds of each stage: all rounds", "round", stages)
 
 
 def _each_round(source: Source) -> Table:

@@ -7,7 +7,7 @@ from typing import Final
 
 from scripts.reporting.figures import Figure
 
-WIDTH: Final = 720
+WIDTH: Final = 760
 INK: Final = "#1a1a1a"
 COLOURS: Final = ("#0072b2", "#b34700", "#00664b", "#8a3a6f", "#000000", "#595959")
 """With a contrast of at least 4.5 to white; nothing is told by colour alone."""

@@ -85,7 +85,7 @@ class Lines:
     def difference(self, one: Place, other: Place, show: Show) -> Figure:
         """What the first is above the second."""
         value = self.value(*one) - self.value(*other)
-        source = " minus ".join(f"{METRICS}:{number} {path}" for number, path in (one, other))
+        source = " minus ".join(f"{self._place}:{number} {path}" for number, path in (one, other))
         return Figure(value, show(value), source)
 
     def count(self, event: str) -> Figure:

@@ -10,7 +10,7 @@ from scripts.reporting.source import MICRO, Source
 _REAL: Final = (
     "Not known here, by design: neither scores nor sizes by institution, or by any group of "
     "patients, leave an institution. Each sees the shared model's scores on its own held-out "
-    "documents on its own side (`fedner watch site.yaml`)."
+    "documents in its own report (`fedner report SITE`)."
 )
 _GROUPS: Final = (
     "Groups of patients (sex, age, language) are in no document that fedner reads: whether the "

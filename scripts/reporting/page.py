@@ -20,6 +20,15 @@ class Table:
     rows: tuple[Text, ...]
     folded: bool = False
 
+    @property
+    def worded(self) -> tuple[bool, ...]:
+        """Whether each column holds words alone."""
+        return tuple(not any(map(_is_number, column)) for column in zip(*self.rows, strict=True))
+
+
+def _is_number(part: str | Figure) -> bool:
+    return isinstance(part, Figure) and isinstance(part.value, int | float)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:

@@ -22,6 +22,7 @@ _PROTECTION: Final = {
 }
 _OPTIONAL: Final = frozenset({"epsilon_with_search", "epsilon_without_spare"})
 """Of a study that has not: no row."""
+_COUNTS: Final = "evaluation counts: noise multiplier, or `exact`"
 _SUMS: Final = {
     "none": " (the coordinator sees each institution's own update)",
     "malicious": " (the coordinator opens sums alone, even if it lies)",
@@ -41,6 +42,7 @@ def privacy(source: Source) -> Section:
     mechanism: Text = (
         "Differential privacy: ",
         source.of_start("privacy"),
+        " (each institution adds its own noise)" if source.protected else "",
         ". Secure aggregation: ",
         source.of_start("secure_aggregation"),
         _SUMS.get(str(source.lines.value(source.start, "secure_aggregation")), ""),
@@ -60,7 +62,7 @@ def privacy(source: Source) -> Section:
         title="Privacy and budget",
         texts=(mechanism, *_spent(source), _ledger()),
         plots=plots,
-        tables=(_protection(source), _against(source), *_spent_table(source)),
+        tables=(_protection(source), _against(source), *map(curves_table, _spent_plot(source))),
         points=(*notices, *_coverage(source)),
         help=_HELP,
     )
@@ -93,20 +95,11 @@ def _spent(source: Source) -> Iterator[Text]:
         yield ("Charged by the plan up to round ", after, ": ", epsilon, ".")
 
 
-def _curves(source: Source) -> dict[str, Any]:
-    return {"epsilon": source.curve(source.rounds, "epsilon", significant)}
-
-
 def _spent_plot(source: Source) -> Iterator[Plot]:
-    curves = _curves(source)
-    if curves["epsilon"]:
-        yield Plot(title="Epsilon charged so far", across="round", up="epsilon", curves=curves)
-
-
-def _spent_table(source: Source) -> Iterator[Table]:
-    curves = _curves(source)
-    if curves["epsilon"]:
-        yield curves_table("Epsilon charged so far: all rounds", "round", curves)
+    """In runs that tell it."""
+    spent = {"epsilon": source.curve(source.rounds, "epsilon", significant)}
+    if spent["epsilon"]:
+        yield Plot(title="Epsilon charged so far", across="round", up="epsilon", curves=spent)
 
 
 def _cost_plot(source: Source) -> Iterator[Bars]:
@@ -132,7 +125,7 @@ def _protection(source: Source) -> Table:
         (f"epsilon by {name}", *_of_all(source, f"epsilon_by {name}", significant))
         for name in source.lines.value(source.start, f"{_first(source)} epsilon_by")
     ]
-    rows.append(("evaluation counts", *(_counts(source, name) for name in source.protected)))
+    rows.append((_COUNTS, *(_counts(source, name) for name in source.protected)))
     rows.append((
         "rounds in the sum so far",
         *(source.counted("round", "institutions", name) for name in source.protected),

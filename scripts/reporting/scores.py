@@ -38,7 +38,7 @@ def scores(source: Source) -> Section:
         title=title,
         texts=(_basis(source, last), *_interval(source)),
         plots=(plot,),
-        tables=(_scores_of(source, last), curves_table("F1 by label: all rounds", "round", curves)),
+        tables=(_scores_of(source, last), curves_table(plot)),
         help=_HELP,
     )
 
@@ -73,7 +73,9 @@ def _interval(source: Source) -> Iterator[Text]:
         figure(number, "units"),
         f" held-out {source.lines.value(number, 'unit')}s drawn again ",
         figure(number, "resamples"),
-        " times, the shared model's F1 lies between ",
+        " times, the shared model's F1, counted exactly (",
+        figure(number, "f1", score),
+        "), lies between ",
         figure(number, "low", score),
         " and ",
         figure(number, "high", score),
@@ -109,7 +111,7 @@ def comparison(source: Source) -> Section:
         "In a simulation only: each institution's own data alone, and all data in one place "
         f"(`{_POOLED}`) where that was asked for. All were tested on the same held-out documents, "
         "those of all institutions. In a real federation nobody sees this table; an institution "
-        "compares on its own side.",
+        "compares in its own report.",
     )
     return Section(
         name="comparison",
@@ -124,8 +126,8 @@ def _not_compared(source: Source) -> str:
     if source.is_simulated:
         return "No institution was trained alone in this simulation: leave `--no-alone` out."
     return (
-        "Not known here: what an institution would have got alone is its own. It sees that on its "
-        "own side, by `fedner train` on its site file."
+        "Not known here: what an institution would have got alone is its own. It sees that in its "
+        "own report: `fedner train SITE`, then `fedner report SITE --alone RUN`."
     )
 
 

@@ -158,7 +158,7 @@ class _SiteReport:
             title="What the shared model finds here",
             texts=(said,),
             plots=(plot,),
-            tables=(table, curves_table(f"{plot.title}: all rounds", "round", plot.curves)),
+            tables=(table, curves_table(plot)),
         )
 
     def comparison(self, alone: Lines) -> Section:
@@ -221,7 +221,7 @@ class _SiteReport:
         plot = Plot(title="Epsilon spent", across="round", up="epsilon", curves={"spent": curve})
         return Section(
             name="privacy", title=title, texts=(planned, spent), plots=(plot,),
-            tables=(curves_table(f"{plot.title}: all rounds", "round", plot.curves),),
+            tables=(curves_table(plot),),
         )  # fmt: skip
 
     def training(self) -> Iterator[Section]:
@@ -234,7 +234,7 @@ class _SiteReport:
         text: Text = ("Mean over the last epoch of each round, on this site's own documents.",)
         yield Section(
             name="training", title="Training", texts=(text,), plots=(plot,),
-            tables=(curves_table(f"{plot.title}: all rounds", "round", plot.curves),),
+            tables=(curves_table(plot),),
         )  # fmt: skip
 
     def traffic(self) -> Section:

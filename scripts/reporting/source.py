@@ -7,8 +7,8 @@ from typing import Any, Final
 import yaml
 
 from common.errors import UsageError
-from scripts.reporting.figures import Figure, Lines, Show, of_study, score
-from scripts.reporting.page import Curve, Table, Text
+from scripts.reporting.figures import NONE, Figure, Lines, Show, of_study, score
+from scripts.reporting.page import Curve, Plot, Table, Text
 from server.origin import ORIGIN
 from server.run_dir import METRICS, STUDY, RunDir
 from server.standing import ROSTER
@@ -144,13 +144,13 @@ class Source:
             yield self.lines.figure(number, f"entities {name} f1", score)
 
 
-def curves_table(caption: str, across: str, curves: Mapping[str, Curve]) -> Table:
-    """The figures of several curves, a row for each step across; folded."""
-    steps: dict[Any, Figure] = {}
-    for curve in curves.values():
-        steps |= {x.value: x for x, _ in curve}
-    columns = [{x.value: y for x, y in curve} for curve in curves.values()]
+def curves_table(plot: Plot) -> Table:
+    """The figures of a plot: a row for each step across that any of its curves has."""
+    curves = plot.curves.values()
+    steps = {x.value: x for curve in curves for x, _ in curve}
+    columns = [{x.value: y for x, y in curve} for curve in curves]
     rows: tuple[Text, ...] = tuple(
-        (steps[step], *(column.get(step, "none") for column in columns)) for step in sorted(steps)
+        (across, *(column.get(step, NONE) for column in columns)) for step, across in steps.items()
     )
-    return Table(caption=caption, head=(across, *curves), rows=rows, folded=True)
+    head = (plot.across, *plot.curves)
+    return Table(caption=f"{plot.title}: all rounds", head=head, rows=rows, folded=True)

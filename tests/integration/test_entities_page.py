@@ -8,6 +8,7 @@ from common.data.records import Document, span
 from scripts.highlight import NOT_A_DEVICE
 from scripts.reporting.entities_page import COLOURS, INK, entities_page
 from tests.browser import browsed, needs_chromium
+from tests.contrast import contrast
 
 LABELS = ("Disease", "Symptom")
 HOSTILE = (
@@ -69,18 +70,6 @@ def test_the_page_says_what_it_is_and_what_it_is_not(page):
     assert page.index(NOTICES[0]) < page.index("fever") < page.index(NOTICES[1])
     assert "default-src 'none'" in page
     assert "url(" not in page
-
-
-def _luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(one, other):
-    """As WCAG 2.2 defines it."""
-    low, high = sorted((_luminance(one), _luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_text_stands_out_from_what_lies_behind_it():

@@ -6,6 +6,7 @@ import shutil
 import statistics
 from contextlib import suppress
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -13,13 +14,15 @@ from typer.testing import CliRunner
 
 from scripts.cli import app
 from scripts.kit_texts import DEMO
-from scripts.reporting.charts import svg
+from scripts.reporting.charts import FILLS, svg
+from scripts.reporting.drawing import COLOURS, INK
 from scripts.reporting.figures import Figure, at
 from scripts.reporting.page import Bar, Bars, Plot, Presence, Stack
 from scripts.reporting.render import _escaped, to_html
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
 from tests.browser import browsed, needs_chromium
+from tests.contrast import contrast
 
 NAMES = ("north", "east", "south")
 PRIVACY = (
@@ -295,6 +298,17 @@ def test_columns_stand_one_upon_the_other():
     assert b0[1] + b0[2] == pytest.approx(a0[1], abs=0.2)
     assert b0[2] == pytest.approx(3 * a0[2], abs=0.2)
     assert b1[2] == 0
+
+
+def test_curves_and_their_names_stand_out_from_the_page_and_columns_from_their_neighbours():
+    assert all(contrast(colour, "#ffffff") >= 4.5 for colour in COLOURS)
+    assert all(contrast(one, other) >= 1.9 for one, other in pairwise(FILLS))
+    assert contrast(INK, "#ffffff") >= 4.5
+
+
+def test_what_is_folded_on_the_screen_is_printed(page):
+    printed = page[page.index("@media print") :].partition("</style>")[0]
+    assert "details::details-content { content-visibility: visible" in printed
 
 
 def test_who_was_missing_is_drawn_and_named_with_the_round(run, tmp_path):
