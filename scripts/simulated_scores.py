@@ -50,7 +50,7 @@ def record_by_institution(bench: Bench, run: RunDir, model: NerModel) -> None:
     run.record(
         "simulated_interval",
         bench.study,
-        f1=own_scores(bench, every)["f1"],
+        **own_scores(bench, every),
         low=found.low,
         high=found.high,
         level=LEVEL,

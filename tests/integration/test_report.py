@@ -344,6 +344,21 @@ def test_a_real_federation_claims_nothing_that_only_a_simulation_knows(run, tmp_
     assert "what an institution would have got alone is its own" in page
 
 
+def test_a_noised_federation_is_compared_by_exact_counts_or_said_to_be_noised(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    (exact,) = [n for n, line in enumerate(lines, 1) if line["event"] == "simulated_interval"]
+    page = to_html(build(run))
+    assert f'"metrics.jsonl:{exact} entities micro f1"' in page
+    assert "no real coordinator has them" in page
+    del lines[exact - 1]["entities"]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    page = to_html(build(RunDir.open(tmp_path / "run")))
+    assert f"metrics.jsonl:{exact} entities" not in page
+    assert "row carries noise" in page
+
+
 def test_plain_words_in_backquotes_are_code_in_markdown_and_all_else_is_text():
     assert _escaped("`min_cohort` of a_b") == "`min_cohort` of a\\_b"
     assert _escaped("`<b>|` and `") == "\\`\\<b\\>\\|\\` and \\`"

@@ -47,6 +47,7 @@ def test_institutions_scores_add_up_to_the_shared_models(run):
 def test_the_interval_is_of_the_shared_model_and_its_patients(run, bench):
     (event,) = run.events("simulated_interval")
     assert event["f1"] == pytest.approx(run.events("evaluation")[-1]["f1"])
+    assert event["entities"]["micro"]["f1"] == event["f1"]
     assert 0 <= event["low"] < event["f1"] < event["high"] <= 1
     assert (event["unit"], event["units"]) == (
         "patient",
