@@ -10,7 +10,7 @@ from scripts.reporting.drawing import COLOURS, INK, framed, label, number, round
 from scripts.reporting.page import Bars, Curve, Drawing, Plot, Presence, Stack
 
 HEIGHT: Final = 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 540, 20, 256
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 524, 20, 256
 _NAME_GAP: Final = 15
 _DASHES: Final = ("", "7 4", "2 3", "10 3 2 3", "", "4 2")
 FILLS: Final = ("#00466e", "#7fb8dd", "#8a4b08", "#ffffff", "#6f6f6f", "#d9d9d9")

@@ -140,6 +140,10 @@ def _told(source: Source) -> Iterator[Text]:
     else:
         down = source.lines.total("round", "sum bytes_down", size)
         yield (*sent, "; sent to institutions: ", down, ". Evaluations are not counted here.")
+        yield (
+            "In the first round no model has to be sent to institutions: all begin with the same "
+            "weights.",
+        )
     yield ("Trained weights: ", source.of_start("dimension", whole), ".")
     if any(_stage_curves(source).values()):
         yield (
@@ -184,8 +188,8 @@ def _stages(source: Source) -> Iterator[Table]:
     rows: list[Text] = []
     for stage, name in STAGES.items():
         path = f"sum stage_seconds {stage}"
-        whole_run = source.lines.total("round", path, duration)
-        rows.append((name, whole_run, source.lines.median("round", path, duration)))
+        whole_run = source.lines.total("round", path, _stage_time)
+        rows.append((name, whole_run, source.lines.median("round", path, _stage_time)))
     head = ("stage", "all rounds", "median of the rounds that had it")
     yield Table(caption="Stages of the secure sum", head=head, rows=tuple(rows))
 
@@ -207,6 +211,10 @@ def _each_round(source: Source) -> Table:
 def _round_size(count: float) -> str:
     """Of a value on an axis."""
     return size(count).replace(".0 ", " ")
+
+
+def _stage_time(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else f"{seconds:.3f} s"
 
 
 def _tenths(value: float) -> str:

@@ -154,13 +154,13 @@ def _pair(source: Source, number: int) -> Iterator[Bar]:
 def _gap(source: Source, numbers: Sequence[int]) -> Text:
     best, worst = _ends(source, numbers, "f1")
     return (
-        "Best: ",
+        "Best served: ",
         source.lines.figure(best, "institution"),
-        ". Worst: ",
+        "; worst: ",
         source.lines.figure(worst, "institution"),
-        ". Between them: ",
+        "; between them F1 differs by ",
         source.lines.difference((best, "f1"), (worst, "f1"), score),
-        ". With few entities much of a gap is chance: look at the support.",
+        ". With few held-out entities much of a gap is chance.",
     )
 
 
@@ -192,7 +192,7 @@ def _home_cells(source: Source, number: int) -> Iterator[str | Figure]:
 
 def _recalls(source: Source, numbers: Sequence[int]) -> Table:
     rows: list[Text] = []
-    for label in (*source.labels, MICRO):
+    for label in source.names:
         path = f"entities {label} recall"
         best, worst = _ends(source, numbers, path)
         cells = (source.lines.figure(n, path, score) for n in numbers)

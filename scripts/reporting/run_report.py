@@ -70,23 +70,21 @@ def build(run: RunDir) -> Page:
 def _lead(source: Source) -> Text:
     """What was done, in a sentence or two."""
     named: Text = (
-        source.of_study("study"),
-        ": a model that finds ",
-        ", ".join(source.labels),
-        " in text, fine-tuned from ",
-        source.of_study("encoder name"),
-        " by ",
         source.how_many_institutions(),
-        " institutions together over ",
+        " institutions together trained a model that finds ",
+        ", ".join(source.labels),
+        " in text, from the encoder ",
+        source.of_study("encoder name"),
+        ", over ",
         source.lines.count("round"),
         " of ",
         source.of_study("training rounds"),
         " rounds. ",
     )
     if source.last is None:
-        return (*named, "The shared model was not evaluated.")
+        return (*named, "It was not evaluated.")
     last = source.lines.figure(source.last, "f1", score)
-    return (*named, "The shared model's F1 after the last evaluation: ", last, ".")
+    return (*named, "Its F1 on documents that were kept back, at the last evaluation: ", last, ".")
 
 
 def _marks(source: Source) -> Iterator[Text]:
@@ -122,7 +120,7 @@ def _gains(source: Source) -> Iterator[tuple[str, Text]]:
         path = f"entities {MICRO} f1"
         best = max(alone, key=lambda number: source.lines.value(number, path))
         gained = source.lines.difference((source.shared, path), (best, path), gain)
-        yield "F1 over the best alone", (gained,)
+        yield "F1 above the best alone", (gained,)
 
 
 def _again(source: Source) -> Section:

@@ -29,8 +29,7 @@ def scores(source: Source) -> Section:
     if last is None:
         return Section(name="scores", title=title, texts=(("No evaluation came about.",),))
     curves = {
-        name: source.curve(source.evaluations, f"entities {name} f1")
-        for name in (*source.labels, MICRO)
+        name: source.curve(source.evaluations, f"entities {name} f1") for name in source.names
     }
     plot = Plot(title="F1 by label", across="round", up="F1", curves=curves, top=1.0)
     return Section(
@@ -88,7 +87,7 @@ def _interval(source: Source) -> Iterator[Text]:
 
 def _scores_of(source: Source, number: int) -> Table:
     rows = []
-    for name in (*source.labels, *_ROWS):
+    for name in (*source.labels, *(_ROWS if len(source.labels) > 1 else ())):
         at = f"entities {name}"
         cells = (source.lines.figure(number, f"{at} {key}", score) for key in _SCORES)
         rows.append((name, *cells, source.lines.figure(number, f"{at} support", support)))
@@ -132,6 +131,8 @@ def _not_compared(source: Source) -> str:
 
 
 def _exactly(source: Source) -> Iterator[Text]:
+    if _ends(source) is not None:
+        yield ("The fork at the federation's bar shows the interval of its F1, as above.",)
     if source.shared != source.last:
         yield (
             "The federation's row is of exact counts, as the others: no real coordinator has them.",
@@ -171,7 +172,7 @@ def _comparison_table(source: Source) -> Table:
     for number in source.baselines:
         name = source.lines.figure(number, "trained_by")
         rows.append((name, *source.f1s(number), *_gained(source, number)))
-    head = ("trained by", *(f"{name} F1" for name in (*source.labels, MICRO)))
+    head = ("trained by", *(f"{name} F1" for name in source.names))
     return Table(
         caption="F1 by who trained: the same held-out documents for all",
         head=(*head, "federation's gain over it"),

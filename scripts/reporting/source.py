@@ -59,6 +59,11 @@ class Source:
         return self.study.task.labels
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Labels, and `micro` where it says something else."""
+        return (*self.labels, MICRO) if len(self.labels) > 1 else self.labels
+
+    @property
     def institutions(self) -> tuple[str, ...]:
         """Of the study."""
         return self.study.federation.institutions
@@ -139,8 +144,8 @@ class Source:
         )
 
     def f1s(self, number: int) -> Iterator[Figure]:
-        """Of each label, then micro."""
-        for name in (*self.labels, MICRO):
+        """Of each of the `names`."""
+        for name in self.names:
             yield self.lines.figure(number, f"entities {name} f1", score)
 
 

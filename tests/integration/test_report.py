@@ -271,7 +271,7 @@ def test_each_plot_has_words_and_a_table_with_the_same_figures(run):
 def test_a_curve_lies_where_its_values_are():
     points = tuple((Figure(i, str(i), ""), Figure(v, str(v), "")) for i, v in ((1, 0.0), (3, 1.0)))
     drawn = svg(Plot(title="t", across="round", up="F1", curves={"a": points}, top=1.0), "p")
-    assert 'points="64.0,256.0 540.0,20.0"' in drawn
+    assert 'points="64.0,256.0 524.0,20.0"' in drawn
 
 
 def test_bars_begin_at_zero_and_show_the_ends_of_an_interval():
