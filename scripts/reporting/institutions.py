@@ -13,8 +13,8 @@ _REAL: Final = (
     "documents in its own report (`fedner report SITE`)."
 )
 _GROUPS: Final = (
-    "Groups of patients (sex, age, language) are in no document that fedner reads: whether the "
-    "model serves them alike is not known, and has to be looked at where the records are."
+    "Groups of patients (sex, age, language) are in no metrics of a run: an institution scores the "
+    "model on them where its records are (`fedner evaluate MODEL SITE --groups TABLE`)."
 )
 _SIDES: Final = {"train": "train", "held_out": "held out"}
 

@@ -48,6 +48,7 @@ def stage(tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("data synth --out notes --institutions 1 --patients 2 --seed 1", {})
     shutil.copy("notes/hospital-1.jsonl", "notes.jsonl")
+    Path("note.txt").write_text("Denies chest pain; on metoprolol.")
     return tmp_path
 
 
