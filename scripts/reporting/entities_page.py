@@ -5,7 +5,7 @@ from typing import Final
 
 from common.data.records import Document
 from scripts.highlight import NOT_A_DEVICE, counted, pieces, visible
-from scripts.reporting.html import is_grave, rendered
+from scripts.reporting.html import is_grave, rendered, worded
 
 COLOURS: Final = (
     ("#cfe8fc", "#004a80"),
@@ -45,6 +45,6 @@ def entities_page(
         ink=INK,
         model=model,
         marks=[NOT_A_DEVICE, _KEEP],
-        grave=[notice for notice in notices if is_grave(notice)],
-        others=[notice for notice in notices if not is_grave(notice)],
+        grave=[worded(notice) for notice in notices if is_grave(notice)],
+        others=[worded(notice) for notice in notices if not is_grave(notice)],
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 _FOLDER: Final = Path(__file__).parent
 _GRAVE: Final = ("SIMULATION", "INSECURE", "DEMO", "EXACT")
@@ -22,6 +23,13 @@ def rendered(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**content) + "\n"
+
+
+def worded(text: str) -> Markup:
+    """Escaped; what stands in backquotes as code."""
+    parts = text.split("`")
+    pairs = [Markup("<code>{}</code>" if i % 2 else "{}").format(p) for i, p in enumerate(parts)]
+    return Markup("").join(pairs)
 
 
 def is_grave(said: str) -> bool:

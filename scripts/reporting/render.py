@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from scripts.reporting.charts import spoken, svg
 from scripts.reporting.figures import Figure
-from scripts.reporting.html import is_grave, rendered
+from scripts.reporting.html import is_grave, rendered, worded
 from scripts.reporting.page import Drawing, Page, Section, Table, Text
 
 _SPECIAL: Final = "\\*_{}[]<>#|`"
@@ -25,18 +25,11 @@ def to_html(page: Page) -> str:
 
 def _cell(part: str | Figure) -> Any:
     if isinstance(part, str):
-        return _worded(part)
+        return worded(part)
     value = part.text if part.value is None or isinstance(part.value, list) else part.value
     return Markup('<data value="{}" data-source="{}" title="{}">{}</data>').format(
-        value, part.source, part.source, _worded(part.text)
+        value, part.source, part.source, worded(part.text)
     )
-
-
-def _worded(text: str) -> Markup:
-    """Escaped; what stands in backquotes as code."""
-    parts = text.split("`")
-    pairs = [Markup("<code>{}</code>" if i % 2 else "{}").format(p) for i, p in enumerate(parts)]
-    return Markup("").join(pairs)
 
 
 def _chart(plot: Drawing, name: str) -> Markup:

@@ -50,7 +50,7 @@ class Reader(HTMLParser):
 
 
 def test_each_entity_is_marked_with_its_labels_name(page):
-    assert Reader(page).marked == ["0Disease", "1Symptom", "fever Symptom"]
+    assert Reader(page).marked == ["0 Disease", "1 Symptom", "fever Symptom"]
 
 
 def test_a_hostile_note_is_text_and_never_markup(page):
