@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 _FOLDER: Final = Path(__file__).parent
-_GRAVE: Final = ("SIMULATION", "INSECURE", "DEMO", "EXACT")
+_GRAVE: Final = ("SIMULATION", "INSECURE", "DEMO", "EXACT", "UNFINISHED")
 
 
 def rendered(template: str, **content: Any) -> str:

@@ -20,7 +20,7 @@ from common.io.atomic import write_bytes
 from common.io.corpus import load_documents, save_documents
 from common.io.models import MANIFEST, load_model
 from common.model.ner import NerModel, set_threads
-from scripts.console import out, progress_bars, quiet_libraries, show_notices, show_path
+from scripts.console import out, progress_bars, quiet_libraries, show_path, show_said
 from scripts.highlight import NOT_A_DEVICE, highlighted, legend, visible
 from scripts.reporting.entities_page import entities_page
 from scripts.verbs.evaluate import check_format
@@ -61,7 +61,8 @@ def command(
     to = _format(to, output)
     documents = _read(text, input_path, from_)
     model = load_model(model_path, device)
-    show_notices(model.study)
+    notices = json.loads((model_path / MANIFEST).read_text("utf-8"))["notices"]
+    show_said(notices)
     with progress_bars() as bars:
         task = bars.add_task("windows", total=None)
         prepared = model.prepare([replace(d, entities=()) for d in documents])
@@ -70,7 +71,7 @@ def command(
     if to == "text":
         _show(marked, model.labels)
     elif to == "html":
-        _save_page(marked, model, model_path, output)
+        _save_page(marked, model, notices, output)
     else:
         _write(marked, to, output)
 
@@ -100,9 +101,8 @@ def _show(documents: Sequence[Document], labels: Sequence[str]) -> None:
 
 
 def _save_page(
-    documents: Sequence[Document], model: NerModel, folder: Path, output: Path | None
+    documents: Sequence[Document], model: NerModel, notices: Sequence[str], output: Path | None
 ) -> None:
-    notices = json.loads((folder / MANIFEST).read_text("utf-8"))["notices"]
     page = entities_page(documents, model.labels, model.study.study, notices)
     if output is None:
         sys.stdout.write(page)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -407,6 +408,17 @@ def test_a_page_of_predictions_bears_the_notices_of_its_model(fedner, model_fold
     assert fedner(*arguments).out == page
     for said in json.loads((model_folder / "fedner.json").read_text())["notices"]:
         assert said.split(".")[0] in page
+
+
+def test_an_unfinished_model_is_called_one_with_every_prediction(fedner, model_folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(model_folder, model)
+    manifest = json.loads((model / "fedner.json").read_text())
+    manifest["notices"] = ["UNFINISHED. The model after round 1.", *manifest["notices"]]
+    (model / "fedner.json").write_text(json.dumps(manifest))
+    result = fedner("predict", model, "--text", TEXT, "--to", "html")
+    assert result.out.index("UNFINISHED") < result.out.index("Denies")
+    assert "UNFINISHED" in result.err
 
 
 @pytest.mark.parametrize("to", ["jsonl", "conll"])
