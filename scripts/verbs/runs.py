@@ -27,6 +27,10 @@ from scripts.reporting.runs import (
 app = typer.Typer(help="Runs that were made on this machine.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
+_LEAST = {1: 16, 5: 11, 6: 6}
+"""Widths of columns of the list that are of no use when broken in a word."""
+_ABSENT = "-"
+"""Of a key that a study has not: `none` is a value of some."""
 _SHOWN = {"seconds": duration, "bytes up": size, "bytes down": size, "epsilon": significant}
 
 
@@ -53,7 +57,9 @@ def list_(
     if not runs:
         out.print(f"no runs in {folder}", markup=False, highlight=False)
         return
-    table = _table("run", "started (UTC)", "study", "institutions", "privacy", "state", "F1")
+    table = _table("run", "started (UTC)", "study", "sites", "privacy", "state", "F1")
+    for column, width in _LEAST.items():
+        table.columns[column].min_width = width
     for run in runs:
         table.add_row(*map(_cell, _row(run)))
     out.print(table)
@@ -106,10 +112,10 @@ def compare(
         content = {"runs": names, "study": studies, "figures": figures, "same_held_out": same}
         typer.echo(json.dumps(content, allow_nan=False))
         return
-    _print_beside("the studies differ in", runs, studies)
+    _print_beside("the studies differ in", runs, studies, _ABSENT)
     if not studies:
         out.print("The studies are the same.")
-    _print_beside("figures", runs, figures)
+    _print_beside("figures", runs, figures, NONE)
     if same is False:
         out.print("The held-out documents differ: their F1 do not compare.", style="bold yellow")
     if same is None:
@@ -118,7 +124,7 @@ def compare(
 
 def _row(run: RunFacts) -> tuple[str, ...]:
     f1 = score(run.f1[MICRO]) if MICRO in run.f1 else NONE
-    when = (run.started or NONE)[:19].replace("T", " ")
+    when = (run.started or NONE)[:16].replace("T", " ")
     count = str(len(run.institutions)) if run.institutions else NONE
     return run.name, when, run.study or NONE, count, _privacy(run), run.state, f1
 
@@ -126,7 +132,7 @@ def _row(run: RunFacts) -> tuple[str, ...]:
 def _privacy(run: RunFacts) -> str:
     if run.privacy in {None, "none"}:
         return NONE
-    return f"{run.privacy}, epsilon {significant(run.epsilon) if run.epsilon else 'not known yet'}"
+    return f"epsilon {significant(run.epsilon) if run.epsilon else 'not known yet'}"
 
 
 def _head(run: RunFacts) -> Sequence[tuple[str, str]]:
@@ -152,13 +158,15 @@ def _size(count: int | None) -> str:
     return "not recorded" if count is None else size(count)
 
 
-def _print_beside(title: str, runs: Sequence[RunFacts], rows: dict[str, list[Any]]) -> None:
+def _print_beside(
+    title: str, runs: Sequence[RunFacts], rows: dict[str, list[Any]], absent: str
+) -> None:
     if not rows:
         return
     table = _table(title, *(run.name for run in runs))
     for name, values in rows.items():
         shown = _SHOWN.get(name, score if name.startswith("F1 ") else _plain)
-        table.add_row(_cell(name), *(_cell(NONE if v is None else shown(v)) for v in values))
+        table.add_row(_cell(name), *(_cell(absent if v is None else shown(v)) for v in values))
     out.print(table)
 
 
