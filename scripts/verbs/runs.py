@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +28,8 @@ from scripts.reporting.runs import (
 app = typer.Typer(help="Runs that were made on this machine.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
-_LEAST = {1: 16, 5: 11, 6: 6}
-"""Widths of columns of the list that are of no use when broken in a word."""
+_WHOLE = (1, 4, 6)
+"""Columns of the list that are of no use when broken."""
 _ABSENT = "-"
 """Of a key that a study has not: `none` is a value of some."""
 _SHOWN = {"seconds": duration, "bytes up": size, "bytes down": size, "epsilon": significant}
@@ -57,9 +58,9 @@ def list_(
     if not runs:
         out.print(f"no runs in {folder}", markup=False, highlight=False)
         return
-    table = _table("run", "started (UTC)", "study", "sites", "privacy", "state", "F1")
-    for column, width in _LEAST.items():
-        table.columns[column].min_width = width
+    table = _table("run", "started (UTC)", "study", "sites", "epsilon", "state", "F1")
+    for column in _WHOLE:
+        table.columns[column].no_wrap = True
     for run in runs:
         table.add_row(*map(_cell, _row(run)))
     out.print(table)
@@ -126,13 +127,15 @@ def _row(run: RunFacts) -> tuple[str, ...]:
     f1 = score(run.f1[MICRO]) if MICRO in run.f1 else NONE
     when = (run.started or NONE)[:16].replace("T", " ")
     count = str(len(run.institutions)) if run.institutions else NONE
-    return run.name, when, run.study or NONE, count, _privacy(run), run.state, f1
+    epsilon = "not yet" if run.epsilon is None and run.privacy == "local" else None
+    shown = epsilon or significant(run.epsilon)
+    return run.name, when, run.study or NONE, count, shown, run.state.replace(",", ""), f1
 
 
 def _privacy(run: RunFacts) -> str:
     if run.privacy in {None, "none"}:
         return NONE
-    return f"epsilon {significant(run.epsilon) if run.epsilon else 'not known yet'}"
+    return f"{run.privacy}, epsilon {significant(run.epsilon) if run.epsilon else 'not known yet'}"
 
 
 def _head(run: RunFacts) -> Sequence[tuple[str, str]]:
@@ -177,7 +180,7 @@ def _plain(value: Any) -> str:
 
 
 def _table(*names: str) -> Table:
-    table = Table(title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         table.add_column(_cell(name), overflow="fold")
     return table
