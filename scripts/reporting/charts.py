@@ -113,10 +113,9 @@ def _curves(frame: _Frame, plot: Plot) -> Iterator[str]:
         yield f'<polyline class="curve" points="{line}" {style}/>'
         for x, y in points if len(points) <= 40 else points[-1:]:
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'
-        if len(plot.curves) > 1:
-            yield _lead(points[-1][0] + 5, points[-1][1], places[name])
-            said = f"{name} {curve[-1][1].text}"
-            yield label(_RIGHT + 26, places[name] + 4, said, "start", colour)
+        yield _lead(points[-1][0] + 5, points[-1][1], places[name])
+        said = f"{name} {curve[-1][1].text}"
+        yield label(_RIGHT + 26, places[name] + 4, said, "start", colour)
 
 
 def _columns(frame: _Frame, plot: Plot) -> Iterator[str]:

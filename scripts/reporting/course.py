@@ -157,7 +157,7 @@ def _course(source: Source) -> Plot:
     stages = _stage_curves(source)
     if any(stages.values()):
         return Stack(title="Seconds a round, by stage", across="round", up="seconds", curves=stages)
-    curves = {"round": source.curve(source.rounds, "seconds", _tenths)}
+    curves = {"seconds": source.curve(source.rounds, "seconds", _tenths)}
     return Plot(title="Seconds a round", across="round", up="seconds", curves=curves)
 
 

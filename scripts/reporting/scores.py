@@ -72,9 +72,9 @@ def _interval(source: Source) -> Iterator[Text]:
         figure(number, "units"),
         f" held-out {source.lines.value(number, 'unit')}s drawn again ",
         figure(number, "resamples"),
-        " times, the shared model's F1, counted exactly (",
-        figure(number, "f1", score),
-        "), lies between ",
+        " times, the shared model's F1",
+        *((", counted exactly (", figure(number, "f1", score), "),") if source.is_noised else ()),
+        " lies between ",
         figure(number, "low", score),
         " and ",
         figure(number, "high", score),
@@ -107,10 +107,10 @@ def comparison(source: Source) -> Section:
     if not source.baselines:
         return Section(name="comparison", title=title, texts=((_not_compared(source),),))
     said: Text = (
-        "In a simulation only: each institution's own data alone, and all data in one place "
-        f"(`{_POOLED}`) where that was asked for. All were tested on the same held-out documents, "
-        "those of all institutions. In a real federation nobody sees this table; an institution "
-        "compares in its own report.",
+        "In a simulation only: each institution's own data alone, and, where that was asked for, "
+        f"all data in one place (`{_POOLED}`), which no federation has. All were tested on the "
+        "same held-out documents, those of all institutions. In a real federation nobody sees this "
+        "table; an institution compares in its own report.",
     )
     return Section(
         name="comparison",
