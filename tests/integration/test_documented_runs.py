@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,16 @@ def shrunk(name, encoder):
 
 
 @pytest.fixture
-def stage(tiny_encoder, tmp_path, monkeypatch):
-    """A folder with the samples, and notes to predict."""
-    (tmp_path / "configs").mkdir()
-    for name in ("quickstart.yaml", "quickstart-private.yaml"):
-        (tmp_path / "configs" / name).write_text(shrunk(name, tiny_encoder))
-    monkeypatch.chdir(tmp_path)
-    run("data synth --out notes --institutions 1 --patients 2 --seed 1", {})
-    shutil.copy("notes/hospital-1.jsonl", "notes.jsonl")
-    return tmp_path
+def stage(tiny_encoder, monkeypatch):
+    """A folder with the samples; its path leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(prefix="fd-") as folder:
+        configs = Path(folder) / "configs"
+        configs.mkdir()
+        for name in ("quickstart.yaml", "quickstart-private.yaml"):
+            (configs / name).write_text(shrunk(name, tiny_encoder))
+        monkeypatch.chdir(folder)
+        yield Path(folder)
+        monkeypatch.undo()
 
 
 def run(line, words):
