@@ -32,10 +32,10 @@ def shrunk(name, encoder):
     weights = tiny.sha256(encoder / "model.safetensors")
     study["encoder"] = {"name": str(encoder), "weights_sha256": weights}
     study["text"] = {"max_tokens": 48, "overlap_tokens": 8}
-    study["training"]["rounds"] = 2
+    study["training"]["rounds"] = 1
     study["simulation"]["synthetic"].update(patients_per_institution=12, notes_per_patient=[1, 2])
     if study["privacy"] != "none":
-        study["federation"]["evaluate_every"] = 2
+        study["federation"]["evaluate_every"] = 1
         study["privacy"].update(declared_units=100, delta=1e-3)
     return yaml.safe_dump(study, sort_keys=False)
 
