@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,23 @@ def test_what_stands_in_blocks_of_a_shell_runs(stage):
     (predicted,) = (said[line] for line in said if "--text" in line)
     assert "metoprolol" in predicted
     assert list(Path("annotated").glob("*.ann"))
+
+
+def test_a_relays_doctor_looks_at_its_side_without_complaint(stage):
+    """`fedner doctor relay.yaml --side relay`, where server and worker listen."""
+    Path("door").mkdir()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as worker,
+    ):
+        worker.bind("door/socket")
+        worker.listen()
+        relay = {
+            "institution": "north", "state": "state", "socket": "door/socket",
+            "coordinator": f"127.0.0.1:{server.getsockname()[1]}",
+        }  # fmt: skip
+        Path("relay.yaml").write_text(yaml.safe_dump(relay))
+        assert "0 failed" in run("doctor relay.yaml --side relay", {})
 
 
 @pytest.mark.slow
