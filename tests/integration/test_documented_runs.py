@@ -135,3 +135,26 @@ def test_all_roles_on_one_machine_and_what_an_auditor_does_with_what_they_left(s
     assert len(lines) > 10
     for line in lines:
         run(line, {"LOG:SEQ:HASH": head, **words})
+
+
+def _installed():
+    """Whether `scripts/env.sh` would find nothing to install."""
+    stamp = ROOT / ".venv" / ".installed"
+    made_of = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
+    return stamp.exists() and stamp.read_text().split()[0] == hashlib.sha256(made_of).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not _installed(), reason="this environment is not that of scripts/env.sh")
+def test_the_quickstart_leads_from_an_empty_home_to_a_model_with_the_real_encoder(tmp_path):
+    home = {"PYTHONPATH": str(ROOT), "FEDNER_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        ["scripts/quickstart", "--no-alone", "--out", str(tmp_path / "run")],
+        cwd=ROOT, env={**os.environ, **home}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "micro" in done.stdout
+    assert (tmp_path / "home" / "encoders" / "all-minilm-l6-v2").is_dir()
+    model = json.loads((tmp_path / "run" / "model" / "fedner.json").read_text())
+    assert model["notices"]
