@@ -27,8 +27,8 @@ ELSEWHERE = {
     "test_a_study_with_worker_and_relay_as_two_users_gives_the_simulations_model",
     "client site.yaml --write-relay relay.yaml": "integration/test_sides.py::"
     "test_the_relays_file_is_written_out_of_the_sites_and_never_over_another",
-    "doctor relay.yaml --side relay": "integration/test_sides.py::"
-    "test_the_doctor_looks_at_each_side_by_itself",
+    "doctor relay.yaml --side relay": "integration/test_documented_runs.py::"
+    "test_a_relays_doctor_looks_at_its_side_without_complaint",
     "health site.yaml": "integration/test_health.py::"
     "test_the_verb_asks_a_sites_worker_and_through_a_relays_file",
     "health relay.yaml --side relay": "integration/test_health.py::"

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,25 +33,25 @@ def shrunk(name, encoder):
     weights = tiny.sha256(encoder / "model.safetensors")
     study["encoder"] = {"name": str(encoder), "weights_sha256": weights}
     study["text"] = {"max_tokens": 48, "overlap_tokens": 8}
-    study["training"]["rounds"] = 2
+    study["training"]["rounds"] = 1
     study["simulation"]["synthetic"].update(patients_per_institution=12, notes_per_patient=[1, 2])
     if study["privacy"] != "none":
-        study["federation"]["evaluate_every"] = 2
+        study["federation"]["evaluate_every"] = 1
         study["privacy"].update(declared_units=100, delta=1e-3)
     return yaml.safe_dump(study, sort_keys=False)
 
 
 @pytest.fixture
-def stage(tiny_encoder, tmp_path, monkeypatch):
-    """A folder with the samples, and notes to predict."""
-    (tmp_path / "configs").mkdir()
-    for name in ("quickstart.yaml", "quickstart-private.yaml"):
-        (tmp_path / "configs" / name).write_text(shrunk(name, tiny_encoder))
-    monkeypatch.chdir(tmp_path)
-    run("data synth --out notes --institutions 1 --patients 2 --seed 1", {})
-    shutil.copy("notes/hospital-1.jsonl", "notes.jsonl")
-    Path("note.txt").write_text("Denies chest pain; on metoprolol.")
-    return tmp_path
+def stage(tiny_encoder, monkeypatch):
+    """A folder with the samples; its path leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(prefix="fd-") as folder:
+        configs = Path(folder) / "configs"
+        configs.mkdir()
+        for name in ("quickstart.yaml", "quickstart-private.yaml"):
+            (configs / name).write_text(shrunk(name, tiny_encoder))
+        monkeypatch.chdir(folder)
+        yield Path(folder)
+        monkeypatch.undo()
 
 
 def run(line, words):
@@ -80,6 +82,23 @@ def test_what_stands_in_blocks_of_a_shell_runs(stage):
     (predicted,) = (said[line] for line in said if "--text" in line)
     assert "metoprolol" in predicted
     assert list(Path("annotated").glob("*.ann"))
+
+
+def test_a_relays_doctor_looks_at_its_side_without_complaint(stage):
+    """`fedner doctor relay.yaml --side relay`, where server and worker listen."""
+    Path("door").mkdir()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as worker,
+    ):
+        worker.bind("door/socket")
+        worker.listen()
+        relay = {
+            "institution": "north", "state": "state", "socket": "door/socket",
+            "coordinator": f"127.0.0.1:{server.getsockname()[1]}",
+        }  # fmt: skip
+        Path("relay.yaml").write_text(yaml.safe_dump(relay))
+        assert "0 failed" in run("doctor relay.yaml --side relay", {})
 
 
 @pytest.mark.slow
@@ -116,3 +135,26 @@ def test_all_roles_on_one_machine_and_what_an_auditor_does_with_what_they_left(s
     assert len(lines) > 10
     for line in lines:
         run(line, {"LOG:SEQ:HASH": head, **words})
+
+
+def _installed():
+    """Whether `scripts/env.sh` would find nothing to install."""
+    stamp = ROOT / ".venv" / ".installed"
+    made_of = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
+    return stamp.exists() and stamp.read_text().split()[0] == hashlib.sha256(made_of).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not _installed(), reason="this environment is not that of scripts/env.sh")
+def test_the_quickstart_leads_from_an_empty_home_to_a_model_with_the_real_encoder(tmp_path):
+    home = {"PYTHONPATH": str(ROOT), "FEDNER_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        ["scripts/quickstart", "--no-alone", "--out", str(tmp_path / "run")],
+        cwd=ROOT, env={**os.environ, **home}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "micro" in done.stdout
+    assert (tmp_path / "home" / "encoders" / "all-minilm-l6-v2").is_dir()
+    model = json.loads((tmp_path / "run" / "model" / "fedner.json").read_text())
+    assert model["notices"]
