@@ -326,9 +326,18 @@ def test_who_was_missing_is_drawn_and_named_with_the_round(run, tmp_path):
     }  # fmt: skip
     assert svg(presence, "p").count('class="missing"') == 1
     (table,) = [t for t in section.tables if "missing" in t.caption]
-    assert [(row[0].value, row[1]) for row in table.rows] == [(2, "east")]
+    assert [(row[0].value, row[1], row[2].text) for row in table.rows] == [(2, "east", "<b>x</b>")]
     assert "Nobody was missing" in to_html(build(run))
     assert "Nobody was missing" not in to_html(report)
+
+
+def test_a_run_with_rounds_to_come_is_called_unfinished(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    third = next(i for i, line in enumerate(lines) if json.loads(line).get("round") == 3)
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines[:third]))
+    assert "UNFINISHED" in to_html(build(RunDir.open(tmp_path / "run")))
+    assert "UNFINISHED" not in to_html(build(run))
 
 
 def test_a_real_federation_claims_nothing_that_only_a_simulation_knows(run, tmp_path):
