@@ -20,8 +20,9 @@ from common.errors import FednerError
 from scripts.console import err, out, show_error
 
 VERBS: Final = (
-    "simulate", "server", "client", "doctor", "health", "train", "evaluate", "predict", "provision",
-    "report", "data", "encoder", "config", "budget", "identity", "roster", "enrol", "policy", "log",
+    "simulate", "server", "client", "doctor", "health", "train", "evaluate", "predict", "export",
+    "verify", "report", "provision", "data", "encoder", "config", "budget", "identity", "roster",
+    "enrol", "policy", "log",
 )  # fmt: skip
 """Each is a module of `scripts.verbs`."""
 

@@ -7,6 +7,7 @@ import typer
 
 from common.io.atomic import write_bytes
 from scripts.console import show_path
+from scripts.reporting.head import head_of
 from scripts.reporting.render import to_html, to_markdown
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
@@ -27,9 +28,10 @@ def command(
 
     Example: fedner report runs/RUN
     """
-    page = build(RunDir.open(run_path))
+    run = RunDir.open(run_path)
+    page = build(run)
     folder = folder or run_path
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((HTML, to_html(page)), (MARKDOWN, to_markdown(page))):
+    for name, text in ((HTML, to_html(page)), (MARKDOWN, head_of(run) + to_markdown(page))):
         write_bytes(folder / name, text.encode())
         show_path("report", folder / name)

@@ -1,0 +1,79 @@
+"""The card of an exported model: the report of its run, and how to use it."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from common.card import front_matter
+from common.io.archive import ARCHIVE, NEEDED
+from common.io.models import CARD, MANIFEST, STUDY
+from common.model.ner import NerModel
+from scripts.reporting.head import Facts, head_of
+from scripts.reporting.render import to_markdown
+from scripts.reporting.run_report import build
+from server.run_dir import RunDir
+
+_PLAIN: Final = """\
+```python
+from transformers import pipeline
+
+find = pipeline("token-classification", model="FOLDER", aggregation_strategy="first")
+find("Denies chest pain; on metoprolol.")
+```
+"""
+
+
+def card_of(source: Path, model: NerModel, facts: Facts, files: frozenset[str]) -> str:
+    """README.md of an exported folder: its run's report, or the saved card where there is no run.
+
+    Args:
+        source: the saved model's folder.
+        files: what is exported beside the weights.
+    """
+    told: dict[str, Any] = json.loads((source / MANIFEST).read_text("utf-8"))
+    run = _run_of(source, told)
+    if run is None:
+        head = front_matter(model.study, licence=facts.licence, language=facts.language)
+        body = _without_head((source / CARD).read_text("utf-8"))
+        return f"{head}{body.rstrip()}\n\n{_use(files)}"
+    _, _, report = to_markdown(build(run)).partition("\n")
+    start, mark, rest = report.partition("\n## ")
+    said = [n for n in told["notices"] if n not in run.events("start")[0]["notices"]]
+    notices = "".join(f"\n> **{notice}**\n" for notice in said)
+    head = head_of(run, facts, told["rounds"])
+    return f"{head}# {model.study.study}\n{start}{notices}\n{_use(files)}{mark}{rest}"
+
+
+def _run_of(source: Path, told: dict[str, Any]) -> RunDir | None:
+    """The federated run that made a saved model, if it lies in its folder."""
+    if "rounds" not in told or not (source.absolute().parent / STUDY).is_file():
+        return None
+    run = RunDir.open(source.absolute().parent)
+    starts = run.events("start")
+    same = bool(starts) and starts[0]["study_sha256"] == told["study_sha256"]
+    return run if same else None
+
+
+def _without_head(card: str) -> str:
+    """A card without its metadata; one of an earlier fedner has none."""
+    return card.split("---\n", 2)[2] if card.startswith("---\n") else card
+
+
+def _use(files: frozenset[str]) -> str:
+    onnx = "" if "model.onnx" not in files else (
+        "\n`model.onnx` has the same weights, for programs without torch: in `input_ids` and "
+        "`attention_mask` (and `token_type_ids`), out `logits`, of any batch and length.\n"
+    )  # fmt: skip
+    return (
+        "## How to use it\n\n"
+        f"{_PLAIN}\n"
+        "That is near to what was evaluated, and not the same: the pipeline reads a text as one "
+        "piece, cut off at the tokenizer's longest input, and takes each word's likeliest tag by "
+        "itself. The scores of this card are those of fedner's own reading (sentence by sentence, "
+        "or in overlapping windows, and the best sequence of tags). It travels with the model, in "
+        f"`{ARCHIVE}`, which needs Python 3.11 with {', '.join(NEEDED)}, and no fedner:\n\n"
+        f'```\npython FOLDER/{ARCHIVE} --text "Denies chest pain; on metoprolol."\n```\n'
+        f"{onnx}\n"
+        "`manifest.json` has the hash of every file. With fedner, `fedner verify FOLDER` checks "
+        "them and the signature.\n"
+    )
