@@ -23,25 +23,25 @@ find("Denies chest pain; on metoprolol.")
 """
 
 
-def card_of(source: Path, model: NerModel, facts: Facts, files: frozenset[str]) -> str:
+def card_of(source: Path, model: NerModel, facts: Facts, onnx: bool) -> str:
     """README.md of an exported folder: its run's report, or the saved card where there is no run.
 
     Args:
         source: the saved model's folder.
-        files: what is exported beside the weights.
+        onnx: whether `model.onnx` is exported, too.
     """
     told: dict[str, Any] = json.loads((source / MANIFEST).read_text("utf-8"))
     run = _run_of(source, told)
     if run is None:
         head = front_matter(model.study, licence=facts.licence, language=facts.language)
         body = _without_head((source / CARD).read_text("utf-8"))
-        return f"{head}{body.rstrip()}\n\n{_use(files)}"
+        return f"{head}{body.rstrip()}\n\n{_use(onnx)}"
     _, _, report = to_markdown(build(run)).partition("\n")
     start, mark, rest = report.partition("\n## ")
     said = [n for n in told["notices"] if n not in run.events("start")[0]["notices"]]
     notices = "".join(f"\n> **{notice}**\n" for notice in said)
     head = head_of(run, facts, told["rounds"])
-    return f"{head}# {model.study.study}\n{start}{notices}\n{_use(files)}{mark}{rest}"
+    return f"{head}# {model.study.study}\n{start}{notices}\n{_use(onnx)}{mark}{rest}"
 
 
 def _run_of(source: Path, told: dict[str, Any]) -> RunDir | None:
@@ -59,11 +59,11 @@ def _without_head(card: str) -> str:
     return card.split("---\n", 2)[2] if card.startswith("---\n") else card
 
 
-def _use(files: frozenset[str]) -> str:
-    onnx = "" if "model.onnx" not in files else (
+def _use(onnx: bool) -> str:
+    told = (
         "\n`model.onnx` has the same weights, for programs without torch: in `input_ids` and "
         "`attention_mask` (and `token_type_ids`), out `logits`, of any batch and length.\n"
-    )  # fmt: skip
+    )
     return (
         "## How to use it\n\n"
         f"{_PLAIN}\n"
@@ -73,7 +73,7 @@ def _use(files: frozenset[str]) -> str:
         "or in overlapping windows, and the best sequence of tags). It travels with the model, in "
         f"`{ARCHIVE}`, which needs Python 3.11 with {', '.join(NEEDED)}, and no fedner:\n\n"
         f'```\npython FOLDER/{ARCHIVE} --text "Denies chest pain; on metoprolol."\n```\n'
-        f"{onnx}\n"
+        f"{told if onnx else ''}\n"
         "`manifest.json` has the hash of every file. With fedner, `fedner verify FOLDER` checks "
         "them and the signature.\n"
     )

@@ -12,6 +12,13 @@ from common.identity.identity import Identity
 from common.identity.manifest import Manifest
 from common.io.export import export_model
 from common.io.identity_files import open_private, read_passphrase
+from common.io.onnx_file import (
+    LARGEST_DIFFERENCE,
+    ONNX,
+    Agreement,
+    require_packages,
+    write_onnx,
+)
 from scripts.console import err, out, quiet_libraries, show_path
 from scripts.model_card import card_of
 from scripts.reporting.head import Facts
@@ -31,6 +38,9 @@ def command(
     unsigned: Annotated[
         bool, typer.Option("--unsigned", help="Leave the manifest without a signature.")
     ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write model.onnx, too, and compare it with torch.")
+    ] = False,
     licence: Annotated[
         str, typer.Option("--licence", "--license", help="Of the model, as model hubs name it.")
     ] = UNKNOWN_LICENCE,
@@ -46,12 +56,17 @@ def command(
     Example: fedner export runs/RUN/model --out exported --identity identity
     """
     quiet_libraries()
+    if onnx:
+        require_packages()
     signer = _signer(identity, passphrase_file, unsigned)
     facts = Facts(licence=licence, language=language)
-    files: frozenset[str] = frozenset()
+    found: list[Agreement] = []
+    additions = (lambda model, to: found.append(write_onnx(model, to)),) if onnx else ()
     manifest = export_model(
-        source, folder, lambda model: card_of(source, model, facts, files), signer
+        source, folder, lambda model: card_of(source, model, facts, onnx), signer, additions
     )
+    for agreement in found:
+        _show_agreement(agreement)
     _show(manifest)
     show_path("exported", folder)
 
@@ -82,3 +97,12 @@ def _show(manifest: Manifest) -> None:
         ]
     for line in lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_agreement(found: Agreement) -> None:
+    shapes = ", ".join(f"{batch} x {tokens}" for batch, tokens in found.shapes)
+    out.print(
+        f"{ONNX}: logits differ from torch's by at most {found.difference:.2g} "
+        f"(accepted: {LARGEST_DIFFERENCE:g}), inputs of {shapes} sub-words",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip

@@ -17,13 +17,17 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from common.data.jsonl import parse_jsonl, render_jsonl
+from common.data.sentences import tokenise
 from common.identity.manifest import Manifest
 from common.identity.signing import verify
 from common.io import archive as archives
+from common.io import onnx_file
 from common.io.archive import NEEDED, archive, sources
-from common.io.identity_files import create, read_public
+from common.io.identity_files import create, open_private, read_public
+from common.io.standalone import load_tagger
 from scripts.cli import app
 from tests.exported import LABELS, documents, save_trained
+from tests.tiny import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 WHERE_NOTHING_OF_FEDNER_IS = """
@@ -341,3 +345,43 @@ def test_the_card_is_one_that_model_hubs_read(made):
         assert words in card.text
     saved = ModelCard.load(made.model / "README.md")
     assert saved.data.base_model == card.data.base_model == "tiny-bert"
+
+
+# --- ONNX
+
+
+def test_onnx_without_its_packages_is_refused_before_anything_is_made(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = fedner("export", made.model, "--out", tmp_path / "out", "--unsigned", "--onnx")
+    assert "onnxruntime not installed" in str(done.exception)
+    assert "'.[onnx]'" in str(done.exception)
+    assert done.exception.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnx_agrees_with_torch_at_other_shapes_than_the_traced(family, tmp_path):
+    for package in onnx_file.PACKAGES:
+        pytest.importorskip(package)
+    model = save_trained(FAMILIES[family](tmp_path / family), tmp_path / "model")
+    done = fedner("export", model, "--out", tmp_path / "out", "--unsigned", "--onnx")
+    assert done.exit_code == 0, done.output
+    assert "model.onnx: logits differ from torch's by at most" in done.output
+    loaded = load_tagger(tmp_path / "out")
+    windows = loaded.windows([tokenise(d) for d in documents()])
+    for some in (windows[:1], windows[1:6], windows[-3:]):
+        batch = loaded.collate(some, None)
+        assert (
+            onnx_file._compare(loaded, [batch], tmp_path / "out" / "model.onnx").difference < 1e-4
+        )
+
+
+@pytest.mark.slow
+def test_onnx_that_differs_is_refused_and_leaves_nothing(made, tmp_path, monkeypatch):
+    for package in onnx_file.PACKAGES:
+        pytest.importorskip(package)
+    monkeypatch.setattr(onnx_file, "LARGEST_DIFFERENCE", 1e-9)
+    done = fedner("export", made.model, "--out", tmp_path / "out", "--unsigned", "--onnx")
+    assert "logits differ from torch's by" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
