@@ -92,5 +92,7 @@ def _of_roster(path: Path, by: str | None) -> str:
 
 def _whose(folder: Path) -> str:
     """Whether the recogniser is the one that this fedner makes."""
+    if not (folder / ARCHIVE).is_file():
+        return "not there"
     same = (folder / ARCHIVE).read_bytes() == archive()
     return "that of this fedner, byte for byte" if same else "not that of this fedner"

@@ -24,12 +24,13 @@ from common.io import archive as archives
 from common.io import onnx_file
 from common.io.archive import NEEDED, archive, sources
 from common.io.identity_files import create, open_private, read_public
-from common.io.standalone import load_tagger
+from common.io.standalone import load_tagger, main
 from scripts.cli import app
 from tests.exported import LABELS, documents, save_trained
 from tests.tiny import FAMILIES
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = os.pathsep.join(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
 WHERE_NOTHING_OF_FEDNER_IS = """
 import contextlib, importlib.util, io, json, runpy, sys
 
@@ -92,7 +93,7 @@ def elsewhere(made, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-S", "-P", "-c", WHERE_NOTHING_OF_FEDNER_IS, made.folder,
          made.base / "notes.jsonl", place / "found.jsonl"],
-        cwd=place, env={**keep, "PYTHONPATH": sysconfig.get_path("purelib")},
+        cwd=place, env={**keep, "PYTHONPATH": PACKAGES},
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -137,6 +138,50 @@ def test_nothing_of_fedner_is_imported_but_what_the_archive_holds(made, elsewher
     assert inside == set(sources()), "a module that is never imported, or one that is not inside"
     strange = ("flwr", "opacus", "peft", "grpc", "cryptography", "pydantic", "dp_accounting")
     assert not [n for n in elsewhere.modules if n.split(".")[0] in strange]
+
+
+def test_the_archive_says_which_package_is_missing(made, tmp_path):
+    done = subprocess.run([sys.executable, "-S", "-P", made.folder / "ner.pyz", "--text", "a"],
+                          cwd=tmp_path, env={}, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 1
+    assert "needs the packages torch, transformers" in done.stderr
+    assert "missing here" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["--text", "--input"])
+def test_a_text_is_read_as_fedner_reads_it(made, tmp_path, capsysbinary, given):
+    text = "He has fever.\nOn aspirin."
+    (tmp_path / "note.txt").write_text(text)
+    words = [given, text if given == "--text" else str(tmp_path / "note.txt")]
+    done = fedner("predict", made.model, *words, "--out", tmp_path / "own.jsonl")
+    assert done.exit_code == 0, done.output
+    assert main(made.folder, [*words, "--device", "cpu"]) == 0
+    assert capsysbinary.readouterr().out == (tmp_path / "own.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "not the ones"),
+        ("decoding.json", lambda b: b.replace(b"Gene", b"Genes"), "labels are not those"),
+        ("decoding.json", lambda b: b.replace(b"v1", b"v9"), "is not of this version"),
+        ("fedner.json", lambda b: b"{}", "does not name notices and weights"),
+        ("fedner.json", lambda b: b"x", "can't be read"),
+        ("config.json", lambda b: b"x", "no token classifier"),
+    ],
+)
+def test_the_archive_refuses_a_folder_that_is_not_whole(made, copied, capsys, name, spoil, said):
+    (copied / name).write_bytes(spoil((made.folder / name).read_bytes()))
+    assert main(copied, ["--text", "On aspirin.", "--device", "cpu"]) == 5
+    caught = capsys.readouterr()
+    assert said in caught.err
+    assert caught.out == ""
+
+
+def test_what_can_not_be_read_is_an_error_with_its_place(made, tmp_path, capsys):
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    assert main(made.folder, ["--input", str(tmp_path / "latin.txt")]) == 4
+    assert f"{tmp_path}/latin.txt: can't be read as UTF-8" in capsys.readouterr().err
 
 
 # --- the archive
@@ -340,7 +385,7 @@ def test_the_card_is_one_that_model_hubs_read(made):
     assert "federated-learning" in card.data.tags
     assert "secure-aggregation" not in card.data.tags
     assert card.data.eval_results is None
-    for words in ("PRIVACY: NONE", "ner.pyz", "near to what was evaluated, and not the same",
+    for words in ("PRIVACY: NONE", "ner.pyz", "not what was evaluated, and may score far lower",
                   "Not a medical device"):  # fmt: skip
         assert words in card.text
     saved = ModelCard.load(made.model / "README.md")
