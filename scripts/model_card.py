@@ -13,12 +13,17 @@ from scripts.reporting.render import to_markdown
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
 
-_PLAIN: Final = """\
+_EXACT: Final = """\
 ```python
 from transformers import pipeline
 
-find = pipeline("token-classification", model="FOLDER", aggregation_strategy="first")
+find = pipeline("fedner-ner", model="FOLDER", trust_remote_code=True)
 find("Denies chest pain; on metoprolol.")
+```
+"""
+_PLAIN: Final = """\
+```python
+find = pipeline("token-classification", model="FOLDER", aggregation_strategy="first")
 ```
 """
 
@@ -67,15 +72,16 @@ def _use(model: NerModel, onnx: bool) -> str:
     )
     return (
         "## How to use it\n\n"
-        f"{_PLAIN}\n"
-        "That is not what was evaluated, and may score far lower: the pipeline reads a text as one "
+        "As it was evaluated, by the rules that travel with the model in "
+        f"`{ARCHIVE}`; with {', '.join(NEEDED)} and Python 3.11 or newer, without fedner:\n\n"
+        f'```\npython FOLDER/{ARCHIVE} --text "Denies chest pain; on metoprolol."\n```\n\n'
+        f"or, the same entities, as a pipeline that runs the folder's own code:\n\n{_EXACT}\n"
+        f"By transformers' own rules, without any code of the folder's:\n\n{_PLAIN}\n"
+        "That is not what was evaluated, and may score far lower: it reads a text as one "
         f"piece, cut off at the tokenizer's longest input, where this model was trained on {unit}, "
         "and takes each word's likeliest tag by itself. (Of the model of fedner's quickstart: F1 "
-        "0.86 on whole notes, 0.93 sentence by sentence, 0.94 as fedner reads.) The scores of this "
-        "card are those of fedner's own reading. It travels with the model, in "
-        f"`{ARCHIVE}`, which needs Python 3.11 with {', '.join(NEEDED)}, and no fedner:\n\n"
-        f'```\npython FOLDER/{ARCHIVE} --text "Denies chest pain; on metoprolol."\n```\n'
+        "0.86 on whole notes, 0.93 sentence by sentence, 0.94 as fedner reads.)\n"
         f"{told if onnx else ''}\n"
         "`manifest.json` has the hash of every file. With fedner, `fedner verify FOLDER` checks "
-        "them and the signature.\n"
+        "them and the signature: do that before any code of the folder runs.\n"
     )

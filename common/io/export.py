@@ -5,6 +5,7 @@
     study.yaml, fedner.json          what it was trained by, and under what protection
     README.md                        the model card
     ner.pyz, decoding.json           the recogniser, as fedner predicts (`common.io.standalone`)
+    ner_pipeline.py                  the same as a transformers pipeline, for who trusts its code
     model.onnx                       where it was asked for (`common.io.onnx_file`)
     manifest.json                    hashes and sizes of all the others, signed
 
@@ -36,7 +37,19 @@ from common.io.standalone import DECODING, decoding_json, load_tagger
 from common.model.ner import NerModel, decoding_of
 
 MANIFEST: Final = "manifest.json"
-_COPIED: Final = ("config.json", WEIGHTS, *TOKENIZER_FILES, STUDY, FACTS)
+CONFIG: Final = "config.json"
+PIPELINE: Final = "ner_pipeline.py"
+TASK: Final = "fedner-ner"
+"""Not `token-classification`, which is transformers' own, and runs no code of the folder's."""
+_PIPELINE_SOURCE: Final = Path(__file__).with_name(PIPELINE)
+_CUSTOM: Final = {
+    TASK: {
+        "impl": "ner_pipeline.NerPipeline",
+        "pt": ["AutoModelForTokenClassification"],
+        "type": "text",
+    }
+}
+_COPIED: Final = (CONFIG, WEIGHTS, *TOKENIZER_FILES, STUDY, FACTS)
 
 Addition = Callable[[NerModel, Path], None]
 """Writes one more file into the folder."""
@@ -121,13 +134,28 @@ def read_manifest(folder: Path) -> Manifest:
         raise EncoderError(error.message, place=str(path), remedy=error.remedy) from None
 
 
+def has_own_code(folder: Path) -> bool:
+    """Whether the programs in an exported folder are the ones that this fedner writes."""
+    try:
+        return all((folder / name).read_bytes() == code for name, code in _programs().items())
+    except OSError:
+        return False
+
+
+def _programs() -> dict[str, bytes]:
+    return {ARCHIVE: archive(), PIPELINE: _PIPELINE_SOURCE.read_bytes()}
+
+
 def _fill(folder: Path, source: Path, model: NerModel, card: str) -> None:
     for name in _COPIED:
         if (source / name).is_file():
             write_bytes(folder / name, (source / name).read_bytes())
     write_bytes(folder / CARD, card.encode())
     write_json(folder / DECODING, decoding_json(decoding_of(model.study)))
-    write_bytes(folder / ARCHIVE, archive())
+    for name, code in _programs().items():
+        write_bytes(folder / name, code)
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    write_json(folder / CONFIG, {**config, "custom_pipelines": _CUSTOM})
 
 
 def _manifest(folder: Path, model: NerModel, identity: Identity | None) -> Manifest:

@@ -71,14 +71,21 @@ def load_tagger(folder: Path, device: str = "auto") -> Tagger:
     Raises:
         EncoderError: no exported model, weights that are not the manifest's, or no such device.
     """
-    decoding = _decoding(folder)
     with (folder / WEIGHTS).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != _manifest(folder)["weights_sha256"]:
-        raise _not_exported(
-            folder / WEIGHTS, "the weights are not the ones that the manifest names"
-        )
-    return Tagger(_module(folder, decoding), Tokenizer.load(folder), decoding, device)
+        said = "the weights are not the ones that the manifest names"
+        raise _not_exported(folder / WEIGHTS, said)
+    return tagger_of(folder, _module(folder), device)
+
+
+def tagger_of(folder: Path, module: Any, device: str) -> Tagger:
+    """The folder's rules and tokenizer around a model that was loaded from it; raises likewise."""
+    decoding = _decoding(folder)
+    tags = tuple(module.config.id2label.get(i) for i in range(module.config.num_labels))
+    if tags != bio_tags(decoding.labels):
+        raise _not_exported(folder / "config.json", f"its labels are not those of {DECODING}")
+    return Tagger(module, Tokenizer.load(folder), decoding, device)
 
 
 def decoding_json(decoding: Decoding) -> dict[str, Any]:
@@ -108,23 +115,19 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _module(folder: Path, decoding: Decoding) -> Any:
+def _module(folder: Path) -> Any:
     from transformers import AutoModelForTokenClassification
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        module = AutoModelForTokenClassification.from_pretrained(
+        return AutoModelForTokenClassification.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = f"transformers makes no token classifier of it: {type(error).__name__}"
         raise _not_exported(folder, said) from error
-    tags = tuple(module.config.id2label.get(i) for i in range(module.config.num_labels))
-    if tags != bio_tags(decoding.labels):
-        raise _not_exported(folder / "config.json", f"its labels are not those of {DECODING}")
-    return module
 
 
 def _not_exported(place: Path, message: str) -> EncoderError:
@@ -132,9 +135,14 @@ def _not_exported(place: Path, message: str) -> EncoderError:
     return EncoderError(message, place=str(place), remedy=remedy)
 
 
+def as_documents(text: str) -> Sequence[Document]:
+    """One document of that text."""
+    return (Document(doc_id="text", text=text),)
+
+
 def _read(text: str | None, path: Path | None, format: str) -> Sequence[Document]:
     if path is None:
-        return (Document(doc_id="text", text=text or ""),)
+        return as_documents(text or "")
     try:
         content = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -3,9 +3,10 @@
     scripts/bench export RUN [--study configs/quickstart.yaml] [--keep FOLDER]
 
 Exports RUN/model, makes a virtual environment with torch, transformers, numpy and safetensors of
-constraints.txt and nothing of fedner, and there reads all held-out documents of the study twice:
-with `ner.pyz`, and with a plain transformers pipeline. Exit code 1 unless `ner.pyz` prints, byte
-for byte, what `fedner predict` does, and its F1 is the one of `fedner evaluate`.
+constraints.txt and nothing of fedner, and there reads all held-out documents of the study: with
+`ner.pyz`, with the folder's own pipeline, and with a plain one of transformers. Exit code 1 unless
+`ner.pyz` prints, byte for byte, what `fedner predict` does, its F1 is the one of `fedner evaluate`,
+and the folder's pipeline finds the same entities.
 """
 
 import argparse
@@ -39,10 +40,11 @@ import json, sys
 from transformers import pipeline
 
 find = pipeline("token-classification", model=sys.argv[1], aggregation_strategy="first")
+exact = pipeline("fedner-ner", model=sys.argv[1], trust_remote_code=True)
 longest = find.tokenizer.model_max_length
 
 
-def of(text, start, end):
+def of(text, start, end, find=find):
     found = find(text[start:end]) if text[start:end].strip() else []
     return [(start + e["start"], start + e["end"], e["entity_group"]) for e in found]
 
@@ -53,6 +55,7 @@ for line in open("found.jsonl", encoding="utf-8"):
     apart = [entity for start, end in read["sentences"] for entity in of(text, start, end)]
     cut = len(find.tokenizer(text, truncation=False)["input_ids"]) > longest
     said = {"whole": of(text, 0, len(text)), "sentences": apart, "cut": cut}
+    said["exact"] = of(text, 0, len(text), exact)
     print(json.dumps(said, default=int))
 """
 _NOTHING_OF_FEDNER: Final = """
@@ -99,6 +102,7 @@ def _carry_out(source: Path, study: Path, folder: Path) -> int:
     rows = {
         "`fedner predict`": own,
         f"`{ARCHIVE}`": read,
+        "pipeline `fedner-ner`": _of_pipeline(plain, "exact"),
         "plain pipeline, `first`": _of_pipeline(plain, "whole"),
         "the same, sentence by sentence": _of_pipeline(plain, "sentences"),
     }
@@ -108,7 +112,8 @@ def _carry_out(source: Path, study: Path, folder: Path) -> int:
     f1 = _f1(model.labels, prepared, read)
     print(f"{ARCHIVE} against fedner predict: {'the same bytes' if same else 'DIFFERENT'}; "
           f"F1 {f1!r}, fedner evaluate {evaluated.f1!r}")  # fmt: skip
-    return 0 if same and f1 == evaluated.f1 else 1
+    piped = _of_pipeline(plain, "exact") == own
+    return 0 if same and piped and f1 == evaluated.f1 else 1
 
 
 def _elsewhere(folder: Path) -> list[str]:
@@ -132,7 +137,7 @@ def _elsewhere(folder: Path) -> list[str]:
 def _typed(folder: Path, command: Sequence[str | Path]) -> str:
     """Carried out in the folder, with nothing of this process's own on its path."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FEDNER"))}
-    environment = {**kept, "HF_HUB_OFFLINE": "1"}
+    environment = {**kept, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
     done = subprocess.run(
         command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True
     )

@@ -8,9 +8,8 @@ import typer
 from common.errors import IdentityError, UsageError
 from common.identity.fingerprint import key_fingerprint
 from common.identity.identity import require_public_key
-from common.io.archive import ARCHIVE, archive
 from common.io.configs import load_roster
-from common.io.export import verify_export
+from common.io.export import has_own_code, verify_export
 from common.io.identity_files import read_public
 from scripts.console import err, out
 
@@ -46,10 +45,11 @@ def command(
     """
     public_key = _public_key(key, roster, by, unsigned)
     manifest = verify_export(folder, public_key)
+    whose = "those of this fedner, byte for byte" if has_own_code(folder) else "NOT of this fedner"
     for line in (
         f"{folder}: {len(manifest.files)} files of study {manifest.study} "
         f"{manifest.study_sha256}, each as the manifest says",
-        f"exported by fedner {manifest.fedner}; {ARCHIVE} is {_whose(folder)}",
+        f"exported by fedner {manifest.fedner}; the programs in it are {whose}",
     ):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     if public_key is None or manifest.signed is None:
@@ -88,11 +88,3 @@ def _of_roster(path: Path, by: str | None) -> str:
             remedy="leave --by out for the coordinator",
         )
     return found.public_keys[by]
-
-
-def _whose(folder: Path) -> str:
-    """Whether the recogniser is the one that this fedner makes."""
-    if not (folder / ARCHIVE).is_file():
-        return "not there"
-    same = (folder / ARCHIVE).read_bytes() == archive()
-    return "that of this fedner, byte for byte" if same else "not that of this fedner"

@@ -32,7 +32,7 @@ from tests.tiny import FAMILIES
 ROOT = Path(__file__).parents[2]
 PACKAGES = os.pathsep.join(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
 WHERE_NOTHING_OF_FEDNER_IS = """
-import contextlib, importlib.util, io, json, runpy, sys
+import contextlib, importlib.util, io, json, runpy, sys, types
 
 assert not [n for n in ("common", "scripts", "server", "client") if importlib.util.find_spec(n)]
 folder, notes, found = sys.argv[1:]
@@ -50,6 +50,13 @@ from transformers import pipeline
 find = pipeline("token-classification", model=folder, aggregation_strategy="first")
 said["plain"] = [e["entity_group"] for e in find("He has asthma . On aspirin .")]
 said["labels"] = find.model.config.id2label
+sys.modules["common"] = types.ModuleType("common")
+before = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "common"}
+exact = pipeline("fedner-ner", model=folder, trust_remote_code=True)
+after = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "common"}
+said["untouched"] = before == after
+texts = [json.loads(line)["text"] for line in open(notes)]
+said["exact"] = exact(texts)
 print(json.dumps(said))
 """
 
@@ -93,7 +100,7 @@ def elsewhere(made, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-S", "-P", "-c", WHERE_NOTHING_OF_FEDNER_IS, made.folder,
          made.base / "notes.jsonl", place / "found.jsonl"],
-        cwd=place, env={**keep, "PYTHONPATH": PACKAGES},
+        cwd=place, env={**keep, "PYTHONPATH": PACKAGES, "HF_MODULES_CACHE": str(place / "hf")},
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -126,6 +133,16 @@ def test_a_plain_pipeline_loads_the_folder_as_it_is(elsewhere):
     assert set(elsewhere.plain) <= set(LABELS)
     assert elsewhere.plain
     assert elsewhere.labels["11"] == "B-Device"
+
+
+def test_the_pipeline_of_the_folder_itself_finds_the_same_as_the_archive(elsewhere):
+    read = parse_jsonl(elsewhere.found.decode(), "found").documents
+    expected = [
+        [{"entity_group": e.label, "word": d.text[e.start : e.end], "start": e.start, "end": e.end}
+         for e in d.entities] for d in read
+    ]  # fmt: skip
+    assert elsewhere.exact == expected
+    assert elsewhere.untouched, "another package named common is not what it was"
 
 
 def test_the_archive_says_the_studys_notices(elsewhere):
@@ -236,7 +253,7 @@ def test_the_folder_holds_what_its_manifest_names(made):
     there = {path.name for path in made.folder.iterdir()}
     assert there == {*manifest["files"], "manifest.json"}
     assert {"model.safetensors", "config.json", "tokenizer.json", "study.yaml", "fedner.json",
-            "README.md", "ner.pyz", "decoding.json"} <= there  # fmt: skip
+            "README.md", "ner.pyz", "decoding.json", "ner_pipeline.py"} <= there  # fmt: skip
     told = json.loads((made.folder / "fedner.json").read_text())
     assert manifest["study_sha256"] == told["study_sha256"]
     assert manifest["signed"]["public_key"] == made.key
@@ -285,7 +302,7 @@ def test_a_signed_folder_verifies_by_key_by_file_and_by_roster(made, tmp_path):
     done = fedner("verify", made.folder, "--key", made.key)
     assert done.exit_code == 0
     assert "signed by north" in done.output
-    assert "that of this fedner, byte for byte" in done.output
+    assert "those of this fedner, byte for byte" in done.output
     assert fedner("verify", made.folder, "--key", made.base / "identity").exit_code == 0
     create(tmp_path / "other", "other", None)
     roster = {"coordinator": read_public(tmp_path / "other").public_key,
