@@ -34,17 +34,18 @@ def bar(done: float, of: float, words: str) -> Table:
     return grid
 
 
-def trends(rows: Mapping[str, Mapping[int, float]], what: str, top: float | None = None) -> Table:
-    """The last value of each row, and how it came there."""
+def f1_trends(by_label: Mapping[str, Mapping[int, float]], micro: Mapping[int, float]) -> Table:
+    """The last F1 of each label, and how it came there; of several also that of all."""
+    rows = by_label if len(by_label) == 1 else {**by_label, "all labels": micro}
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column(what)
+    table.add_column("F1")
     table.add_column("last", justify="right")
     table.add_column("round", justify="right")
-    table.add_column("so far")
+    table.add_column("so far, from 0 to 1")
     for name, by_round in rows.items():
         last = max(by_round)
         values = [by_round[round_] for round_ in sorted(by_round)]
-        table.add_row(name, score(by_round[last]), str(last), sparkline(values, top))
+        table.add_row(name, score(by_round[last]), str(last), sparkline(values, 1.0))
     return table
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.live.lines import run_line
-from scripts.live.parts import about, bar, framed, heading, trends
+from scripts.live.parts import about, bar, f1_trends, framed, heading
 from scripts.live.run_state import RunState
 from scripts.live.tail import Tail
 from scripts.reporting.figures import duration, size
@@ -19,6 +19,11 @@ from server.progress import AWAIT, Moment, read_moment
 from server.run_dir import METRICS, RunDir
 
 _ENDED: Final = frozenset({"finished", "failed", "lost"})
+_AGAINST: Final = {
+    "none": "none; the coordinator sees each institution's own update",
+    "semi_honest": "sums alone are seen, if the coordinator keeps to the protocol",
+    "malicious": "sums alone are seen, even by a coordinator that lies",
+}
 _INTERRUPTED: Final = "interrupted"
 _PLAIN: Final = {"train": "training", "evaluate": "evaluation", AWAIT: "waits for institutions"}
 _COUNTED: Final = {**STAGES, "mask": "evaluation and masked counts"}
@@ -88,7 +93,7 @@ class RunView:
         words = f"round {state.round} of {of}"
         if state.started is not None:
             end = state.last if over and state.last else self._clock()
-            words += f", {duration((end - state.started).total_seconds())}"
+            words += f", after {duration((end - state.started).total_seconds())}"
         words += f", {status}" if over else f", {about(state.seconds_left)}"
         return bar(state.round, of, words)
 
@@ -114,7 +119,7 @@ class RunView:
             yield self._budget()
         adversary = state.study.secure_adversary
         style = "bold red" if adversary == "none" else ""
-        yield Text(f"secure aggregation: {adversary}", style=style)
+        yield Text(f"secure aggregation: {_AGAINST[adversary]}", style=style)
 
     def _budget(self) -> Text:
         said = self.state.protection
@@ -130,18 +135,18 @@ class RunView:
         return text
 
     def _institutions(self, moment: Moment | None) -> Table:
+        refused = any(one.refusals for one in self.state.institutions.values())
         table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-        for name in ("", "state", "now"):
-            table.add_column(name)
-        table.add_column("rounds", justify="right")
-        table.add_column("refusals", justify="right")
-        table.add_column("last refusal")
+        for head in ("", "state", "now"):
+            table.add_column(head)
+        table.add_column("in rounds", justify="right")
+        for head in ("refusals", "last refusal") if refused else ():
+            table.add_column(head)
         for name, one in self.state.institutions.items():
             style = "" if one.state in {"joined", "back", ""} else "red"
-            table.add_row(
-                name, Text(one.state or "not here yet", style=style), self._now(name, moment),
-                str(one.rounds), str(one.refusals), one.last_refusal,
-            )  # fmt: skip
+            state = Text(one.state or "not here yet", style=style)
+            more = (str(one.refusals), one.last_refusal) if refused else ()
+            table.add_row(name, state, self._now(name, moment), str(one.rounds), *more)
         return table
 
     def _now(self, name: str, moment: Moment | None) -> str:
@@ -160,9 +165,9 @@ class RunView:
             return
         counts = "noised counts" if state.noised else "exact counts"
         yield heading(f"shared model on all held-out documents ({counts})")
-        yield trends({**state.label_f1s, "all labels": state.f1s}, "F1", top=1.0)
+        yield f1_trends(state.label_f1s, state.f1s)
 
     def _said(self) -> Iterator[RenderableType]:
         if self.state.said:
-            yield heading("last")
+            yield heading("last events")
             yield Text("\n".join(self.state.said))

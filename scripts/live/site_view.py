@@ -13,7 +13,7 @@ from common.config.site import Site
 from common.config.study import Study
 from common.io.display_file import read_display
 from scripts.live.lines import site_line
-from scripts.live.parts import bar, framed, heading, sparkline, trends
+from scripts.live.parts import bar, f1_trends, framed, heading, sparkline
 from scripts.live.site_state import SiteState
 from scripts.live.tail import Tail
 from scripts.reporting.figures import duration, size
@@ -114,7 +114,7 @@ class SiteView:
             yield Text("own loss: none, training under a mechanism tells no loss")
         if state.f1s:
             yield heading("shared model on this site's own held-out documents (exact)")
-            yield trends({**state.label_f1s, "all labels": state.f1s}, "F1", top=1.0)
+            yield f1_trends(state.label_f1s, state.f1s)
 
 
 def _refusals(doing: Mapping[str, Any]) -> Iterator[RenderableType]:

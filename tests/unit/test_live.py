@@ -190,7 +190,7 @@ def test_the_view_says_where_the_run_is_and_who_is_awaited(run):
     view.step("north", 2, 9)
     text = drawn(view)
     for words in (
-        "round 2 of 4, 90.0 s, about 50.0 s left",
+        "round 2 of 4, after 90.0 s, about 50.0 s left",
         "round 3: training and masked updates, 1 of 3 answered, for 90.0 s",
         "privacy: none; updates leave without clipping or noise",
         "step 2 of 9",
@@ -249,6 +249,19 @@ def test_the_view_before_the_first_word_of_the_coordinator_says_that_it_starts(t
     assert "waits for institutions, for 5.0 s" in drawn(
         RunView(run, lambda: START + timedelta(seconds=5))
     )
+
+
+@pytest.mark.parametrize(
+    ("secure", "words"),
+    [
+        ("{}", "even by a coordinator that lies"),
+        ("{adversary: semi_honest}", "if the coordinator keeps to the protocol"),
+        ("none", "none; the coordinator sees each institution's own update"),
+    ],
+)
+def test_the_view_says_what_the_coordinator_sees(tmp_path, secure, words):
+    text = study_text().replace("secure_aggregation: none", f"secure_aggregation: {secure}")
+    assert words in drawn(RunView(RunDir.create(tmp_path / "run", text)))
 
 
 def test_a_narrow_terminal_shows_the_view_too(run):
