@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from common import __version__
-from common.errors import EncoderError, UsageError
+from common.errors import EncoderError, IdentityError, UsageError
 from common.identity.identity import Identity
 from common.identity.manifest import MAX_BYTES, FileMark, Manifest
 from common.io.archive import ARCHIVE, archive
@@ -70,12 +70,18 @@ def export_model(
         identity: who signs; nobody if absent, which the manifest then says.
 
     Raises:
-        UsageError: the folder is there already.
+        UsageError: the folder is there already, or the source is an exported one.
         EncoderError: the source is no saved model, or not the one that its manifest names.
     """
     if os.path.lexists(folder):
         raise UsageError(
             "is there already", place=str(folder), remedy="name a folder that is not there yet"
+        )
+    if (source / MANIFEST).exists():
+        raise UsageError(
+            "was exported already",
+            place=str(source),
+            remedy="export the saved model that it was made from, such as runs/…/model",
         )
     model = load_model(source, "cpu")
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -107,7 +113,7 @@ def verify_export(folder: Path, public_key: str | None) -> Manifest:
     """
     manifest = read_manifest(folder)
     if public_key is not None:
-        manifest.require_signer(public_key)
+        _require_signer(folder / MANIFEST, manifest, public_key)
     faults = list(_faults(folder, manifest))
     if faults:
         raise EncoderError(
@@ -170,6 +176,13 @@ def _manifest(folder: Path, model: NerModel, identity: Identity | None) -> Manif
 
 def _mark(path: Path) -> FileMark:
     return FileMark(sha256=file_sha256(path), size=path.stat().st_size)
+
+
+def _require_signer(path: Path, manifest: Manifest, public_key: str) -> None:
+    try:
+        manifest.require_signer(public_key)
+    except IdentityError as error:
+        raise IdentityError(error.message, place=str(path), remedy=error.remedy) from None
 
 
 def _faults(folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from common.data.jsonl import parse_jsonl, render_jsonl
@@ -23,8 +25,10 @@ from common.identity.signing import verify
 from common.io import archive as archives
 from common.io import onnx_file
 from common.io.archive import NEEDED, archive, sources
+from common.io.export import export_model
 from common.io.identity_files import create, open_private, read_public
-from common.io.standalone import load_tagger, main
+from common.io.models import load_model
+from common.io.standalone import find, load_tagger, main
 from scripts.cli import app
 from tests.exported import LABELS, documents, save_trained
 from tests.tiny import FAMILIES
@@ -279,6 +283,32 @@ def test_an_unsigned_folder_says_so_loudly(made, tmp_path):
     assert "NO SIGNATURE WAS CHECKED" in checked.stderr
 
 
+@pytest.mark.parametrize(
+    ("family", "train"), [("distilbert", "full"), ("roberta", "full"), ("bert", "lora")]
+)
+def test_every_family_finds_in_its_exported_folder_what_the_saved_model_finds(
+    torch_quiet, tmp_path, family, train
+):
+    encoder = FAMILIES[family](tmp_path / family)
+    model = save_trained(encoder, tmp_path / "model", train)
+    export_model(model, tmp_path / "out", lambda _: "", None)
+    bare = [replace(d, entities=()) for d in documents()]
+    saved = load_model(model, "cpu")
+    prepared = saved.prepare(bare)
+    found = find(load_tagger(tmp_path / "out", "cpu"), bare)
+    assert any(d.entities for d in found)
+    assert [d.entities for d in found] == saved.predict(prepared)
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert not [name for name in weights if "lora" in name]
+
+
+def test_an_exported_folder_is_a_model_for_fedner_and_is_not_exported_again(made, tmp_path):
+    own, theirs = (fedner("predict", m, "--text", "On aspirin.") for m in (made.model, made.folder))
+    assert own.stdout == theirs.stdout
+    done = fedner("export", made.folder, "--out", tmp_path / "out", "--unsigned")
+    assert "was exported already" in str(done.exception)
+
+
 def test_what_is_there_is_never_overwritten(made, tmp_path):
     (tmp_path / "out").mkdir()
     done = fedner("export", made.model, "--out", tmp_path / "out", "--unsigned")
@@ -374,7 +404,7 @@ def test_another_signer_is_not_taken_for_the_one_expected(made, copied, tmp_path
     other = manifest.signed_by(open_private(tmp_path / "other", None))
     (copied / "manifest.json").write_bytes(other.to_bytes())
     done = fedner("verify", copied, "--key", made.key)
-    assert "is signed with the key" in str(done.exception)
+    assert f"{copied}/manifest.json: is signed with the key" in str(done.exception)
     assert done.exception.exit_code == 10
 
 
