@@ -13,7 +13,7 @@ from client.consent import Consent, Denied, Witness
 from client.guard import Guard
 from client.rounding import Rounding
 from client.sums import SpentError, Sums
-from client.watch import Unwatched, Watch
+from client.watch import Watch, Watches
 from client.work import Party, Report, Work
 from common import __version__
 from common.audit.words import name_of
@@ -103,7 +103,7 @@ class Session:
         self._model = model
         self._guard = guard
         self._sums = sums
-        self._watch: Watch = watch or Unwatched()
+        self._watch: Watch = watch or Watches()
         report = report or (lambda _kind, _figures: None)
         self._work = Work(study, party, model, guard, report, progress)
         self._consent = Consent(study, party, self._work, witness, read_withdrawn)

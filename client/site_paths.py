@@ -48,6 +48,16 @@ class SitePaths:
         """What is remembered of secure sums, a file for each study."""
         return self.state / "sums"
 
+    @property
+    def metrics(self) -> Path:
+        """The site's own figures."""
+        return self.state / "metrics.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """What the worker is at."""
+        return self.state / "progress.json"
+
     def log(self, name: str) -> Path:
         """Log file of one process."""
         return self.state / f"{name}.log"

@@ -1,4 +1,4 @@
-"""What a session tells of a request on its way, to whoever keeps the audit log."""
+"""What a session tells of a request on its way, to the audit log and to the site's own figures."""
 
 from typing import Protocol
 
@@ -21,14 +21,23 @@ class Watch(Protocol):
         """It is refused; `why` is no document's text."""
 
 
-class Unwatched:
-    """Of a session that nobody watches, as in a simulation."""
+class Watches:
+    """Several, told in this order; with none, a session that nobody watches, as in a simulation."""
+
+    def __init__(self, *watches: Watch):
+        self._watches = watches
 
     def heard(self, request: Request) -> None:
-        """Nothing."""
+        """To all."""
+        for watch in self._watches:
+            watch.heard(request)
 
     def working(self) -> None:
-        """Nothing."""
+        """To all; what one raises refuses the request, and the rest are not told."""
+        for watch in self._watches:
+            watch.working()
 
     def refused(self, kind: Kind, round_: int, code: Refusal, why: str) -> None:
-        """Nothing."""
+        """To all."""
+        for watch in self._watches:
+            watch.refused(kind, round_, code, why)

@@ -9,8 +9,9 @@ Guarantees:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from common.config.site import Policy
 from common.config.study import Study
 from common.data.withdrawn import Withdrawn, ids_of
 from common.errors import PolicyError
-from common.metrics.evaluation import Evaluation
+from common.metrics.entities import as_json
+from common.metrics.evaluation import CountVector, Evaluation
 from common.model.build import Vector
 from common.model.ner import NerModel, Prepared
 from common.model.private import Randomness, Recipe
@@ -31,7 +33,7 @@ from common.wire import Request, counts_to_bytes, vector_from_bytes
 
 log = logging.getLogger("fedner.worker")
 
-Report = Callable[[str, dict[str, float]], None]
+Report = Callable[[str, Mapping[str, Any]], None]
 """Told the site's own figures (its loss, its scores); they stay at the site."""
 Finish = Callable[[Vector, Keys | None], bytes]
 """Makes of an update what leaves. The keystreams are those of the mechanism, if there is one."""
@@ -167,6 +169,7 @@ class Work:
 
         def noised(keys: Keys) -> bytes:
             by_unit = self._model.evaluate_by_unit(self._party.test, unit)
+            self._report_scores(request.round, by_unit.sum(axis=0))
             by_unit[:, Evaluation.outside(self._study.task.labels)] = 0
             return counts_to_bytes(noised_counts(by_unit, mechanism, keys("noise")))
 
@@ -174,8 +177,14 @@ class Work:
 
     def _exact_counts(self, request: Request) -> bytes:
         evaluation = self._model.evaluate(self._party.test)
-        self._report("evaluate", {"round": request.round, "f1": evaluation.f1})
+        self._report_scores(request.round, evaluation.counts)
         return counts_to_bytes(evaluation.counts)
+
+    def _report_scores(self, round_: int, counts: CountVector) -> None:
+        """The exact ones, which leave with noise or in a sum, or, if the study says so, as such."""
+        evaluation = Evaluation(self._study.task.labels, counts)
+        scores = as_json(evaluation.entity_report())
+        self._report("evaluate", {"round": round_, "f1": evaluation.f1, "entities": scores})
 
     def _receive(self, request: Request) -> Vector | None:
         size = self._model.layout.size

@@ -10,20 +10,23 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from numbers import Number
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from client import worker_log
 from client.audit import audited
 from client.endpoint import group_id, require_member
+from client.figures import SiteFigures
 from client.guard import open_guard
 from client.health import HealthDoor
 from client.service import Handle, serve
 from client.session import Party, Session, refuse_unexpected, worth_keeping
 from client.site_paths import SitePaths
 from client.sums import Sums, open_sums
-from client.watch import Watch
+from client.watch import Watch, Watches
 from client.witness import Witness
 from common.config.site import Site
 from common.config.study import Study
@@ -42,12 +45,15 @@ log = logging.getLogger("fedner.worker")
 _SAY_EVERY_S: Final = 10.0
 
 
-def make_session(site: Site, base: Path, watch: Watch | None = None) -> Session:
+def make_session(
+    site: Site, base: Path, watch: Watch | None = None, figures: SiteFigures | None = None
+) -> Session:
     """Check the policy, then load encoder and data; who has withdrawn is left out.
 
     Args:
         base: folder of the site file, at which relative paths start.
         watch: told how each request fares.
+        figures: told as well, and the site's own figures; `begin` says that all is ready.
 
     Raises:
         PolicyError: the site's policy refuses the study; nothing was opened.
@@ -89,17 +95,31 @@ def make_session(site: Site, base: Path, watch: Watch | None = None) -> Session:
         log.info("reading the privacy ledger")
         guard = open_guard(study, site.institution, site.policy, folder, model.layout.size)
         log.info("privacy ledger: %s", guard.head)
+    pace = _Pace()
+
+    def step(done: int, total: int) -> None:
+        pace.step(done, total)
+        if figures is not None:
+            figures.step(done, total)
+
+    def report(kind: str, own: Mapping[str, Any]) -> None:
+        _say(kind, own)
+        if figures is not None:
+            figures.report(kind, own)
+
+    if figures is not None:
+        figures.begin(len(party.train.documents), len(party.test.documents))
     return Session(
         study,
         party,
         model,
-        progress=_Pace().step,
-        report=_report,
+        progress=step,
+        report=report,
         guard=guard,
         sums=sums,
         witness=witness,
         read_withdrawn=reader_of(site, base),
-        watch=watch,
+        watch=Watches(*(w for w in (watch, figures) if w is not None)),
     )
 
 
@@ -125,8 +145,9 @@ class _Pace:
             log.info("training: step %d of %d", done, total)
 
 
-def _report(kind: str, figures: dict[str, float]) -> None:
-    log.info("own %s: %s", kind, ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+def _say(kind: str, figures: Mapping[str, Any]) -> None:
+    numbers = (f"{k} {v:.4g}" for k, v in figures.items() if isinstance(v, Number))
+    log.info("own %s: %s", kind, ", ".join(numbers))
 
 
 def main(argv: list[str]) -> int:
@@ -155,10 +176,13 @@ def _serve(site: Site, base: Path) -> None:
     if site.relay_group is None:
         log.warning("ONE USER: worker and relay share an OS user; for development only")
     log.info("reading the audit log")
-    with audited(site, base, load_study(base / site.study)) as audit:
+    study = load_study(base / site.study)
+    figures = SiteFigures(study, site.institution, paths)
+    with audited(site, base, study) as audit:
         group = None if site.relay_group is None else _group(site.relay_group)
-        session = make_session(site, base, audit)
+        session = make_session(site, base, audit, figures)
         answer = audit.answering(session.handle, lambda: session.ledger)
+        answer = figures.answering(answer, lambda: session.ledger)
         _answer(paths, session, answer, group)
 
 

@@ -21,7 +21,8 @@ from scripts.console import err, out, show_error
 
 VERBS: Final = (
     "simulate", "server", "client", "doctor", "health", "train", "evaluate", "predict", "provision",
-    "report", "data", "encoder", "config", "budget", "identity", "roster", "enrol", "policy", "log",
+    "watch", "report", "runs", "data", "encoder", "config", "budget", "identity", "roster", "enrol",
+    "policy", "log",
 )  # fmt: skip
 """Each is a module of `scripts.verbs`."""
 

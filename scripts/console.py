@@ -32,7 +32,11 @@ err = Console(emoji=False, stderr=True)
 
 def show_notices(study: Study) -> None:
     """Say what the study does without, so that nobody misses it."""
-    said = notices(study)
+    show_said(notices(study))
+
+
+def show_said(said: Sequence[str]) -> None:
+    """Notices in a frame; nothing if there are none."""
     if said:
         err.print(Panel("\n".join(said), style="bold red", title="read this"))
 

@@ -29,7 +29,7 @@ from server.attempts import Attempts
 from server.optimizer import Vector, weighted_mean
 from server.outcome import Take
 from server.patience import Patience
-from server.sums import Ask, SecureSums, Total
+from server.sums import Ask, SecureSums, Stage, Total
 
 log = logging.getLogger("fedner.server")
 
@@ -117,6 +117,7 @@ class SecureCollector:
 
     Args:
         attempts: kept in the run's folder.
+        stage: told what a sum is at.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class SecureCollector:
         present: Callable[[], Collection[str]],
         record: Callable[..., None],
         attempts: Attempts,
+        stage: Stage,
     ):
         self._study, self._grid, self._shares = study, grid_of(study), shares_of(study)
         contexts = contexts_of(study, standing.roster)
@@ -144,6 +146,7 @@ class SecureCollector:
             present=present,
             record=record,
             attempts=attempts,
+            stage=stage,
             noised=noised_purposes(study),
             patience=Patience(limit_s=study.federation.deadline_s),
         )

@@ -22,10 +22,10 @@ from common.config.canonical import study_hash
 from common.config.study import Study
 from common.errors import FederationError, IdentityError, ProtocolError
 from common.io.standing import Standing
-from common.metrics.entities import Scores
+from common.metrics.entities import as_json
 from common.metrics.evaluation import Evaluation
 from common.privacy.notice import notices
-from common.privacy.plan import evaluation_due
+from common.privacy.plan import epsilon_after, evaluation_due, plan_of
 from common.privacy.statement import statement
 from common.schedule import rate_factor
 from common.wire import (
@@ -45,6 +45,7 @@ from server.collect import Collected, Collector, PlainCollector, SecureCollector
 from server.mail import Leaving, Letter, Lost, Take
 from server.optimizer import ServerOptimizer, Vector
 from server.outcome import Take as TakeReply
+from server.progress import AWAIT, Progress
 from server.receipts import ReceiptBook
 from server.run_dir import RunDir
 from server.sums import Answers, GivenError
@@ -113,6 +114,7 @@ class Coordinator:
         self._audit = RunAudit(run, study, standing)
         self._on_event = on_event or (lambda _event, _figures: None)
         self._refused: dict[str, str] = {}
+        self._progress = Progress(run.path)
 
     def run(self) -> None:
         """Carry the study through.
@@ -180,6 +182,7 @@ class Coordinator:
             "round": round_,
             "institutions": sorted(trained.institutions),
             "seconds": round(time.monotonic() - started, 3),
+            **self._spent(round_),
             **trained.figures,
         }
         # 3. checkpoint before anything is said about the new model
@@ -199,6 +202,13 @@ class Coordinator:
         protection = {name: statement(self._study, name).as_dict() for name in names}
         key = self._book.public_key if self._book else None
         return {"protection": protection, "coordinator_key": key}
+
+    def _spent(self, round_: int) -> dict[str, float]:
+        """Epsilon by the plan once this round is over; nothing without a mechanism."""
+        if self._study.local_privacy is None:
+            return {}
+        study, names = self._study, self._study.federation.institutions
+        return {"epsilon": max(epsilon_after(study, plan_of(study, n), round_) for n in names)}
 
     def _require_standing(self) -> None:
         if (self._standing is None) != (self._study.secure is None):
@@ -221,6 +231,7 @@ class Coordinator:
             present=self._exchange.present,
             record=self._record,
             attempts=Attempts(self._run.path / ATTEMPTS_FILE),
+            stage=self._progress.stage,
         )
 
     def _rate_factor(self, round_: int) -> float:
@@ -236,6 +247,7 @@ class Coordinator:
             found.update(replies)
             return len(found) == len(self._study.federation.institutions)
 
+        self._progress.stage("hello", AWAIT, 0)
         request = encode(self._request("hello", 0, self._receipts("hello")))
         letters = dict.fromkeys(self._study.federation.institutions, Letter((request,)))
         self._audit.sent("hello", 0, letters)
@@ -274,6 +286,7 @@ class Coordinator:
     ) -> Answers:
         """The same request to the whole roster."""
         names = self._study.federation.institutions
+        self._progress.stage(kind, kind, round_)
         return self._ask(kind, round_, body, dict.fromkeys(names, b""), most, take, lambda: None)
 
     def _ask(
@@ -309,12 +322,14 @@ class Coordinator:
             if said == expected:
                 heads[name] = reply.ledger
                 self._refused.pop(name, None)
+                self._progress.answered(name)
                 take(name, reply)
             else:
                 if said[:-1] == expected[:-1]:  # in answer to this very request
                     refused[name] = reply.refusal
                 self._note_refusal(round_, name, kind, reply.refusal)
 
+        self._progress.asked(requests)
         try:
             self._exchange.ask(kind, round_, requests, most + _HEAD_BYTES, hear, leaving)
         finally:
@@ -398,11 +413,3 @@ class Coordinator:
 
 def _body(delta: Vector) -> bytes:
     return vector_to_bytes(delta) if delta.any() else b""
-
-
-def as_json(report: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
-    """Scores per row as plain numbers."""
-    return {
-        row: {"precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
-        for row, s in report.items()
-    }

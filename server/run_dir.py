@@ -6,6 +6,7 @@ metrics.jsonl    one JSON object per event, see `docs/metrics.md`; an end that a
 checkpoint.npz   model, released model, optimiser state, round and its line for the metrics:
                  replaced after every round
 status.json      starting, running, finished, failed or lost, and why
+progress.json    what the coordinator is at, for displays alone: `server.progress`
 run.log
 """
 
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,11 +27,11 @@ from common.config.canonical import study_hash
 from common.config.load import parse_study
 from common.config.study import Aggregation, Study
 from common.errors import FederationError, UsageError
+from common.io import journal
 from common.io.atomic import write_bytes, write_json
 from common.io.disk import DISK, replace_file
 from common.io.private_files import open_log
 from common.privacy.notice import notices
-from server import journal
 from server.optimizer import ServerOptimizer, Vector
 from server.reserve import CHECKPOINT_RESERVE, STATUS_RESERVE, Reserve
 
@@ -135,9 +137,10 @@ class RunDir:
         return parse_study((self.path / STUDY).read_text("utf-8"), str(self.path / STUDY))
 
     def record(self, event: str, study: Study, **figures: Any) -> None:
-        """Append an event to the metrics; every line names study and (lack of) privacy."""
+        """Append an event to the metrics; every line has its time, study and (lack of) privacy."""
         line = {
             "event": event,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "study": study.study,
             "study_sha256": study_hash(study),
             "privacy": study.privacy_mechanism,

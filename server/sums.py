@@ -40,9 +40,10 @@ from server.again import Again
 from server.attempts import Attempts
 from server.outcome import Answers, Ask, Course, GivenError, Missed, Total
 from server.patience import AbsentError, Patience
-from server.trips import Open, Trips
+from server.progress import AWAIT
+from server.trips import Open, Stage, Trips
 
-__all__ = ["Answers", "Ask", "GivenError", "SecureSums", "Total"]
+__all__ = ["Answers", "Ask", "GivenError", "SecureSums", "Stage", "Total"]
 
 log = logging.getLogger("fedner.server")
 
@@ -82,6 +83,7 @@ class SecureSums:
         attempts: kept over a restart, if they have a file.
         noised: purposes whose vectors bear noise of their own and are given again under fresh keys.
         patience: how long to wait for institutions; for nobody if absent.
+        stage: told what a sum is at.
     """
 
     def __init__(
@@ -97,11 +99,12 @@ class SecureSums:
         attempts: Attempts | None = None,
         noised: frozenset[Purpose] = frozenset(),
         patience: Patience | None = None,
+        stage: Stage = lambda _purpose, _stage, _round: None,
     ):
         self._contexts, self._signer, self._lengths = contexts, signer, lengths
         self._quorum, self._present, self._record = quorum, present, record
         self._names = contexts["train"].parameters.institutions
-        self._trips = Trips(self._names, ask, present, record)
+        self._trips, self._stage = Trips(self._names, ask, present, record, stage), stage
         self._threads = threads_here()
         self._attempts, self._noised = attempts or Attempts(), noised
         self._again = Again(self._attempts, contexts, noised)
@@ -182,6 +185,7 @@ class SecureSums:
     def _await(self, wanted: _Wanted, over: tuple[str, ...]) -> None:
         """Until all of `over` are there, or enough where it is empty."""
         what = f"{wanted.purpose} of round {wanted.round}"
+        self._stage(wanted.purpose, AWAIT, wanted.round)
         if over:
             again = f"{what}, over the same institutions again"
             self._patience.await_enough(again, over, len(over), self._present)

@@ -14,13 +14,13 @@ from common.errors import FederationError, FlowerEndedError
 from common.io.atomic import write_bytes
 from common.io.flower_internals import flower_environment
 from common.io.private_files import make_private
-from common.io.processes import Child, await_port, script_command, stopping
+from common.io.processes import Child, await_port, is_free, script_command, stopping
 from server.book_place import open_book
 from server.federation import Federation
 from server.nodes import keep_owners, register_nodes
 from server.origin import COORDINATOR_LOCK, PREDECESSOR_LIMIT_S, alone
 from server.run_dir import LOG, RunDir, written
-from server.superlink import CONNECTION, behind_gate, on_loopback
+from server.superlink import CONNECTION, SuperLink, behind_gate, on_loopback
 
 log = logging.getLogger("fedner.server")
 
@@ -48,7 +48,8 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
     Raises:
         ConfigError: an address beyond this machine, the receipt book has no place, or the run
             folder is another user's.
-        FederationError: the run failed, or the disk of its folder; says where to read why.
+        FederationError: the run failed, or the disk of its folder; says where to read why. Or the
+            port is taken.
         FlowerEndedError: the SuperLink or the ServerApp ended before the run.
     """
     make_private(run.path)
@@ -63,6 +64,7 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
     with written(home):
         home.mkdir(exist_ok=True)
         write_bytes(home / "config.toml", link.connection.encode())
+    _await_free(link, PREDECESSOR_LIMIT_S if seen else 0.0)
     child = Child("superlink", link.command, environment, run.path / SUPERLINK_LOG)
     with stopping(child):
         child.start()
@@ -72,6 +74,27 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
                 _admit(run, link.federation, environment)
             _submit(run, environment)
         _watch(run, child, environment, on_event, seen)
+
+
+def _await_free(link: SuperLink, limit_s: float) -> None:
+    """Until Flower's port is free: else the institutions would speak to whoever has it.
+
+    Args:
+        limit_s: for which a killed predecessor's SuperLink may still be there.
+
+    Raises:
+        FederationError: it is another's.
+    """
+    deadline = time.monotonic() + limit_s
+    while not is_free(link.port):
+        if time.monotonic() >= deadline:
+            raise FederationError(
+                "the port is taken by another process",
+                place=f"{link.host}:{link.port}",
+                remedy="stop the other server, or name a free port with --address, and in each "
+                "site file as `coordinator`",
+            )
+        time.sleep(_POLL_S)
 
 
 @contextmanager

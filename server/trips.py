@@ -19,13 +19,16 @@ from common.secagg.codec import decode
 from common.secagg.coordinator import Coordinator, Requests
 from common.secagg.errors import ComplaintError, MalformedError, SecaggError
 from common.secagg.messages import reply_bytes
-from common.secagg.session import Session
+from common.secagg.session import Purpose, Session
 from common.secagg.transitions import Phase
 from common.wire import Kind, Reply
 from server.mail import Leaving
 from server.outcome import STAGES, Ask, Course
 
 log = logging.getLogger("fedner.server")
+
+Stage = Callable[[Purpose, str, int], None]
+"""Told a sum's purpose, the stage that it begins, and its round."""
 
 
 @dataclass(slots=True)
@@ -68,8 +71,10 @@ class Trips:
         ask: Ask,
         present: Callable[[], Collection[str]],
         record: Callable[..., None],
+        tell_stage: Stage,
     ):
         self._names, self._ask, self._present, self._record = names, ask, present, record
+        self._tell_stage = tell_stage
 
     def go(
         self,
@@ -82,6 +87,7 @@ class Trips:
     ) -> None:
         """Ask what the sessions have to ask, and hand them what comes back."""
         stage, started = STAGES[sessions[0].machine.phase], time.monotonic()
+        self._tell_stage(sessions[0].session.purpose, stage, round_)
         parts: dict[int, list[bytes]] = {}
         for one in sessions:
             for index, request in one.requests.items():

@@ -87,3 +87,18 @@ def tiny_study(tiny_encoder):
         return tiny.study_text(tiny_encoder, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def simulated_run(tiny_study, tmp_path_factory) -> Path:
+    """Folder of a small run by the real command, with all baselines; `study.yaml` beside it."""
+    from typer.testing import CliRunner
+
+    from scripts.cli import app
+
+    folder = tmp_path_factory.mktemp("simulated")
+    (folder / "study.yaml").write_text(tiny_study())
+    arguments = ["simulate", folder / "study.yaml", "--out", folder / "run", "--pooled"]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    return folder / "run"

@@ -60,6 +60,14 @@ ELSEWHERE = {
     "integration/test_provision_cli.py::test_a_second_request_has_the_same_keys",
     "encoder add NAME": "integration/test_cli.py::test_an_encoder_is_added_verified_and_listed",
     "encoder list": "integration/test_cli.py::test_an_encoder_is_added_verified_and_listed",
+    "watch runs/RUN": "integration/test_processes.py::test_both_sides_can_be_watched",
+    "watch site.yaml": "integration/test_processes.py::test_both_sides_can_be_watched",
+    "train site.yaml": "integration/test_site_report.py::"
+    "test_it_says_that_it_stays_and_what_was_trained_without_the_mechanism",
+    "report site.yaml": "integration/test_site_report.py::"
+    "test_every_figure_of_a_sites_report_is_what_stands_at_its_source",
+    "evaluate MODEL site.yaml --groups groups.tsv": "integration/test_site_report.py::"
+    "test_every_figure_of_a_sites_report_is_what_stands_at_its_source",
     "config reference": "unit/test_config_reference.py::"
     "test_the_page_is_what_the_command_prints",
 }  # fmt: skip

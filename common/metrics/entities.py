@@ -35,6 +35,14 @@ class Scores:
     support: int
 
 
+def as_json(report: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+    """Scores per row as plain numbers."""
+    return {
+        row: {"precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
+        for row, s in report.items()
+    }
+
+
 def scores(counts: Counts) -> Scores:
     """Scores of one set of counts."""
     precision = counts.correct / counts.predicted if counts.predicted else 0.0

@@ -214,6 +214,18 @@ def plan_of(study: Study, institution: str) -> Plan:
     )
 
 
+def epsilon_after(study: Study, plan: Plan, round_: int) -> float:
+    """Upper bound on what is charged up to a round and the evaluation that may be due after it.
+
+    At the study's delta, by privacy-loss distributions, if nothing had to be charged again.
+    """
+    events: Events = (plan.mechanism.steps(round_ * plan.mechanism.steps_per_round),)
+    evaluations = sum(evaluation_due(study, r) for r in range(1, round_ + 1))
+    if plan.counts is not None and evaluations:
+        events = (*events, plan.counts.times(evaluations))
+    return _epsilon(events, plan.delta, "pld")
+
+
 def evaluation_due(study: Study, round_: int) -> bool:
     """Whether the study evaluates after this round. No other evaluation has a budget."""
     last = round_ == study.training.rounds

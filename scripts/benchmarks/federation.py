@@ -21,11 +21,11 @@ from common.config.canonical import study_hash, study_yaml
 from common.config.study import Study
 from common.io.atomic import append_json
 from common.io.configs import load_study
+from common.metrics.entities import as_json
 from common.model.ner import NerModel, set_threads
 from scripts.baselines import POOLED, train_alone
 from scripts.console import quiet_libraries
 from scripts.simulation import Bench, simulate
-from server.coordinator import as_json
 from server.run_dir import RunDir
 
 FEDERATED = "federated"

@@ -1971,7 +1971,7 @@ CHECKS = (
     ),
     Check(
         "room: a line by half is taken back",
-        "server/journal.py",
+        "common/io/journal.py",
         "            cut(DISK, path, before)\n",
         "            pass\n",
         "test_a_line_of_the_metrics_that_fits_by_half_is_taken_back",

@@ -1,53 +1,52 @@
-"""Line charts as SVG: no script, no font of their own, readable in black and white and aloud."""
+"""Charts as SVG: curves, columns, bars, presence; readable in black and white and aloud."""
 
 import math
 from collections.abc import Iterator
-from html import escape
 from itertools import cycle
 from typing import Final
 
-from scripts.reporting.figures import Figure
-from scripts.reporting.page import Curve, Plot
+from scripts.reporting.bars import bars_said, bars_svg, presence_said, presence_svg
+from scripts.reporting.drawing import COLOURS, INK, framed, label, number, round_up
+from scripts.reporting.page import Bars, Curve, Drawing, Plot, Presence, Stack
 
-WIDTH: Final = 720
 HEIGHT: Final = 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 540, 20, 256
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 524, 20, 256
 _NAME_GAP: Final = 15
-_LINES: Final = (
-    ("#0072b2", ""),
-    ("#b34700", "7 4"),
-    ("#00664b", "2 3"),
-    ("#8a3a6f", "10 3 2 3"),
-    ("#000000", ""),
-    ("#595959", "4 2"),
-)
-"""Colours with a contrast of at least 4.5 to white, told apart by dashes too."""
+_DASHES: Final = ("", "7 4", "2 3", "10 3 2 3", "", "4 2")
+FILLS: Final = ("#00466e", "#7fb8dd", "#8a4b08", "#ffffff", "#6f6f6f", "#d9d9d9")
+"""Of columns: each has a rim, and neighbours differ in lightness."""
 
 
-def svg(plot: Plot, name: str) -> str:
+def svg(drawing: Drawing, name: str) -> str:
     """The drawing.
 
     Args:
         name: unique on the page, for what labels it.
     """
-    frame = _Frame(plot)
-    parts = [*_axes(frame, plot), *_curves(frame, plot)]
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-t {name}-d" '
-        'xmlns="http://www.w3.org/2000/svg">'
-        f'<title id="{name}-t">{escape(plot.title)}</title>'
-        f'<desc id="{name}-d">{escape(spoken(plot))}</desc>' + "".join(parts) + "</svg>"
-    )
+    if isinstance(drawing, Bars):
+        return bars_svg(drawing, name)
+    if isinstance(drawing, Presence):
+        return presence_svg(drawing, name)
+    frame = _Frame(drawing)
+    inner = _columns if isinstance(drawing, Stack) else _curves
+    parts = [*_axes(frame, drawing), *inner(frame, drawing)]
+    return framed(drawing.title, spoken(drawing), name, HEIGHT, parts)
 
 
-def spoken(plot: Plot) -> str:
-    """What the chart shows, for who does not see it."""
-    parts = [_ends(name, curve) for name, curve in plot.curves.items() if curve]
-    return f"{plot.up} over {plot.across}. " + " ".join(parts) + " The table has all values."
+def spoken(drawing: Drawing) -> str:
+    """What a chart shows, for who does not see it."""
+    if isinstance(drawing, Bars):
+        return bars_said(drawing)
+    if isinstance(drawing, Presence):
+        return presence_said(drawing)
+    parts = [_ends(name, curve) for name, curve in drawing.curves.items() if curve]
+    return f"{drawing.up} over {drawing.across}. " + " ".join(parts) + " The table has all values."
 
 
 def _ends(name: str, curve: Curve) -> str:
     (first, start), (last, end) = curve[0], curve[-1]
+    if len(curve) == 1:
+        return f"{name}: {start.text} at {first.text}."
     return f"{name}: {start.text} at {first.text}, {end.text} at {last.text}."
 
 
@@ -56,12 +55,24 @@ class _Frame:
 
     def __init__(self, plot: Plot):
         points = [point for curve in plot.curves.values() for point in curve]
-        self.first = min((_number(x) for x, _ in points), default=0.0)
-        self.last = max((_number(x) for x, _ in points), default=1.0)
-        most = max((_number(y) for _, y in points), default=1.0)
-        self.top = plot.top or _round_up(most)
+        self.is_stacked = isinstance(plot, Stack)
+        self.first = min((number(x) for x, _ in points), default=0.0)
+        self.last = max((number(x) for x, _ in points), default=1.0)
+        self.step = (_RIGHT - _LEFT) / (self.last - self.first + 1)
+        self.top = plot.top or round_up(self._most(plot))
+
+    def _most(self, plot: Plot) -> float:
+        if not self.is_stacked:
+            return max((number(y) for c in plot.curves.values() for _, y in c), default=1.0)
+        sums: dict[float, float] = {}
+        for curve in plot.curves.values():
+            for x, y in curve:
+                sums[number(x)] = sums.get(number(x), 0.0) + number(y)
+        return max(sums.values(), default=1.0)
 
     def x(self, value: float) -> float:
+        if self.is_stacked:  # columns stand in the middle of their steps
+            return _LEFT + self.step * (value - self.first + 0.5)
         span = self.last - self.first
         share = (value - self.first) / span if span else 0.5
         return _LEFT + (_RIGHT - _LEFT) * share
@@ -70,27 +81,17 @@ class _Frame:
         return _BOTTOM - (_BOTTOM - _TOP) * min(max(value / self.top, 0.0), 1.0)
 
 
-def _number(figure: Figure) -> float:
-    return float(figure.value or 0)
-
-
-def _round_up(most: float) -> float:
-    """A round number of which a quarter is round, not below `most`."""
-    size = 10.0 ** math.floor(math.log10(max(most, 1e-9)))
-    return next(s * size for s in (1, 2, 4, 8, 10, 20) if s * size >= most)
-
-
 def _axes(frame: _Frame, plot: Plot) -> Iterator[str]:
     for step in range(5):
         value = frame.top * step / 4
         y = frame.y(value)
         yield f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_RIGHT}" y2="{y:.1f}"/>'
-        yield _text(_LEFT - 8, y + 4, f"{value:g}", "end")
+        yield label(_LEFT - 8, y + 4, plot.tick(value) if plot.tick else f"{value:g}", "end")
     for value in _ticks(frame):
-        yield _text(frame.x(value), _BOTTOM + 18, f"{value:g}", "middle")
+        yield label(frame.x(value), _BOTTOM + 18, f"{value:g}", "middle")
     yield f'<path class="axis" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>'
-    yield _text((_LEFT + _RIGHT) / 2, HEIGHT - 8, plot.across, "middle")
-    yield _text(_LEFT, _TOP - 7, plot.up, "start")
+    yield label((_LEFT + _RIGHT) / 2, HEIGHT - 8, plot.across, "middle")
+    yield label(_LEFT, _TOP - 7, plot.up, "start")
 
 
 def _ticks(frame: _Frame) -> list[float]:
@@ -101,37 +102,53 @@ def _ticks(frame: _Frame) -> list[float]:
 
 
 def _curves(frame: _Frame, plot: Plot) -> Iterator[str]:
-    places = _places(frame, plot)
-    for (name, curve), (colour, dashes) in zip(plot.curves.items(), cycle(_LINES), strict=False):
+    places = _places({n: frame.y(number(c[-1][1])) for n, c in plot.curves.items() if c})
+    looks = cycle(zip(COLOURS, _DASHES, strict=True))
+    for (name, curve), (colour, dashes) in zip(plot.curves.items(), looks, strict=False):
         if not curve:
             continue
-        points = [(frame.x(_number(x)), frame.y(_number(y))) for x, y in curve]
+        points = [(frame.x(number(x)), frame.y(number(y))) for x, y in curve]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         style = f'stroke="{colour}"' + (f' stroke-dasharray="{dashes}"' if dashes else "")
         yield f'<polyline class="curve" points="{line}" {style}/>'
         for x, y in points if len(points) <= 40 else points[-1:]:
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'
-        if len(plot.curves) > 1:
-            at = places[name]
+        yield _lead(points[-1][0] + 5, points[-1][1], places[name])
+        said = f"{name} {curve[-1][1].text}"
+        yield label(_RIGHT + 26, places[name] + 4, said, "start", colour)
+
+
+def _columns(frame: _Frame, plot: Plot) -> Iterator[str]:
+    """One upon the other; their names at the right, in their order, with the look of each."""
+    heights: dict[float, float] = {}
+    width = min(48.0, max(1.0, frame.step * 0.7))
+    for (name, curve), fill in zip(plot.curves.items(), cycle(FILLS), strict=False):
+        for across, up in curve:
+            at, low = number(across), heights.get(number(across), 0.0)
+            heights[at] = low + number(up)
+            y = frame.y(heights[at])
             yield (
-                f'<path class="lead" d="M{points[-1][0] + 5:.1f} {points[-1][1]:.1f}'
-                f'L{_RIGHT + 22} {at:.1f}"/>'
+                f'<rect class="bar" x="{frame.x(at) - width / 2:.1f}" y="{y:.1f}" '
+                f'width="{width:.1f}" height="{frame.y(low) - y:.1f}" fill="{fill}" '
+                f'stroke="{INK}" stroke-width="{min(1.0, width / 8):.2g}"/>'
             )
-            yield _text(_RIGHT + 26, at + 4, f"{name} {curve[-1][1].text}", "start", colour)
+        at = _BOTTOM - 22 * list(plot.curves).index(name)
+        yield (
+            f'<rect x="{_RIGHT + 14}" y="{at - 12}" width="12" height="12" fill="{fill}" '
+            f'stroke="{INK}"/>'
+        )
+        yield label(_RIGHT + 32, at - 2, name, "start")
 
 
-def _places(frame: _Frame, plot: Plot) -> dict[str, float]:
+def _lead(x: float, y: float, to: float) -> str:
+    return f'<path class="lead" d="M{x:.1f} {y:.1f}L{_RIGHT + 22} {to:.1f}"/>'
+
+
+def _places(ends: dict[str, float]) -> dict[str, float]:
     """Heights of the names at the right, none on another."""
-    ends = {name: frame.y(_number(c[-1][1])) for name, c in plot.curves.items() if c}
-    order = sorted(ends, key=lambda name: ends[name])
     placed: dict[str, float] = {}
     lowest = -math.inf
-    for name in order:
+    for name in sorted(ends, key=lambda name: ends[name]):
         lowest = placed[name] = max(ends[name], lowest + _NAME_GAP)
     over = max(0.0, lowest - (_BOTTOM + 4))
     return {name: at - over for name, at in placed.items()}
-
-
-def _text(x: float, y: float, text: str, anchor: str, colour: str = "") -> str:
-    fill = f' fill="{colour}"' if colour else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{fill}>{escape(text)}</text>'

@@ -3,10 +3,15 @@
 A source is one of
 
     metrics.jsonl:LINE PATH       a value of one line, its keys and indices joined by blanks
+    metrics.jsonl:LINE PATH minus metrics.jsonl:LINE PATH
     metrics.jsonl OP(EVENT PATH)  `sum` or `median` over the lines of an event that have the value
     metrics.jsonl count(EVENT)    how many there are; with ` KEY=NAME`, of those that have the name
     study.yaml PATH               with `len(PATH)`, how many there are
     roster.yaml PATH
+    groups.json PATH              of what `fedner evaluate --groups --json` printed
+
+`metrics.jsonl` is the run's, or in an institution's own report that in its `state`, where
+`alone/metrics.jsonl` is that of the run which trained on its documents alone;
 
 so that whoever reads a page can look each figure up, and a test does.
 """
@@ -20,6 +25,8 @@ from server.run_dir import METRICS, STUDY
 
 Value = str | int | float | bool | list[str] | None
 Show = Callable[[Any], str]
+Place = tuple[int, str]
+"""A line's number and a path in it."""
 
 NONE: Final = "none"
 
@@ -44,10 +51,11 @@ class Lines:
 
     Args:
         lines: all of `metrics.jsonl`, in order.
+        place: how the file is named in sources.
     """
 
-    def __init__(self, lines: Sequence[Mapping[str, Any]]):
-        self._numbered = tuple(enumerate(lines, 1))
+    def __init__(self, lines: Sequence[Mapping[str, Any]], place: str = METRICS):
+        self._numbered, self._place = tuple(enumerate(lines, 1)), place
 
     def of(self, event: str) -> list[int]:
         """Numbers of an event's lines, from 1."""
@@ -61,26 +69,40 @@ class Lines:
         """
         return at(self._numbered[number - 1][1], path)
 
+    def has(self, number: int, path: str) -> bool:
+        """Whether a line has a value at a path."""
+        try:
+            self.value(number, path)
+        except (KeyError, IndexError, TypeError):
+            return False
+        return True
+
     def figure(self, number: int, path: str, show: Show = str) -> Figure:
         """A value of one line."""
         value = self.value(number, path)
-        return Figure(value, show(value), f"{METRICS}:{number} {path}")
+        return Figure(value, show(value), f"{self._place}:{number} {path}")
+
+    def difference(self, one: Place, other: Place, show: Show) -> Figure:
+        """What the first is above the second."""
+        value = self.value(*one) - self.value(*other)
+        source = " minus ".join(f"{self._place}:{number} {path}" for number, path in (one, other))
+        return Figure(value, show(value), source)
 
     def count(self, event: str) -> Figure:
         """How many lines of an event there are."""
         found = len(self.of(event))
-        return Figure(found, str(found), f"{METRICS} count({event})")
+        return Figure(found, str(found), f"{self._place} count({event})")
 
     def total(self, event: str, path: str, show: Show = str) -> Figure:
         """The sum over an event's lines that have the value."""
         found = sum(self._values(event, path))
-        return Figure(found, show(found), f"{METRICS} sum({event} {path})")
+        return Figure(found, show(found), f"{self._place} sum({event} {path})")
 
     def median(self, event: str, path: str, show: Show = str) -> Figure:
         """The median over an event's lines that have the value."""
         values = self._values(event, path)
         found = statistics.median(values) if values else 0
-        return Figure(found, show(found), f"{METRICS} median({event} {path})")
+        return Figure(found, show(found), f"{self._place} median({event} {path})")
 
     def _values(self, event: str, path: str) -> list[Any]:
         found = []
@@ -94,8 +116,13 @@ class Lines:
 
 def of_study(study: Mapping[str, Any], path: str, show: Show = str) -> Figure:
     """A value of the study file."""
-    value = at(study, path)
-    return Figure(value, show(value), f"{STUDY} {path}")
+    return of_file(STUDY, study, path, show)
+
+
+def of_file(place: str, content: Mapping[str, Any], path: str, show: Show = str) -> Figure:
+    """A value of a file that is one object."""
+    value = at(content, path)
+    return Figure(value, show(value), f"{place} {path}")
 
 
 def at(value: Any, path: str) -> Any:
@@ -112,6 +139,26 @@ def at(value: Any, path: str) -> Any:
 def score(value: float) -> str:
     """Four digits, as in all of fedner's reports."""
     return f"{value:.4f}"
+
+
+def gain(value: float) -> str:
+    """A difference of two scores, with its sign."""
+    return f"{value:+.4f}"
+
+
+def percent(value: float) -> str:
+    """A share."""
+    return f"{value:.0%}"
+
+
+def names(value: Sequence[str]) -> str:
+    """Names, joined."""
+    return ", ".join(value)
+
+
+def support(value: float) -> str:
+    """A count, which noise may have made no whole number."""
+    return f"{value:g}" if value == int(value) else f"{value:.1f}"
 
 
 def significant(value: float | None) -> str:

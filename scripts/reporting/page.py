@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scripts.reporting.figures import Figure
+from scripts.reporting.figures import Figure, Show
 
 Text = tuple[str | Figure, ...]
 """Words and figures, one after the other."""
@@ -20,6 +20,15 @@ class Table:
     rows: tuple[Text, ...]
     folded: bool = False
 
+    @property
+    def worded(self) -> tuple[bool, ...]:
+        """Whether each column holds words alone."""
+        return tuple(not any(map(_is_number, column)) for column in zip(*self.rows, strict=True))
+
+
+def _is_number(part: str | Figure) -> bool:
+    return isinstance(part, Figure) and isinstance(part.value, int | float)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
@@ -27,6 +36,7 @@ class Plot:
 
     Attributes:
         top: the upper end of the axis, if it is not the largest value's.
+        tick: how the values of the axis are written; plainly if absent.
     """
 
     title: str
@@ -34,19 +44,76 @@ class Plot:
     up: str
     curves: Mapping[str, Curve]
     top: float | None = None
+    tick: Show | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack(Plot):
+    """The same, each step a column of the curves' values one upon the other, the first lowest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One line of a bar chart.
+
+    Attributes:
+        kind: bars of one kind look alike.
+        ends: low and high of an interval around the value.
+    """
+
+    name: str
+    value: Figure
+    kind: str
+    ends: tuple[Figure, Figure] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bars:
+    """Horizontal bars from zero; a table beside it holds the same figures.
+
+    Attributes:
+        top: as for `Plot`.
+    """
+
+    title: str
+    across: str
+    bars: tuple[Bar, ...]
+    top: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """Who was in which round; a table beside it names who was missing.
+
+    Attributes:
+        rounds: in their order.
+        present: by institution, whether it was in each of them.
+    """
+
+    title: str
+    rounds: tuple[Figure, ...]
+    present: Mapping[str, tuple[bool, ...]]
+
+
+Drawing = Plot | Bars | Presence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and what stands under it.
+
+    Attributes:
+        help: what the words of this section mean, for who does not know them.
+    """
 
     name: str
     title: str
     texts: tuple[Text, ...] = ()
     points: tuple[Text, ...] = ()
-    plots: tuple[Plot, ...] = ()
+    plots: tuple[Drawing, ...] = ()
     tables: tuple[Table, ...] = ()
     quoted: str = ""
+    help: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +122,11 @@ class Page:
 
     Attributes:
         marks: what must be read before anything else.
+        keys: the few figures that matter most, each under its name.
     """
 
     title: str
     lead: Text
     marks: tuple[Text, ...]
     sections: tuple[Section, ...]
+    keys: tuple[tuple[str, Text], ...] = ()

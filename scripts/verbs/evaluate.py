@@ -15,6 +15,8 @@ from common.io.corpus import Format, load_documents
 from common.io.datasets import simulated_sides
 from common.io.models import load_model
 from common.io.withdrawn_file import own_sides
+from common.metrics.entities import as_json
+from common.metrics.evaluation import Evaluation
 from common.model.ner import set_threads
 from scripts.console import (
     out,
@@ -24,7 +26,7 @@ from scripts.console import (
     show_counts,
     show_notices,
 )
-from server.coordinator import as_json
+from scripts.groups import SMALLEST, compare, fairness_json, groups_table, read_groups
 
 
 def command(
@@ -39,6 +41,15 @@ def command(
             help="DATA is a corpus in the study's labels: conll, brat, pubtator or jsonl."
         ),
     ] = None,
+    groups_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--groups", metavar="TABLE", help="Score by groups of patients, too: docs/fairness.md."
+        ),
+    ] = None,
+    smallest: Annotated[
+        int, typer.Option(min=2, help="Groups of fewer patients or documents are not scored.")
+    ] = SMALLEST,
     as_json_: Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")] = False,
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if absent.")] = None,
@@ -50,19 +61,25 @@ def command(
     quiet_libraries()
     set_threads(threads)
     model = load_model(model_path, device)
+    groups = None if groups_path is None else read_groups(groups_path)
     documents, notes = _documents(path, format, model.labels)
     with progress_bars() as bars:
         task = bars.add_task("windows", total=None)
         prepared = model.prepare(documents)
-        evaluation = model.evaluate(prepared, lambda d, n: bars.update(task, completed=d, total=n))
+        counts = model.evaluate_each(prepared, lambda d, n: bars.update(task, completed=d, total=n))
+    evaluation = Evaluation(model.labels, counts.sum(axis=0))
     entities, words = evaluation.entity_report(), evaluation.token_report()
+    found = [] if groups is None else compare(groups, model.labels, documents, counts, smallest)
     if as_json_:
         scores = {"entities": as_json(entities), "tokens": as_json(words)}
-        typer.echo(json.dumps({**scores, "notes": {**notes, **prepared.notes()}}))
+        by = {} if groups is None else {"groups": fairness_json(groups, found, smallest)}
+        typer.echo(json.dumps({**scores, **by, "notes": {**notes, **prepared.notes()}}))
         return
     show_notices(model.study)
     out.print(report_table("entities (exact match)", entities))
     out.print(report_table("words", words))
+    for one in found:
+        out.print(groups_table(one, groups.key if groups else ""))
     show_counts("reading", notes)
     show_counts("flattening and tagging", prepared.notes())
 

@@ -1,11 +1,14 @@
 """`fedner predict`: entities in a text, a text file or a corpus."""
 
+import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
 from common.data.conll import ConllOptions, render_conll
 from common.data.jsonl import render_jsonl
@@ -13,11 +16,16 @@ from common.data.records import Document
 from common.data.report import check_content
 from common.data.respace import respace
 from common.errors import DataError, UsageError
+from common.io.atomic import write_bytes
 from common.io.corpus import load_documents, save_documents
-from common.io.models import load_model
-from common.model.ner import set_threads
-from scripts.console import progress_bars, quiet_libraries, show_notices
+from common.io.models import MANIFEST, load_model
+from common.model.ner import NerModel, set_threads
+from scripts.console import out, progress_bars, quiet_libraries, show_path, show_said
+from scripts.highlight import NOT_A_DEVICE, highlighted, legend, visible
+from scripts.reporting.entities_page import entities_page
 from scripts.verbs.evaluate import check_format
+
+_FORMATS: Final = ("text", "html", "jsonl", "conll", "brat")
 
 
 def command(
@@ -29,7 +37,13 @@ def command(
     from_: Annotated[
         str, typer.Option("--from", help="text, conll, brat, pubtator or jsonl.")
     ] = "text",
-    to: Annotated[str, typer.Option(help="jsonl, conll or brat.")] = "jsonl",
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="text (entities highlighted), html (one page), jsonl, conll or brat. If absent: "
+            "text on a terminal, else jsonl."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--out", help="Where to write; standard output if absent.")
     ] = None,
@@ -44,20 +58,57 @@ def command(
     """
     quiet_libraries()
     set_threads(threads)
-    if to not in {"jsonl", "conll", "brat"}:
-        raise UsageError(f"--to {to}: expected jsonl, conll or brat")
-    if to == "brat" and output is None:
-        raise UsageError("--to brat writes a folder", remedy="name it with --out")
+    to = _format(to, output)
     documents = _read(text, input_path, from_)
     model = load_model(model_path, device)
-    show_notices(model.study)
+    notices = json.loads((model_path / MANIFEST).read_text("utf-8"))["notices"]
+    show_said(notices)
     with progress_bars() as bars:
         task = bars.add_task("windows", total=None)
         prepared = model.prepare([replace(d, entities=()) for d in documents])
         found = model.predict(prepared, lambda d, n: bars.update(task, completed=d, total=n))
-    _write(
-        [replace(d, entities=e) for d, e in zip(prepared.documents, found, strict=True)], to, output
-    )
+    marked = [replace(d, entities=e) for d, e in zip(prepared.documents, found, strict=True)]
+    if to == "text":
+        _show(marked, model.labels)
+    elif to == "html":
+        _save_page(marked, model, notices, output)
+    else:
+        _write(marked, to, output)
+
+
+def _format(to: str | None, output: Path | None) -> str:
+    """As asked; else what suits where it goes."""
+    if to is None:
+        return "text" if output is None and sys.stdout.isatty() else "jsonl"
+    if to not in _FORMATS:
+        raise UsageError(f"--to {to}: expected {', '.join(_FORMATS)}")
+    if to == "brat" and output is None:
+        raise UsageError("--to brat writes a folder", remedy="name it with --out")
+    if to == "text" and output is not None:
+        raise UsageError(
+            "--to text goes to standard output", remedy="leave --out out, or write --to html"
+        )
+    return to
+
+
+def _show(documents: Sequence[Document], labels: Sequence[str]) -> None:
+    for document in documents:
+        if len(documents) > 1:
+            out.rule(Text(visible(document.doc_id)))
+        out.print(highlighted(document, labels))
+    out.print(legend(documents, labels))
+    out.print(NOT_A_DEVICE, style="dim", highlight=False)
+
+
+def _save_page(
+    documents: Sequence[Document], model: NerModel, notices: Sequence[str], output: Path | None
+) -> None:
+    page = entities_page(documents, model.labels, model.study.study, notices)
+    if output is None:
+        sys.stdout.write(page)
+        return
+    write_bytes(output, page.encode())
+    show_path("page", output)
 
 
 def _read(text: str | None, path: Path | None, format: str) -> tuple[Document, ...]:

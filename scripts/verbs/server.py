@@ -19,7 +19,6 @@ from common.model.ner import NerModel
 from scripts.console import (
     err,
     out,
-    progress_bars,
     quiet_libraries,
     report_table,
     scores_from_json,
@@ -27,6 +26,8 @@ from scripts.console import (
     show_path,
 )
 from scripts.kit_texts import DEMO
+from scripts.live.run_view import RunView
+from scripts.live.show import shown
 from scripts.verbs.partial import partial_model_told, same_model, save_partial
 from scripts.verbs.simulate import new_run_path
 from server.federation import Federation
@@ -260,29 +261,15 @@ def _serve(
     study: Study, run: RunDir, at: At, check_start: Callable[[Mapping[str, Any]], None]
 ) -> None:
     _say_where(at)
-    with progress_bars() as bars:
-        task = bars.add_task("waiting for institutions", total=study.training.rounds)
+    view = RunView(run)
+    with shown(view, err) as drawn:
 
         def on_event(event: Mapping[str, Any]) -> None:
-            if event["event"] == "institution":
-                bars.console.print(f"{event['name']}: {event['state']}")
-            if event["event"] in ("refusal", "abort", "evaluation_missing"):
-                bars.console.print(_said(event))
             if event["event"] in ("start", "resume"):
                 check_start(event)
-                bars.update(task, description="rounds")
-                bars.console.print("all institutions are here")
-            if event["event"] == "resume":
-                bars.update(task, completed=event["round"])
-                bars.console.print(f"going on after round {event['round']}")
-            if event["event"] == "round":
-                bars.update(task, completed=event["round"])
-                bars.console.print(
-                    f"round {event['round']}: {len(event['institutions'])} updates, "
-                    f"{event['seconds']:.1f} s"
-                )
-            if event["event"] == "evaluation":
-                bars.console.print(f"round {event['round']}: shared model's F1 {event['f1']:.4f}")
+            line = "" if drawn else view.line(event)
+            if line:
+                err.print(line, markup=False, highlight=False, soft_wrap=True)
 
         serve_study(run, at, on_event)
 
@@ -297,13 +284,3 @@ def _say_where(at: At) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _said(event: Mapping[str, Any]) -> str:
-    """Of who refused, what ended an attempt, and what is missing, a line each."""
-    if event["event"] == "refusal":
-        asked = f"{event['institution']} refused {event['asked']}"
-        return f"round {event['round']}: {asked}: {event['code'] or 'answered something else'}"
-    if event["event"] == "abort":
-        return f"round {event['round']}: an attempt at {event['sum']} ended: {event['reason']}"
-    return f"round {event['round']}: no evaluation: {event['reason']}"

@@ -13,7 +13,7 @@ from common.config.study import Study
 from common.errors import UsageError
 from common.io.configs import load_study
 from common.io.models import save_model
-from common.metrics.entities import Scores
+from common.metrics.entities import Scores, as_json
 from common.model.ner import NerModel, set_threads
 from scripts.baselines import POOLED, train_alone
 from scripts.console import (
@@ -27,9 +27,11 @@ from scripts.console import (
     show_notices,
     show_path,
 )
+from scripts.live.run_view import RunView
+from scripts.live.show import shown
 from scripts.ray_engine import simulate_on_ray
+from scripts.simulated_scores import record_by_institution, record_data, scores_at_home
 from scripts.simulation import EPHEMERAL, Bench, simulate
-from server.coordinator import as_json
 from server.run_dir import LOG, METRICS, RunDir
 
 FEDERATED = "federation"
@@ -80,6 +82,7 @@ def command(
     bench = Bench.of(study, study_path.parent)
     run = RunDir.create(run_path or new_run_path(study), study_yaml(study))
     run.log_here()
+    record_data(bench, run)
     model = bench.model(device)
     _say_what(bench, model)
     if engine == "ray":
@@ -89,6 +92,7 @@ def command(
         _simulate(bench, run, model)
     save_model(model, bench.encoder_dir, run.path / "model", {"rounds": study.training.rounds})
     rows = {FEDERATED: _shared(bench, run, model)}
+    record_by_institution(bench, run, model)
     others = [*(bench.sides if alone else ()), *([POOLED] if pooled else [])]
     rows |= _baselines(bench, run, model, others)
     _show_results(study, run, rows)
@@ -131,24 +135,17 @@ def _shared(bench: Bench, run: RunDir, model: NerModel) -> Report:
 
 
 def _simulate(bench: Bench, run: RunDir, model: NerModel) -> None:
-    names = bench.study.federation.institutions
-    with progress_bars() as bars:
-        whole = bars.add_task("rounds", total=bench.study.training.rounds)
-        tasks = {name: bars.add_task(f"  {name}", total=None) for name in names}
-
-        def on_step(name: str, done: int, total: int) -> None:
-            bars.update(tasks[name], completed=done, total=total)
+    view = RunView(run)
+    with shown(view, err) as drawn:
 
         def on_event(event: str, figures: Mapping[str, Any]) -> None:
-            if event == "round":
-                bars.update(whole, completed=figures["round"])
-            if event == "evaluation":
-                bars.console.print(
+            if event == "evaluation" and not drawn:
+                err.print(
                     f"round {figures['round']}: shared model's F1 on all institutions' "
                     f"held-out documents {figures['f1']:.4f}"
                 )
 
-        simulate(bench, run, model, on_event, on_step)
+        simulate(bench, run, model, on_event, view.step)
 
 
 def _baselines(bench: Bench, run: RunDir, model: NerModel, names: list[str]) -> dict[str, Report]:
@@ -169,6 +166,7 @@ def _baselines(bench: Bench, run: RunDir, model: NerModel, names: list[str]) -> 
                 f1=evaluation.f1,
                 entities=as_json(evaluation.entity_report()),
                 tokens=as_json(evaluation.token_report()),
+                **scores_at_home(bench, model, name),
             )
     return rows
 

@@ -1,5 +1,6 @@
 """`fedner train`: the baselines, pooled or local."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from common.io.datasets import Sides
 from common.io.encoders import resolve_encoder
 from common.io.models import save_model
 from common.io.withdrawn_file import own_sides
+from common.metrics.entities import as_json
 from common.metrics.evaluation import Evaluation
 from common.model.ner import NerModel, set_threads
 from scripts.baselines import POOLED, fit
@@ -27,7 +29,6 @@ from scripts.console import (
 )
 from scripts.simulation import Bench
 from scripts.verbs.simulate import new_run_path, with_seed
-from server.coordinator import as_json
 from server.run_dir import RunDir
 
 
@@ -39,6 +40,12 @@ def command(
     ] = None,
     run_path: Annotated[Path | None, typer.Option("--out", help="Run folder to make.")] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the study's training.seed.")] = None,
+    without_mechanism: Annotated[
+        bool,
+        typer.Option(
+            help="Leave a study's privacy mechanism out: for a model that stays where its data are."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if absent.")] = None,
 ) -> None:
@@ -53,12 +60,7 @@ def command(
     study = config if isinstance(config, Study) else load_study(base / config.study)
     study = with_seed(study, seed)
     if study.local_privacy is not None:
-        raise UsageError(
-            "`fedner train` has no privacy mechanism, and the study asks for one",
-            place=str(path),
-            remedy="`fedner simulate STUDY --pooled` trains under it; for a baseline without it "
-            "write a study with `privacy: none`",
-        )
+        study = _unprotected(study, path, without_mechanism)
     show_notices(study)
     name, sides = _sides(config, study, base, on)
     folder, _ = resolve_encoder(study.encoder.name, study.encoder.weights_sha256)
@@ -77,6 +79,22 @@ def command(
     out.print(report_table(f"{name}: entities (exact match)", evaluation.entity_report()))
     out.print(report_table(f"{name}: words", evaluation.token_report()))
     show_path("model", run.path / "model")
+
+
+def _unprotected(study: Study, path: Path, said: bool) -> Study:
+    """The study with `privacy: none`, which is what a model of it then says of itself.
+
+    Raises:
+        UsageError: nobody asked for that.
+    """
+    if not said:
+        raise UsageError(
+            "`fedner train` has no privacy mechanism, and the study asks for one",
+            place=str(path),
+            remedy="`fedner simulate STUDY --pooled` trains under it. --without-mechanism trains "
+            "without: for a comparison, whose model then says PRIVACY: NONE and stays here",
+        )
+    return replace(study, privacy="none")
 
 
 def _sides(config: Study | Site, study: Study, base: Path, on: str | None) -> tuple[str, Sides]:

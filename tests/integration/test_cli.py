@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,9 @@ from common.io.configs import load_site
 from common.io.corpus import load_documents, save_documents
 from common.io.models import load_model
 from common.io.withdrawn_file import own_sides
-from common.metrics.entities import LabelCounts, count_entities, report
+from common.metrics.entities import LabelCounts, as_json, count_entities, report
 from common.model.ner import set_threads
 from scripts import cli
-from server.coordinator import as_json
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +105,7 @@ VERBS = dict(_verbs(typer.main.get_command(cli.app)))
 def test_the_verbs_are_those_documented():
     assert {" ".join(path) for path in VERBS} == {
         "simulate", "server", "client", "train", "evaluate", "predict", "report", "config check",
+        "runs list", "runs show", "runs compare",
         "data inspect", "data synth", "data deal", "encoder add", "encoder verify",
         "encoder list", "encoder directions", "budget show", "budget verify", "budget export",
         "budget recover", "identity new", "identity show", "roster make", "roster verify",
@@ -354,6 +355,72 @@ def test_predictions_in_a_plain_text_keep_its_characters(
         assert (found.doc_id, found.text, found.entities) == ("text", TEXT, entities)
 
 
+class Terminal:
+    """A pseudo-terminal as standard output."""
+
+    def __init__(self):
+        self._ours, theirs = os.openpty()
+        self.file = os.fdopen(theirs, "w")
+
+    def read(self):
+        self.file.close()
+        chunks = []
+        with contextlib.suppress(OSError):  # the other end is closed
+            while chunk := os.read(self._ours, 4096):
+                chunks.append(chunk)
+        os.close(self._ours)
+        return b"".join(chunks).decode()
+
+
+def test_a_terminal_gets_highlighted_entities_and_no_control_of_the_notes(
+    fedner, model_folder, monkeypatch
+):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal.file)
+    monkeypatch.setattr(sys, "argv", ["fedner", "predict", str(model_folder), "--text",
+                                      f"\x1b]0;owned\x07{TEXT}"])  # fmt: skip
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    shown = terminal.read()
+    (entities,) = _known(model_folder, [Document(doc_id="text", text=f"\x1b]0;owned\x07{TEXT}")])
+    assert len(entities) == shown.count("|")
+    assert "\u241b]0;owned\u2407" in shown
+    assert not {"\x1b]", "\x07"} & {shown[i : i + n] for i in range(len(shown)) for n in (1, 2)}
+    assert "found: Disease" in shown
+    assert "Not a medical device" in shown
+
+
+def test_a_file_or_a_pipe_gets_jsonl_and_a_highlighted_text_if_asked(
+    fedner, model_folder, tmp_path
+):
+    assert fedner("predict", model_folder, "--text", TEXT).out.startswith('{"doc_id"')
+    assert "found: Disease" in fedner("predict", model_folder, "--text", TEXT, "--to", "text").out
+    refused = fedner(
+        "predict", model_folder, "--text", TEXT, "--to", "text", "--out", tmp_path / "a"
+    )
+    assert refused.code == 2
+
+
+def test_a_page_of_predictions_bears_the_notices_of_its_model(fedner, model_folder, tmp_path):
+    arguments = ("predict", model_folder, "--text", TEXT, "--to", "html")
+    assert fedner(*arguments, "--out", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert fedner(*arguments).out == page
+    for said in json.loads((model_folder / "fedner.json").read_text())["notices"]:
+        assert said.split(".")[0] in page
+
+
+def test_an_unfinished_model_is_called_one_with_every_prediction(fedner, model_folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(model_folder, model)
+    manifest = json.loads((model / "fedner.json").read_text())
+    manifest["notices"] = ["UNFINISHED. The model after round 1.", *manifest["notices"]]
+    (model / "fedner.json").write_text(json.dumps(manifest))
+    result = fedner("predict", model, "--text", TEXT, "--to", "html")
+    assert result.out.index("UNFINISHED") < result.out.index("Denies")
+    assert "UNFINISHED" in result.err
+
+
 @pytest.mark.parametrize("to", ["jsonl", "conll"])
 def test_standard_output_holds_the_document_and_nothing_else(fedner, model_folder, tmp_path, to):
     result = fedner("predict", model_folder, "--text", TEXT, "--to", to)
@@ -485,3 +552,36 @@ def test_what_supervises_an_institution_holds_no_torch():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
+
+
+# --- groups of patients
+
+
+def test_scores_by_group_add_up_to_all(fedner, run_folder, dealt, study_file, tmp_path):
+    lines = [line for p in dealt.glob("*/test.jsonl") for line in p.read_text().splitlines()]
+    patients = sorted({json.loads(line)["patient_id"] for line in lines})
+    assert len(patients) > 2
+    rows = [f"{p}\t{'fm'[i % 2]}\tall\n" for i, p in enumerate(patients[1:])]
+    (tmp_path / "groups.tsv").write_text("patient\tsex\teach\n" + "".join(rows))
+    arguments = ("evaluate", run_folder / "model", study_file, "--groups", tmp_path / "groups.tsv")
+    scores = json.loads(fedner(*arguments, "--smallest", 2, "--json").out)
+    sex, each = scores["groups"]["attributes"]
+    assert [g["units"] for g in each["groups"]] == [len(patients) - 1]
+    assert each["unstated"] == sex["unstated"] == 1
+    assert each["gaps"] == {}
+    supports = [g["entities"]["micro"]["support"] for g in sex["groups"] if g["entities"]]
+    whole = each["groups"][0]["entities"]["micro"]["support"]
+    assert 0 < sum(supports) <= whole < scores["entities"]["micro"]["support"]
+    few = [g for g in sex["groups"] if g["units"] < 2]
+    assert all(g["entities"] is None for g in few)
+    shown = fedner(*arguments).out
+    for words in ("by sex", "not stated", "too few", "no two groups to compare"):
+        assert words in shown
+
+
+def test_groups_of_nobody_who_is_scored_are_refused(fedner, run_folder, dealt, tmp_path):
+    site = dealt / tiny.INSTITUTIONS[0] / "site.yaml"
+    (tmp_path / "groups.tsv").write_text("patient\tsex\nsomebody\tf\n")
+    result = fedner("evaluate", run_folder / "model", site, "--groups", tmp_path / "groups.tsv")
+    assert result.code == 4
+    assert "has none of the" in result.err

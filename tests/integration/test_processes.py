@@ -92,7 +92,7 @@ def _check_equal(run: RunDir, simulated: RunDir) -> None:
     assert np.allclose(one, other, atol=1e-6)
     assert np.abs(one).max() > 1e-3
     for kind in ("start", "round", "evaluation"):
-        own = {"seconds": 0, "coordinator_key": ""}
+        own = {"time": "", "seconds": 0, "coordinator_key": ""}
         pair = [[{**e, **own} for e in r.events(kind)] for r in (run, simulated)]
         assert pair[0] == pair[1]
 
@@ -151,6 +151,11 @@ def test_private_processes_give_the_simulations_model_and_charge_their_ledgers(
         (unit,) = json.loads(shown.output)["units"]
         assert unit["unit"] == "patient"
         assert 5 < unit["epsilon"]["pld"] <= 6
+        own = (site.parent / "state" / "metrics.jsonl").read_text().splitlines()
+        spent = [e["epsilon"] for e in map(json.loads, own) if e["event"] == "reply"]
+        assert spent == sorted(spent)
+        assert spent[-1] == unit["epsilon"]["pld"]
+        assert federation.run.events("round")[-1]["epsilon"] == pytest.approx(spent[-1])
 
 
 THREE = (*tiny.INSTITUTIONS, "general-hospital")
@@ -210,6 +215,38 @@ def test_own_figures_and_documents_stay_with_the_institution(finished):
     for site in (federation.folder / "f").glob("*/train.jsonl"):
         patient = site.read_text().split('"patient_id": "')[1].split('"')[0]
         assert patient not in logs + (federation.run.path / "metrics.jsonl").read_text()
+
+
+def test_an_institution_has_its_own_loss_and_scores_and_the_coordinator_has_none(finished):
+    federation, _, _ = finished
+    held = [p.read_bytes() for p in federation.run.path.rglob("*") if p.is_file()]
+    for name in tiny.INSTITUTIONS:
+        state = federation.folder / "f" / name / "state"
+        lines = [json.loads(line) for line in (state / "metrics.jsonl").read_text().splitlines()]
+        assert [e["round"] for e in lines if e["event"] == "train"] == [1, 2]
+        assert [e["asked"] for e in lines if e["event"] == "reply"].count("train") == 2
+        own = [e["loss"] for e in lines if e["event"] == "train"]
+        own += [e["f1"] for e in lines if e["event"] == "evaluate"]
+        assert len(own) > 2
+        # a half or a whole is anybody's; a number of many digits is this site's alone
+        telling = [repr(value).encode() for value in own if len(repr(value)) > 8]
+        assert len(telling) >= 2
+        assert not any(value in content for value in telling for content in held)
+
+
+def test_both_sides_can_be_watched(finished):
+    federation, _, _ = finished
+    name = tiny.INSTITUTIONS[0]
+    site = federation.folder / "f" / name / "site.yaml"
+    shown = CliRunner().invoke(app, ["watch", str(site), "--once"])
+    assert shown.exit_code == 0, shown.output
+    for words in ("round 2 of 2", "waits for the coordinator", "own loss per word", "exact"):
+        assert words in shown.output
+    shown = CliRunner().invoke(app, ["watch", str(federation.run.path)])
+    assert shown.exit_code == 0, shown.output
+    lines = shown.output.splitlines()
+    assert f"{name}: joined" in lines
+    assert lines[-1].startswith("round 2: shared model's F1 0.")
 
 
 @pytest.mark.parametrize(("index", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])

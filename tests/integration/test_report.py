@@ -4,11 +4,9 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -16,12 +14,15 @@ from typer.testing import CliRunner
 
 from scripts.cli import app
 from scripts.kit_texts import DEMO
-from scripts.reporting.charts import svg
+from scripts.reporting.charts import FILLS, svg
+from scripts.reporting.drawing import COLOURS, INK
 from scripts.reporting.figures import Figure, at
-from scripts.reporting.page import Plot
-from scripts.reporting.render import to_html
+from scripts.reporting.page import Bar, Bars, Plot, Presence, Stack
+from scripts.reporting.render import _escaped, to_html
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
+from tests.browser import browsed, needs_chromium
+from tests.contrast import contrast
 
 NAMES = ("north", "east", "south")
 PRIVACY = (
@@ -29,10 +30,9 @@ PRIVACY = (
     "steps_per_round: 1, declared_units: 8, evaluation: {epsilon: 1, clip: 3}, "
     "settings_from: synthetic, spare_rounds: 1}"
 )
-UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600, "": 1}
+UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600, "%": 0.01, "": 1}
 WITHOUT_FIGURES = re.compile(r"F1|report\.\w+")
 """Words with a digit that are no figures."""
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,9 @@ def looked_up(run, source):
         if path.startswith("len("):
             return len(dig(study, path[4:-1]))
         return dig(study, path)
+    if " minus " in source:
+        one, other = source.split(" minus ")
+        return looked_up(run, one) - looked_up(run, other)
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     if one := re.fullmatch(r"metrics\.jsonl:(\d+) (.+)", source):
         return dig(lines[int(one[1]) - 1], one[2])
@@ -142,7 +145,7 @@ def says(text, value):
         return text == ", ".join(value)
     if isinstance(value, str):
         return text == value.replace("`", "")
-    number, unit = re.fullmatch(r"(-?[\d.,]+(?:e-?\d+)?) ?([a-zA-Z]*)", text).groups()
+    number, unit = re.fullmatch(r"([+-]?[\d.,]+(?:e-?\d+)?) ?([a-zA-Z%]*)", text).groups()
     digits = number.replace(",", "")
     mantissa, _, exponent = digits.partition("e")
     last = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
@@ -161,11 +164,20 @@ def test_every_figure_of_the_page_is_what_stands_at_its_source(run, page):
     sources = " ".join(attributes["data-source"] for attributes, _ in figures)
     for event in ("round", "refusal", "resume", "abort"):
         assert f"({event}" in sources
+    assert re.search(r"metrics.jsonl:\d+ f1 minus metrics.jsonl:\d+ own f1", sources)
     for path in (
         "f1",
         "entities micro recall",
         "trained_by",
         "protection north epsilon_without_spare",
+        "protection north adversaries 0 epsilon",
+        "protection north divisor",
+        "institutions east train documents",
+        "own f1",
+        "low",
+        "epsilon",
+        "sum bytes_down",
+        "sum stage_seconds open",
     ):
         assert re.search(rf":\d+ {path}( |$)", sources), path
 
@@ -180,6 +192,9 @@ def test_the_check_of_figures_finds_a_wrong_one(run):
     assert says("0.1234", 0.1236) is False
     assert says("1.5 MB", 1_540_000) is True
     assert says("1.5 MB", 1_560_000) is False
+    assert says("+0.0100", 0.01) is True
+    assert says("+0.0100", -0.01) is False
+    assert says("95%", 0.95) is True
     assert looked_up(run, "metrics.jsonl count(refusal)") == 1
     assert looked_up(run, "metrics.jsonl count(refusal institution=east)") == 1
     assert looked_up(run, "metrics.jsonl count(refusal institution=north)") == 0
@@ -225,24 +240,128 @@ def test_what_others_wrote_is_text_and_never_markup(page):
     assert "&lt;b&gt;x" in page
 
 
+def drawn(drawing):
+    """Figures of a drawing."""
+    if isinstance(drawing, Bars):
+        return [f for bar in drawing.bars for f in (bar.value, *(bar.ends or ()))]
+    if isinstance(drawing, Presence):
+        return list(drawing.rounds)
+    return [figure for curve in drawing.curves.values() for point in curve for figure in point]
+
+
 def test_each_plot_has_words_and_a_table_with_the_same_figures(run):
     report = build(run)
     plots = [(s, plot) for s in report.sections for plot in s.plots]
-    assert {plot.title for _, plot in plots} == {"F1 by label", "Seconds a round"}
+    assert {plot.title for _, plot in plots} == {
+        "F1 by label", "F1 by who trained", "F1 by institution", "Epsilon charged so far",
+        "Epsilon, and what adds to it", "Seconds a round, by stage",
+        "Bytes a round, up to the coordinator and down to institutions",
+    }  # fmt: skip
     html = to_html(report)
     for section, plot in plots:
         cells = [cell for table in section.tables for row in table.rows for cell in row]
-        sources = {cell.source for cell in cells if isinstance(cell, Figure)}
-        for curve in plot.curves.values():
-            assert len(curve) == 3
-            assert {up.source for _, up in curve} <= sources
-        assert f'<title id="{section.name}1-t">{plot.title}</title>' in html
+        told = [part for s in report.sections for text in s.texts for part in text]
+        sources = {f.source for f in (*cells, *told) if isinstance(f, Figure)}
+        assert len(drawn(plot)) > 1
+        assert {f.source for f in drawn(plot)} <= sources
+        assert f'-t">{plot.title}</title>' in html
+        assert f'role="group" aria-label="{plot.title}"' in html
 
 
 def test_a_curve_lies_where_its_values_are():
     points = tuple((Figure(i, str(i), ""), Figure(v, str(v), "")) for i, v in ((1, 0.0), (3, 1.0)))
     drawn = svg(Plot(title="t", across="round", up="F1", curves={"a": points}, top=1.0), "p")
-    assert 'points="64.0,256.0 540.0,20.0"' in drawn
+    assert 'points="64.0,256.0 524.0,20.0"' in drawn
+
+
+def test_bars_begin_at_zero_and_show_the_ends_of_an_interval():
+    low, value, high = (Figure(v, str(v), "") for v in (0.25, 0.5, 0.75))
+    bar = Bar(name="<b>all</b>", value=value, kind="x", ends=(low, high))
+    shown = svg(Bars(title="t", across="F1", bars=(bar,), top=1.0), "p")
+    left, right = (float(n) for n in re.search(r'd="M(\d+) \d+V\d+H(\d+)"', shown).groups())
+    rect = re.search(r'<rect class="bar" x="([\d.]+)" [^>]*width="([\d.]+)"', shown)
+    assert [float(n) for n in rect.groups()] == [left, (right - left) / 2]
+    assert f"M{left + (right - left) / 4:.1f}" in shown
+    assert "0.5 (0.25 to 0.75)" in shown
+    assert "<b>" not in shown
+
+
+def test_columns_stand_one_upon_the_other():
+    def curve(*values):
+        return tuple((Figure(i, str(i), ""), Figure(v, str(v), "")) for i, v in enumerate(values))
+
+    curves = {"a": curve(1.0, 2.0), "b": curve(3.0, 0.0)}
+    shown = svg(Stack(title="t", across="round", up="s", curves=curves), "p")
+    found = re.findall(r'class="bar" x="([\d.]+)" y="([\d.]+)" [^>]*height="([\d.]+)"', shown)
+    a0, a1, b0, b1 = [tuple(map(float, one)) for one in found]
+    assert (a0[0], a1[0]) == (b0[0], b1[0])
+    assert b0[1] + b0[2] == pytest.approx(a0[1], abs=0.2)
+    assert b0[2] == pytest.approx(3 * a0[2], abs=0.2)
+    assert b1[2] == 0
+
+
+def test_curves_and_their_names_stand_out_from_the_page_and_columns_from_their_neighbours():
+    assert all(contrast(colour, "#ffffff") >= 4.5 for colour in COLOURS)
+    assert all(contrast(one, other) >= 1.9 for one, other in pairwise(FILLS))
+    assert contrast(INK, "#ffffff") >= 4.5
+
+
+def test_what_is_folded_on_the_screen_is_printed(page):
+    printed = page[page.index("@media print") :].partition("</style>")[0]
+    assert "details::details-content { content-visibility: visible" in printed
+
+
+def test_who_was_missing_is_drawn_and_named_with_the_round(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    second = next(line for line in lines if line["event"] == "round" and line["round"] == 2)
+    second["institutions"].remove("east")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    report = build(RunDir.open(tmp_path / "run"))
+    (section,) = [s for s in report.sections if s.name == "cooperation"]
+    (presence,) = section.plots
+    assert presence.present == {
+        "north": (True,) * 3, "east": (True, False, True), "south": (True,) * 3,
+    }  # fmt: skip
+    assert svg(presence, "p").count('class="missing"') == 1
+    (table,) = [t for t in section.tables if "missing" in t.caption]
+    assert [(row[0].value, row[1]) for row in table.rows] == [(2, "east")]
+    assert "Nobody was missing" in to_html(build(run))
+    assert "Nobody was missing" not in to_html(report)
+
+
+def test_a_real_federation_claims_nothing_that_only_a_simulation_knows(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    real = [line for line in lines if '"simulated_' not in line and '"baseline"' not in line]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(real))
+    (tmp_path / "run" / "origin.json").write_text("{}")
+    page = to_html(build(RunDir.open(tmp_path / "run")))
+    assert "imulation only" not in page
+    assert "neither scores nor sizes by institution" in page
+    assert "How many documents an institution has is not known here" in page
+    assert "what an institution would have got alone is its own" in page
+
+
+def test_a_noised_federation_is_compared_by_exact_counts_or_said_to_be_noised(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    (exact,) = [n for n, line in enumerate(lines, 1) if line["event"] == "simulated_interval"]
+    page = to_html(build(run))
+    assert f'"metrics.jsonl:{exact} entities micro f1"' in page
+    assert "no real coordinator has them" in page
+    del lines[exact - 1]["entities"]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    page = to_html(build(RunDir.open(tmp_path / "run")))
+    assert f"metrics.jsonl:{exact} entities" not in page
+    assert "row carries noise" in page
+
+
+def test_plain_words_in_backquotes_are_code_in_markdown_and_all_else_is_text():
+    assert _escaped("`min_cohort` of a_b") == "`min_cohort` of a\\_b"
+    assert _escaped("`<b>|` and `") == "\\`\\<b\\>\\|\\` and \\`"
 
 
 def test_a_run_that_has_not_started_is_told_so(tmp_path, run):
@@ -264,42 +383,8 @@ def test_markdown_has_the_same_figures(run, tmp_path):
     assert "\\<b\\>x" in text
 
 
-@contextmanager
-def served(page):
-    """The page on loopback, and what was asked for."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/report.html", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
+@needs_chromium
 def test_a_browser_asks_for_the_page_alone_and_shows_it(page, tmp_path):
-    quiet = (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    )  # fmt: skip
-    with served(page) as (url, asked):
-        done = subprocess.run(
-            [CHROMIUM, *quiet, f"--user-data-dir={tmp_path}", "--dump-dom", url],
-            capture_output=True, text=True, check=True, timeout=120,
-        )  # fmt: skip
-    assert asked == ["/report.html"]
-    assert "What the model finds" in done.stdout
+    shown, asked = browsed(page, tmp_path)
+    assert asked == ["/page.html"]
+    assert "What the model finds" in shown

@@ -14,10 +14,10 @@ from common.audit.examine import examine
 from common.errors import FederationError, FednerError
 from common.identity.identity import Identity
 from common.identity.roster import Member, Roster
+from common.io import journal
 from common.io.disk import Disk
 from common.io.standing import Standing
 from common.wire import Reply as WireReply
-from server import journal
 from server.audit import RunAudit
 from server.mail import Letter
 from server.optimizer import ServerOptimizer

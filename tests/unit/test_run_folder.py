@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import tracemalloc
@@ -20,11 +21,11 @@ from flwr.serverapp import Grid
 from common import __version__
 from common.config.canonical import study_yaml
 from common.errors import ConfigError, FederationError, FlowerEndedError, UsageError
+from common.io import journal
 from common.io.disk import Disk
 from common.io.private_files import make_private, open_log
 from common.io.processes import Child
 from server import app as server_app
-from server import journal
 from server.app import run_study
 from server.attempts import Attempts
 from server.optimizer import ServerOptimizer
@@ -351,6 +352,16 @@ def test_a_run_is_not_gone_on_with_on_a_full_disk_and_that_is_said_with_place_an
     assert caught.value.place == str(run.path / STATUS_RESERVE)
     assert "fedner server --resume" in str(caught.value.remedy)
     assert run.status()["state"] == "unknown"
+
+
+def test_a_taken_port_is_refused_before_anything_is_started_there(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", study_yaml(study_of()))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(FederationError, match="port is taken") as caught:
+            serve_study(run, address, lambda _: None)
+    assert caught.value.place == address
+    assert not (run.path / "superlink.log").exists()
 
 
 @pytest.mark.parametrize("step", ["set_status", "mend"])

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import FederationError, FlowerEndedError
+from common.io.journal import append
 from common.io.processes import Child, free_port
 from server import supervisor
-from server.journal import append
 from server.run_dir import RunDir
 
 

@@ -1,0 +1,189 @@
+"""An institution's own figures: its loss, its scores, its spend. They stay at the institution.
+
+    state/metrics.jsonl   what was done, a line each: docs/metrics.md
+    state/progress.json   what the worker is at, this moment
+
+Guarantees:
+    * No figure here is part of any reply; both files are for this user alone.
+    * A line is written for what the session allowed, and for no refusal: whoever carries messages
+      can't fill the disk. Refusals are counted in the next line, by code.
+    * A disk that does not take them, or an accountant that fails, stops no study: it is said once.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from client.audit import Ledger
+from client.service import Handle
+from client.site_paths import SitePaths
+from common.config.canonical import study_hash
+from common.config.study import Study
+from common.errors import BudgetError, FederationError
+from common.io import journal
+from common.io.display_file import DisplayFile
+from common.privacy.ledger_spend import pld_epsilon, spent
+from common.privacy.ledger_state import LedgerState
+from common.privacy.plan import plan_of
+from common.wire import Kind, Refusal, Request
+
+log = logging.getLogger("fedner.worker")
+
+_SHOW_EVERY_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class Doing:
+    """What the worker is at.
+
+    Attributes:
+        since: Unix seconds.
+        step: of `steps`, in training.
+        bytes_down: of all requests since the start; `bytes_up` of all replies.
+        refused: how often, by code, since the start.
+    """
+
+    asked: str = "start"
+    round: int = 0
+    since: float = 0.0
+    step: int = 0
+    steps: int = 0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    last_refusal: str = ""
+
+
+class SiteFigures:
+    """A `client.watch.Watch` that writes them down.
+
+    Args:
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        institution: str,
+        paths: SitePaths,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._study, self._name, self._clock = study, institution, clock
+        self._hash = study_hash(study)
+        self._path = paths.metrics
+        self._file = DisplayFile(paths.progress, log)
+        self._now = Doing(since=clock())
+        self._shown, self._failed = 0.0, False
+        self._worked = False
+
+    def begin(self, train: int, test: int) -> None:
+        """The worker is ready.
+
+        Args:
+            train, test: documents to train on, and held out.
+        """
+        try:
+            journal.mend(self._path)
+        except OSError as error:
+            self._fails(error.strerror)
+        self._line("start", train_documents=train, held_out_documents=test, **self._promised())
+        self._rest()
+
+    def heard(self, request: Request) -> None:
+        """A request that can be read."""
+        self._now.asked, self._now.round = request.kind, request.round
+        self._now.since, self._now.step, self._now.steps = self._clock(), 0, 0
+
+    def working(self) -> None:
+        """It is allowed."""
+        self._worked = self._now.asked != "hello"
+        self._show()
+
+    def refused(self, kind: Kind, round_: int, code: Refusal, why: str) -> None:
+        """It is refused."""
+        self._now.refused[code.value] = self._now.refused.get(code.value, 0) + 1
+        self._now.last_refusal = f"{kind} of round {round_}: {code.value}: {why}"
+        self._worked = False
+
+    def step(self, done: int, total: int) -> None:
+        """A step of training was taken."""
+        self._now.step, self._now.steps = done, total
+        self._show()
+
+    def report(self, kind: str, figures: Mapping[str, Any]) -> None:
+        """Loss, scores, or what rounding cut."""
+        self._line(kind, **figures)
+
+    def answering(self, answer: Handle, ledger: Ledger) -> Handle:
+        """`answer`, with what went in and out counted, and a line for what was worked on."""
+
+        def handle(data: bytes) -> bytes:
+            self._worked, started = False, self._clock()
+            reply = answer(data)
+            self._now.bytes_down += len(data)
+            self._now.bytes_up += len(reply)
+            if self._worked and self._now.asked in ("train", "evaluate"):
+                self._answered(len(data), len(reply), self._clock() - started, ledger())
+            self._rest()
+            return reply
+
+        return handle
+
+    def _answered(self, down: int, up: int, seconds: float, state: LedgerState | None) -> None:
+        now = self._now
+        self._line(
+            "reply", asked=now.asked, round=now.round, bytes_down=down, bytes_up=up,
+            seconds=round(seconds, 3), refused=dict(now.refused), **self._spent(state),
+        )  # fmt: skip
+
+    def _promised(self) -> dict[str, Any]:
+        privacy = self._study.local_privacy
+        if privacy is None:
+            return {}
+        plan = plan_of(self._study, self._name)
+        return {"unit": privacy.unit, "delta": plan.delta, "epsilon_planned": plan.epsilon}
+
+    def _spent(self, state: LedgerState | None) -> dict[str, float]:
+        """Epsilon of all that this study was charged here, by the ledger."""
+        privacy = self._study.local_privacy
+        if state is None or privacy is None:
+            return {}
+        events = spent(state, unit=privacy.unit, study=self._hash, purposes=("train", "evaluate"))
+        try:
+            return {"epsilon": pld_epsilon(events, privacy.delta)}
+        except BudgetError as error:
+            self._fails(error.message)
+            return {}
+
+    def _line(self, event: str, **figures: Any) -> None:
+        line = {
+            "event": event,
+            "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
+            "institution": self._name,
+            "study": self._study.study,
+            "study_sha256": self._hash,
+            "privacy": self._study.privacy_mechanism,
+        }
+        try:
+            journal.append(self._path, {**line, **figures})
+        except (FederationError, OSError, ValueError) as error:  # a loss may be infinite
+            self._fails(str(error))
+
+    def _rest(self) -> None:
+        """Nothing is asked now."""
+        self._now.asked, self._now.since, self._shown = "", self._clock(), 0.0
+        self._show()
+
+    def _show(self) -> None:
+        """Not more often than anybody can see."""
+        if abs(self._clock() - self._shown) >= _SHOW_EVERY_S:
+            self._shown = self._clock()
+            self._file.write(asdict(self._now))
+
+    def _fails(self, why: str | None) -> None:
+        if not self._failed:
+            log.warning("this site's own figures are not whole: %s", why)
+        self._failed = True

@@ -1,0 +1,168 @@
+"""A run while it goes on, as the coordinator sees it: sums, never one institution's scores."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from scripts.live.lines import run_line
+from scripts.live.parts import about, bar, framed, heading, trends
+from scripts.live.run_state import RunState
+from scripts.live.tail import Tail
+from scripts.reporting.figures import duration, size
+from scripts.stages import STAGES
+from server.origin import COORDINATOR_LOCK, is_held
+from server.progress import AWAIT, Moment, read_moment
+from server.run_dir import METRICS, RunDir
+
+_ENDED: Final = frozenset({"finished", "failed", "lost"})
+_INTERRUPTED: Final = "interrupted"
+_PLAIN: Final = {"train": "training", "evaluate": "evaluation", AWAIT: "waits for institutions"}
+_COUNTED: Final = {**STAGES, "mask": "evaluation and masked counts"}
+_WORKING: Final = frozenset({"train", "evaluate", "mask"})
+
+
+class RunView:
+    """Reads the run's folder again whenever it is drawn; drawn from one thread.
+
+    Args:
+        clock: the present, in UTC.
+    """
+
+    def __init__(self, run: RunDir, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
+        self._run, self._clock = run, clock
+        self.metrics = run.path / METRICS
+        self._tail = Tail(self.metrics)
+        self.state = RunState(run.study())
+        self._steps: dict[str, tuple[int, int]] = {}
+
+    line = staticmethod(run_line)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Take what is new in the metrics, and give it."""
+        events = self._tail.new()
+        for event in events:
+            self.state.take(event)
+        return events
+
+    def step(self, name: str, done: int, of: int) -> None:
+        """In a simulation, which knows it: steps of an institution's training."""
+        self._steps[name] = done, of
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has come to an end, whatever end."""
+        return self._run.status()["state"] in _ENDED
+
+    def __call__(self) -> RenderableType:
+        """As it stands."""
+        self.read()
+        state, status = self.state, self._status()
+        over = status["state"] in (*_ENDED, _INTERRUPTED)
+        moment = None if over else read_moment(self._run.path)
+        parts = (
+            self._bar(status["state"], over),
+            self._doing(moment, status, over),
+            *self._protection(),
+            heading("institutions"),
+            self._institutions(moment),
+            *self._scores(),
+            *self._said(),
+        )
+        foot = f"{size(state.bytes_up)} up, {size(state.bytes_down)} down"
+        return framed(f"{state.study.study}: {self._run.path.name}", parts, foot)
+
+    def _status(self) -> Mapping[str, str]:
+        """As the run says; or that who would say so is gone."""
+        said = self._run.status()
+        if said["state"] != "running" or is_held(self._run, COORDINATOR_LOCK):
+            return said
+        remedy = f"fedner server --resume {self._run.path}"
+        return {"state": _INTERRUPTED, "message": f"no coordinator is at work on it: {remedy}"}
+
+    def _bar(self, status: str, over: bool) -> Table:
+        state, of = self.state, self.state.study.training.rounds
+        words = f"round {state.round} of {of}"
+        if state.started is not None:
+            end = state.last if over and state.last else self._clock()
+            words += f", {duration((end - state.started).total_seconds())}"
+        words += f", {status}" if over else f", {about(state.seconds_left)}"
+        return bar(state.round, of, words)
+
+    def _doing(self, moment: Moment | None, status: Mapping[str, str], over: bool) -> Text | None:
+        if over:
+            return Text(status["message"], style="bold red") if status["message"] else None
+        if moment is None:
+            return Text("starts")
+        words = (_COUNTED if moment.purpose == "evaluate" else STAGES) | _PLAIN
+        waited = duration(max(0.0, self._clock().timestamp() - moment.since))
+        line = f"round {moment.round}: " if moment.round else ""
+        line += words.get(moment.stage, moment.stage)
+        if moment.asked:
+            line += f", {len(moment.answered)} of {len(moment.asked)} answered"
+        return Text(f"{line}, for {waited}")
+
+    def _protection(self) -> Iterator[Text]:
+        """What protects, and what does not, in the same place always."""
+        state = self.state
+        if state.study.local_privacy is None:
+            yield Text("privacy: none; updates leave without clipping or noise", style="bold red")
+        else:
+            yield self._budget()
+        adversary = state.study.secure_adversary
+        style = "bold red" if adversary == "none" else ""
+        yield Text(f"secure aggregation: {adversary}", style=style)
+
+    def _budget(self) -> Text:
+        said = self.state.protection
+        if said is None:
+            return Text("privacy: local, at each institution; its figures come with the start")
+        spent = 0.0 if self.state.epsilon is None else self.state.epsilon
+        text = Text(
+            f"privacy: epsilon {spent:.4f} by plan so far, of {said['epsilon']:.4f} at delta "
+            f"{said['delta']:g}, for each {said['unit']}"
+        )
+        if said["insecure_seed"]:
+            text.append("; INSECURE SEED: nothing of it holds", style="bold red")
+        return text
+
+    def _institutions(self, moment: Moment | None) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+        for name in ("", "state", "now"):
+            table.add_column(name)
+        table.add_column("rounds", justify="right")
+        table.add_column("refusals", justify="right")
+        table.add_column("last refusal")
+        for name, one in self.state.institutions.items():
+            style = "" if one.state in {"joined", "back", ""} else "red"
+            table.add_row(
+                name, Text(one.state or "not here yet", style=style), self._now(name, moment),
+                str(one.rounds), str(one.refusals), one.last_refusal,
+            )  # fmt: skip
+        return table
+
+    def _now(self, name: str, moment: Moment | None) -> str:
+        if moment is None or name not in moment.asked:
+            return ""
+        if name in moment.answered:
+            return "answered"
+        done, of = self._steps.get(name, (0, 0))
+        if moment.purpose == "train" and done < of:
+            return f"step {done} of {of}"
+        return "at work" if moment.stage in _WORKING else "asked"
+
+    def _scores(self) -> Iterator[RenderableType]:
+        state = self.state
+        if not state.f1s:
+            return
+        counts = "noised counts" if state.noised else "exact counts"
+        yield heading(f"shared model on all held-out documents ({counts})")
+        yield trends({**state.label_f1s, "micro": state.f1s}, "F1", top=1.0)
+
+    def _said(self) -> Iterator[RenderableType]:
+        if self.state.said:
+            yield heading("last")
+            yield Text("\n".join(self.state.said))
