@@ -20,9 +20,9 @@ from common.errors import FednerError
 from scripts.console import err, out, show_error
 
 VERBS: Final = (
-    "simulate", "server", "client", "doctor", "health", "train", "evaluate", "predict", "provision",
-    "watch", "report", "runs", "data", "encoder", "config", "budget", "identity", "roster", "enrol",
-    "policy", "log",
+    "simulate", "server", "client", "doctor", "health", "train", "evaluate", "predict", "export",
+    "verify", "watch", "report", "runs", "provision", "data", "encoder", "config", "budget",
+    "identity", "roster", "enrol", "policy", "log",
 )  # fmt: skip
 """Each is a module of `scripts.verbs`."""
 

@@ -14,7 +14,7 @@ from common.config.load import parse_study
 from common.config.study import Study
 from common.errors import UsageError
 from common.model.ner import set_threads
-from common.model.train import pick_device
+from common.model.running import pick_device
 from scripts.simulation import Bench
 from server.app import run_study
 from server.run_dir import RunDir

@@ -60,6 +60,12 @@ ELSEWHERE = {
     "integration/test_provision_cli.py::test_a_second_request_has_the_same_keys",
     "encoder add NAME": "integration/test_cli.py::test_an_encoder_is_added_verified_and_listed",
     "encoder list": "integration/test_cli.py::test_an_encoder_is_added_verified_and_listed",
+    "export runs/RUN/model --out exported --identity": "integration/test_export.py::"
+    "test_a_signed_folder_verifies_by_key_by_file_and_by_roster",
+    "verify exported --unsigned": "integration/test_export.py::"
+    "test_an_unsigned_folder_says_so_loudly",
+    "verify exported": "integration/test_export.py::"
+    "test_a_signed_folder_verifies_by_key_by_file_and_by_roster",
     "watch runs/RUN": "integration/test_processes.py::test_both_sides_can_be_watched",
     "watch site.yaml": "integration/test_processes.py::test_both_sides_can_be_watched",
     "train site.yaml": "integration/test_site_report.py::"

@@ -8,6 +8,7 @@ is farthest from an edge, so it is trained on once and predicted once.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from common.data.labels import bio_tags
 from common.data.records import Document, Entity, Offsets, span
@@ -34,9 +35,20 @@ class Window:
     positions: tuple[int, ...]
 
 
+class Cutting(Protocol):
+    """How a study says that documents are cut: `common.config.study.Text` is one."""
+
+    @property
+    def context(self) -> str: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def overlap_tokens(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowOptions:
-    """How documents are cut: see `common.config.study.Text`."""
+    """How documents are cut, with the ids of a tokenizer: see `common.config.study.Text`."""
 
     per_sentence: bool
     max_tokens: int

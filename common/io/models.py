@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from common import __version__
+from common.card import front_matter
 from common.config.canonical import study_hash, study_yaml
 from common.config.load import parse_study
 from common.config.study import Model, Study
@@ -23,6 +24,7 @@ from common.privacy.statement import statement
 
 MANIFEST: Final = "fedner.json"
 STUDY: Final = "study.yaml"
+CARD: Final = "README.md"
 
 
 def save_model(
@@ -47,7 +49,8 @@ def save_model(
             shutil.copyfile(encoder_dir / name, folder / name)
     study = model.study
     write_bytes(folder / STUDY, study_yaml(study).encode())
-    write_bytes(folder / "README.md", _card(study, (*said, *notices(study))).encode())
+    card = front_matter(study) + _card(study, (*said, *notices(study)))
+    write_bytes(folder / CARD, card.encode())
     write_json(
         folder / MANIFEST,
         {

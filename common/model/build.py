@@ -225,13 +225,6 @@ def _add_lora(
     return adapted
 
 
-def attend_for(model: Any, device: torch.device) -> None:
-    """Choose the attention kernel: on the CPU the fused one's backward pass takes longer."""
-    if device.type == "cpu":
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        base.set_attn_implementation("eager")
-
-
 def _freeze(module: nn.Module) -> None:
     for parameter in module.parameters():
         parameter.requires_grad_(False)

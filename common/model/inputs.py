@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.config.study import Text
-from common.data.encode import Window, WindowOptions
+from common.data.encode import Cutting, Window, WindowOptions
 from common.errors import EncoderError
 
 IGNORED = -100
@@ -61,8 +60,8 @@ class Tokenizer:
         ids = dict(zip(unique, encoded["input_ids"], strict=True))
         return [ids[word] or [self.fast.unk_token_id] for word in words]
 
-    def window_options(self, text: Text) -> WindowOptions:
-        """How the study cuts documents, with this tokenizer's special tokens."""
+    def window_options(self, text: Cutting) -> WindowOptions:
+        """How a study cuts documents, with this tokenizer's special tokens."""
         return WindowOptions(
             per_sentence=text.context == "sentence",
             max_tokens=text.max_tokens,

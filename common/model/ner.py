@@ -15,28 +15,27 @@ import torch
 from torch import nn
 
 from common.config.study import Study
-from common.data.abbreviations import tag_abbreviations
 from common.data.encode import (
     TagReport,
     Window,
     document_words,
     entities_of,
-    make_windows,
     sentence_ranges,
     tags_of,
 )
 from common.data.flatten import FlattenCounts, flatten_all
 from common.data.records import Document, Entity
 from common.data.sentences import tokenise
-from common.errors import ConfigError, DataError
+from common.errors import DataError
 from common.metrics import tokens
 from common.metrics.entities import count_entities
 from common.metrics.evaluation import CountVector, Evaluation
-from common.model.build import Vector, attend_for, build_model, get_vector, layout_of, set_vector
-from common.model.inputs import Collator, Tokenizer
-from common.model.predict import predict_tags
+from common.model.build import Vector, build_model, get_vector, layout_of, set_vector
+from common.model.inputs import Tokenizer
 from common.model.private import PrivateData, Randomness, Recipe, train_privately
-from common.model.train import Examples, Progress, Stage, labels_for, pick_device, train
+from common.model.running import Progress
+from common.model.tagger import Decoding, Tagger
+from common.model.train import Examples, Stage, labels_for, train
 from common.privacy.events import Unit
 from common.privacy.units import Name, Units, unit_name
 
@@ -82,23 +81,12 @@ class NerModel:
     def __init__(self, encoder_dir: Path, study: Study, device: str = "auto"):
         self.study = study
         self.labels = study.task.labels
-        self.device = pick_device(device)
         self.tokenizer = Tokenizer.load(encoder_dir)
         self.module: nn.Module = build_model(encoder_dir, study)
-        attend_for(self.module, self.device)
-        self._collate = Collator.of(self.module, self.tokenizer)
+        self.tagger = Tagger(self.module, self.tokenizer, decoding_of(study), device)
+        self.device = self.tagger.device
         self.layout = layout_of(self.module)
         self.initial: Vector = get_vector(self.module)
-        self._check_positions()
-
-    def _check_positions(self) -> None:
-        limit = self._collate.n_positions - self._collate.first_position
-        if self.study.text.max_tokens > limit:
-            raise ConfigError(
-                f"text.max_tokens is {self.study.text.max_tokens}, the encoder takes at most "
-                f"{limit}",
-                remedy="lower text.max_tokens in the study",
-            )
 
     @property
     def initial_digest(self) -> str:
@@ -108,9 +96,7 @@ class NerModel:
     def prepare(self, documents: Sequence[Document]) -> Prepared:
         """Tokenise, flatten, cut and tag. Labels must already be the study's."""
         ready, flattened = flatten_all(tokenise(document) for document in documents)
-        windows = make_windows(
-            ready, self.tokenizer.encode_words, self.tokenizer.window_options(self.study.text)
-        )
+        windows = self.tagger.windows(ready)
         tagged = [tags_of(document, self.labels) for document in ready]
         report = sum((r for _, r in tagged), TagReport())
         return Prepared(ready, windows, tuple(tags for tags, _ in tagged), report, flattened)
@@ -138,9 +124,8 @@ class NerModel:
         training = self.study.training
         if epochs is not None:
             training = replace(training, local_epochs=epochs)
-        return train(
-            self.module, prepared.examples, self._collate, training, stage, self.device, progress
-        )
+        collate, examples = self.tagger.collate, prepared.examples
+        return train(self.module, examples, collate, training, stage, self.device, progress)
 
     def fit_privately(
         self,
@@ -152,35 +137,18 @@ class NerModel:
         progress: Progress | None = None,
     ) -> None:
         """Train with DP-SGD from the weights as they are; see `common.model.private`."""
-        data = PrivateData(examples=prepared.examples, units=units, collate=self._collate)
+        data = PrivateData(examples=prepared.examples, units=units, collate=self.tagger.collate)
         train_privately(self.module, data, recipe, stage, randomness, self.device, progress)
 
     def tags(self, prepared: Prepared, progress: Progress | None = None) -> list[list[int]]:
         """Predicted tag index per word, per document."""
-        found = predict_tags(
-            self.module,
-            prepared.documents,
-            prepared.windows,
-            self._collate,
-            self.labels,
-            self.device,
-            progress,
-        )
-        if self.study.task.abbreviations == "as_found":
-            return found
-        pairs = zip(prepared.documents, found, strict=True)
-        return [tag_abbreviations(document, tags) for document, tags in pairs]
+        return self.tagger.tags(prepared.documents, prepared.windows, progress)
 
     def predict(
         self, prepared: Prepared, progress: Progress | None = None
     ) -> list[tuple[Entity, ...]]:
         """Predicted entities per document."""
-        return [
-            entities_of(document, tags, self.labels)
-            for document, tags in zip(
-                prepared.documents, self.tags(prepared, progress), strict=True
-            )
-        ]
+        return self.tagger.entities(prepared.documents, prepared.windows, progress)
 
     def evaluate(self, prepared: Prepared, progress: Progress | None = None) -> Evaluation:
         """Counts of predictions against gold: character spans, and word tags."""
@@ -248,6 +216,17 @@ def _by_sentence(
             parts[max(0, bisect_right(starts, entity.start) - 1)].append(entity)
     for (first, last), one, other in zip(ranges, gold, mine, strict=True):
         yield first, last, one, other
+
+
+def decoding_of(study: Study) -> Decoding:
+    """What of a study decides on the entities that its model finds."""
+    return Decoding(
+        labels=study.task.labels,
+        abbreviations=study.task.abbreviations,
+        context=study.text.context,
+        max_tokens=study.text.max_tokens,
+        overlap_tokens=study.text.overlap_tokens,
+    )
 
 
 def set_threads(threads: int | None) -> None:

@@ -11,7 +11,7 @@ from common.data.labels import bio_tags
 from common.data.records import Document
 from common.metrics.decode import allowed, viterbi
 from common.model.inputs import Collator, sorted_batches
-from common.model.train import Progress
+from common.model.running import Progress
 
 TOKEN_BUDGET = 4096
 

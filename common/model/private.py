@@ -21,9 +21,9 @@ from common.config.privacy import LocalPrivacy
 from common.config.study import Training
 from common.errors import DataError
 from common.model.inputs import Batch, Collator
+from common.model.running import Progress
 from common.model.train import (
     Examples,
-    Progress,
     Stage,
     autocast,
     seed_everything,

@@ -1,7 +1,7 @@
 """The local training loop without a privacy mechanism."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -11,12 +11,9 @@ from torch.nn import functional
 
 from common.config.study import Training
 from common.data.encode import Window
-from common.errors import EncoderError
 from common.model.inputs import IGNORED, Batch, Collator, shuffled_batches
+from common.model.running import Progress
 from common.schedule import rate_factor
-
-Progress = Callable[[int, int], None]
-"""Called after each step with steps done and steps in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,22 +140,6 @@ def computes_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def pick_device(asked: str) -> torch.device:
-    """`auto` takes CUDA when there is one.
-
-    Raises:
-        EncoderError: `cuda` was asked for and there is none; nothing falls back.
-    """
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise EncoderError(
-            "device: cuda was asked for and this machine has none that torch can use",
-            remedy="write `device: auto` or `device: cpu`, or install the CUDA build of torch",
-        )
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(asked)
 
 
 def labels_for(windows: Sequence[Window], tags: Sequence[Sequence[int]]) -> Examples:

@@ -40,7 +40,6 @@ from common.config.privacy import LocalPrivacy
 from common.config.study import Lora, Training
 from common.data.encode import Window
 from common.io.processes import module_command
-from common.model.build import attend_for
 from common.model.inputs import Collator
 from common.model.private import (
     PrivateData,
@@ -49,6 +48,7 @@ from common.model.private import (
     noisy_gradient,
     physical_batches,
 )
+from common.model.running import attend_for
 from common.model.train import Examples, autocast, token_losses
 from common.privacy.clipping import UnitClipper
 from common.privacy.keystream import Keystream, Seed

@@ -39,7 +39,8 @@ from common.io.encoders import WEIGHTS, file_sha256, resolve_encoder
 from common.io.models import save_model
 from common.model.directions import DIRECTIONS, principal_directions
 from common.model.ner import NerModel, set_threads
-from common.model.train import Progress, Stage
+from common.model.running import Progress
+from common.model.train import Stage
 from scripts.benchmarks.abstracts import FRAMES, WORDS, marked_prose, synthetic_abstracts
 from scripts.benchmarks.ontology import read_lexicon
 from scripts.console import quiet_libraries

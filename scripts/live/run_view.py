@@ -160,7 +160,7 @@ class RunView:
             return
         counts = "noised counts" if state.noised else "exact counts"
         yield heading(f"shared model on all held-out documents ({counts})")
-        yield trends({**state.label_f1s, "micro": state.f1s}, "F1", top=1.0)
+        yield trends({**state.label_f1s, "all labels": state.f1s}, "F1", top=1.0)
 
     def _said(self) -> Iterator[RenderableType]:
         if self.state.said:

@@ -114,7 +114,7 @@ class SiteView:
             yield Text("own loss: none, training under a mechanism tells no loss")
         if state.f1s:
             yield heading("shared model on this site's own held-out documents (exact)")
-            yield trends({**state.label_f1s, "micro": state.f1s}, "F1", top=1.0)
+            yield trends({**state.label_f1s, "all labels": state.f1s}, "F1", top=1.0)
 
 
 def _refusals(doing: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from scripts.reporting.figures import Figure, duration, names, size, whole
+from scripts.reporting.figures import NONE, Figure, duration, names, size, whole
 from scripts.reporting.page import Plot, Presence, Section, Stack, Table, Text
 from scripts.reporting.source import Source, curves_table
 from scripts.stages import STAGES
@@ -80,15 +80,21 @@ def _presence(source: Source) -> Iterator[Presence]:
 def _missing_table(source: Source, missing: Sequence[tuple[int, list[str]]]) -> Iterator[Table]:
     if missing:
         rows: tuple[Text, ...] = tuple(
-            (
-                source.lines.figure(number, "round"),
-                ", ".join(absent),
-                source.lines.figure(number, "institutions", names),
-            )
+            (source.lines.figure(number, "round"), name, _why(source, number, name))
             for number, absent in missing
+            for name in absent
         )
-        head = ("round", "missing", "in the sum")
+        head = ("round", "missing", "refused with")
         yield Table(caption="Rounds in which somebody was missing", head=head, rows=rows)
+
+
+def _why(source: Source, number: int, name: str) -> str | Figure:
+    """The code of the last refusal in a round; an institution that is away says none."""
+    wanted = (source.lines.value(number, "round"), name)
+    for line in reversed(source.lines.of("refusal")):
+        if (source.lines.value(line, "round"), source.lines.value(line, "institution")) == wanted:
+            return source.lines.figure(line, "code")
+    return NONE
 
 
 def _refusals(source: Source) -> Iterator[Table]:

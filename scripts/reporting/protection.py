@@ -20,8 +20,6 @@ _PROTECTION: Final = {
     "steps": "noised steps, spare ones included",
     "clip": "clip",
 }
-_OPTIONAL: Final = frozenset({"epsilon_with_search", "epsilon_without_spare"})
-"""Of a study that has not: no row."""
 _COUNTS: Final = "evaluation counts: noise multiplier, or `exact`"
 _SUMS: Final = {
     "none": " (the coordinator sees each institution's own update)",
@@ -112,7 +110,7 @@ def _cost_plot(source: Source) -> Iterator[Bars]:
     bars = tuple(
         Bar(name=said, value=source.of_start(f"{_first(source)} {key}", significant), kind=key)
         for key, said in names.items()
-        if source.lines.value(source.start, f"{_first(source)} {key}") is not None
+        if key in _rows(source)
     )
     if len(bars) > 1:
         yield Bars(title="Epsilon, and what adds to it", across="epsilon", bars=bars)
@@ -138,9 +136,9 @@ def _protection(source: Source) -> Table:
 
 
 def _rows(source: Source) -> Mapping[str, str]:
-    """Figures that this study has, and their names."""
+    """Figures that the start of this run has, and their names: not all studies have each."""
     said = source.lines.value(source.start, _first(source))
-    return {k: v for k, v in _PROTECTION.items() if k not in _OPTIONAL or said[k] is not None}
+    return {k: v for k, v in _PROTECTION.items() if said.get(k) is not None}
 
 
 def _of_all(source: Source, key: str, show: Any) -> Iterator[Figure]:

@@ -23,6 +23,7 @@ _SIMULATION: Final = (
     "SIMULATION. One process trained for all institutions, and saw all their data. In a federation "
     "documents stay where they are, and only updates of the model travel."
 )
+_UNFINISHED: Final = "UNFINISHED. Not all rounds are done: here is what there is so far."
 _LIMITS: Final = (
     NOT_A_DEVICE,
     "Scores are those of the institutions' own held-out documents, which may be unlike yours.",
@@ -91,6 +92,8 @@ def _marks(source: Source) -> Iterator[Text]:
     """What is not real or not protected; other notices stand under privacy."""
     if source.is_simulated:
         yield (_SIMULATION,)
+    if len(source.rounds) < source.study.training.rounds:
+        yield (_UNFINISHED,)
     said = yaml.safe_load(source.roster.read_text("utf-8")) if source.roster.exists() else {}
     if str(said.get("note", "")).startswith(_DEMO):
         yield (Figure(said["note"], said["note"], f"{ROSTER} note"),)

@@ -12,6 +12,7 @@ from common.errors import UsageError
 from common.io.atomic import write_bytes
 from common.io.configs import load_site, load_study
 from scripts.console import show_path
+from scripts.reporting.head import head_of
 from scripts.reporting.page import Page
 from scripts.reporting.render import to_html, to_markdown
 from scripts.reporting.run_report import build
@@ -55,28 +56,29 @@ def command(
 
     Example: fedner report runs/RUN
     """
-    page, usual = _page(path, alone, groups)
+    page, head, usual = _page(path, alone, groups)
     folder = folder or usual
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((HTML, to_html(page)), (MARKDOWN, to_markdown(page))):
+    for name, text in ((HTML, to_html(page)), (MARKDOWN, head + to_markdown(page))):
         write_bytes(folder / name, text.encode())
         show_path("report", folder / name)
 
 
-def _page(path: Path, alone: Path | None, groups: Path | None) -> tuple[Page, Path]:
-    """The report, and where it is written."""
+def _page(path: Path, alone: Path | None, groups: Path | None) -> tuple[Page, str, Path]:
+    """The report, the head of its Markdown for model hubs, and where it is written."""
     if path.is_dir():
         if alone or groups:
             raise UsageError(
                 "--alone and --groups go with a site file: a run has no institution's own data"
             )
-        return build(RunDir.open(path)), path
+        run = RunDir.open(path)
+        return build(run), head_of(run), path
     site = load_site(path)
     study = load_study(path.parent / site.study)
     compared = None if alone is None else RunDir.open(alone)
     by_group = None if groups is None else _groups(groups)
     page = build_site(site, study, path.parent, compared, by_group)
-    return page, SitePaths.of(site, path.parent).state
+    return page, "", SitePaths.of(site, path.parent).state  # it is for no hub
 
 
 def _groups(path: Path) -> Mapping[str, Any]:

@@ -104,8 +104,9 @@ VERBS = dict(_verbs(typer.main.get_command(cli.app)))
 
 def test_the_verbs_are_those_documented():
     assert {" ".join(path) for path in VERBS} == {
-        "simulate", "server", "client", "train", "evaluate", "predict", "report", "config check",
-        "runs list", "runs show", "runs compare",
+        "simulate", "server", "client", "train", "evaluate", "predict", "export", "verify",
+        "watch", "report", "config check", "config reference", "runs list", "runs show",
+        "runs compare",
         "data inspect", "data synth", "data deal", "encoder add", "encoder verify",
         "encoder list", "encoder directions", "budget show", "budget verify", "budget export",
         "budget recover", "identity new", "identity show", "roster make", "roster verify",

@@ -15,7 +15,7 @@ from common.io.models import load_model, save_model
 from common.metrics.evaluation import Evaluation
 from common.model.build import get_vector, merged, set_vector
 from common.model.inputs import Collator
-from common.model.ner import NerModel
+from common.model.ner import NerModel, decoding_of
 from common.model.train import Stage
 from tests import tiny
 
@@ -213,7 +213,8 @@ def test_abbreviations_are_tagged_as_the_study_says(build):
     prepared = model.prepare([one] * 4)
     model.fit(prepared, ONE_STEP, epochs=25)
     assert [text[e.start : e.end] for e in model.predict(prepared)[0]] == ["severe asthma"]
-    model.study = replace(model.study, task=replace(model.study.task, abbreviations="as_defined"))
+    task = replace(model.study.task, abbreviations="as_defined")
+    model.tagger.decoding = decoding_of(replace(model.study, task=task))
     found = [text[e.start : e.end] for e in model.predict(prepared)[0]]
     assert found == ["severe asthma", "SA", "SA"]
     assert model.evaluate(prepared).entity_report()["micro"].precision == pytest.approx(1 / 3)

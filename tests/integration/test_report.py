@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from scripts.cli import app
@@ -326,9 +327,18 @@ def test_who_was_missing_is_drawn_and_named_with_the_round(run, tmp_path):
     }  # fmt: skip
     assert svg(presence, "p").count('class="missing"') == 1
     (table,) = [t for t in section.tables if "missing" in t.caption]
-    assert [(row[0].value, row[1]) for row in table.rows] == [(2, "east")]
+    assert [(row[0].value, row[1], row[2].text) for row in table.rows] == [(2, "east", "<b>x</b>")]
     assert "Nobody was missing" in to_html(build(run))
     assert "Nobody was missing" not in to_html(report)
+
+
+def test_a_run_with_rounds_to_come_is_called_unfinished(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    third = next(i for i, line in enumerate(lines) if json.loads(line).get("round") == 3)
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines[:third]))
+    assert "UNFINISHED" in to_html(build(RunDir.open(tmp_path / "run")))
+    assert "UNFINISHED" not in to_html(build(run))
 
 
 def test_a_real_federation_claims_nothing_that_only_a_simulation_knows(run, tmp_path):
@@ -381,6 +391,46 @@ def test_markdown_has_the_same_figures(run, tmp_path):
     assert [f"{scores[k]:.4f}" for k in ("precision", "recall", "f1")] == row.split(" | ")[1:4]
     assert "SIMULATION" in text
     assert "\\<b\\>x" in text
+
+
+def scores_at_the_hub(path):
+    """Micro scores and the data they are of, as the hub's own library reads a card."""
+    results = ModelCard.load(path).data.eval_results
+    micro = {r.metric_type: r.metric_value for r in results if r.metric_name.endswith(" micro")}
+    return micro, results[0].dataset_name
+
+
+def test_the_head_of_the_markdown_has_the_scores_for_model_hubs(run, tmp_path):
+    CliRunner().invoke(app, ["report", str(run.path), "--out", str(tmp_path)])
+    micro, on = scores_at_the_hub(tmp_path / "report.md")
+    last = run.events("evaluation")[-1]["entities"]["micro"]
+    assert micro == {k: round(last[k], 4) for k in ("f1", "precision", "recall")}
+    assert on == "held-out documents of 3 simulated institutions, counts with noise"
+    assert "differential-privacy" in ModelCard.load(tmp_path / "report.md").data.tags
+
+
+def test_an_exported_model_has_the_report_of_its_run_as_its_card(run, tmp_path):
+    model = str(run.path / "model")
+    done = CliRunner().invoke(app, ["export", model, "--out", str(tmp_path / "out"), "--unsigned"])
+    assert done.exit_code == 0, done.output
+    card = tmp_path / "out" / "README.md"
+    assert scores_at_the_hub(card)[0]["f1"] == round(run.events("evaluation")[-1]["f1"], 4)
+    text = card.read_text()
+    for words in ("\n# reported\n", "## How to use it", "## What the model finds", "## Privacy",
+                  "NOT covered", "SIMULATION", "Not a medical device"):  # fmt: skip
+        assert words in text, words
+
+
+def test_a_model_of_another_round_has_no_scores_of_the_last_one(run, tmp_path):
+    told = json.loads((run.path / "model" / "fedner.json").read_text())
+    shutil.copytree(run.path, tmp_path / "run")
+    partial = tmp_path / "run" / "model" / "fedner.json"
+    partial.write_text(json.dumps({**told, "rounds": 9, "notices": ["UNFINISHED. x"]}))
+    done = CliRunner().invoke(app, ["export", str(partial.parent), "--out", str(tmp_path / "out"),
+                                    "--unsigned"])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.eval_results is None
+    assert "UNFINISHED. x" in (tmp_path / "out" / "README.md").read_text()
 
 
 @needs_chromium
