@@ -65,7 +65,8 @@ def verify(
         _show_all(faults[1:])
         raise AuditError(faults[0], place=str(path), remedy=_REMEDY)
     ends = "" if known or other else "; a cut end shows only against --head or --other"
-    _say(f"no line is broken{ends}")
+    agrees = f"; {other} bears it out" if other else ""
+    _say(f"no line is broken{agrees}{ends}")
     _say(f"head {found.chain.head}")
 
 
@@ -77,15 +78,17 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are.")] = False,
 ) -> None:
-    """Print the entries, oldest first; times are in UTC.
+    """Print the entries, oldest first; times are in UTC. That there is none is said.
 
     Example: fedner log show runs/heart-20261125-090001-1f2e3d4c/audit.jsonl --kind refusal
     """
     found = examine(_read(path))
-    for entry in found.entries:
-        if kind is None or entry.kind in kind:
-            line = f"{time_of(entry)} {entry.seq:>5} {entry.kind:<9} {told(entry)}"
-            typer.echo(entry.line.decode("ascii") if as_json else line)
+    wanted = [entry for entry in found.entries if kind is None or entry.kind in kind]
+    for entry in wanted:
+        line = f"{time_of(entry)} {entry.seq:>5} {entry.kind:<9} {told(entry)}"
+        typer.echo(entry.line.decode("ascii") if as_json else line)
+    if not wanted:
+        typer.echo(f"{path}: no such entry among {len(found.entries)}", err=True)
     if found.faults:
         _show_all(map(str, found.faults))
         raise AuditError("the log is broken", place=str(path), remedy="`fedner log verify` it")

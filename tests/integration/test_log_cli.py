@@ -151,8 +151,10 @@ def coordinators(tmp_path):
 
 
 def test_two_sides_logs_bear_each_other_out(fedner, path, coordinators):
-    assert fedner("verify", path, "--other", coordinators.path).code == 0
-    assert fedner("verify", coordinators.path, "--other", path).code == 0
+    for one, other in ((path, coordinators.path), (coordinators.path, path)):
+        said = fedner("verify", one, "--other", other)
+        assert said.code == 0
+        assert f"no line is broken; {other} bears it out\n" in said.out
 
 
 def test_a_sites_cut_end_shows_against_the_coordinators_log(fedner, path, log, coordinators):
@@ -209,6 +211,9 @@ def test_show_prints_each_entry_in_a_line_and_whole_on_request(fedner, path):
     assert examine("".join(f"{line}\n" for line in raw).encode()).faults == ()
     only = fedner("show", path, "--kind", "spend", "--kind", "stop").out.splitlines()
     assert [line.split()[3] for line in only] == ["spend", "stop"]
+    none = fedner("show", path, "--kind", "insecurity")
+    assert (none.code, none.out) == (0, "")
+    assert none.err == f"{path}: no such entry among 13\n"
 
 
 def test_show_says_that_a_log_is_broken_after_what_can_be_read(fedner, path, log):
