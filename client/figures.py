@@ -1,18 +1,22 @@
 """An institution's own figures: its loss, its scores, its spend. They stay at the institution.
 
-    state/metrics.jsonl   what was done, a line each: docs/metrics.md
-    state/progress.json   what the worker is at, this moment
+    state/figures/STUDY/metrics.jsonl   what was done, a line each: docs/metrics.md
+    state/progress.json                 what the worker is at, this moment
+
+STUDY is the beginning of the study's hash: a site may take part in one study after another.
 
 Guarantees:
     * No figure here is part of any reply; both files are for this user alone.
-    * A line is written for what the session allowed, and for no refusal: whoever carries messages
-      can't fill the disk. Refusals are counted in the next line, by code.
-    * A disk that does not take them, or an accountant that fails, stops no study: it is said once.
+    * Whoever carries messages can't fill the disk: refusals are only counted, and of one kind and
+      round a worker writes `MOST` lines, however often it is asked.
+    * Whatever goes wrong here stops no study and changes no reply: it is said once.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,9 +24,10 @@ from typing import Any, Final
 from client.audit import Ledger
 from client.service import Handle
 from client.site_paths import SitePaths
+from common.audit.words import name_of
 from common.config.canonical import study_hash
 from common.config.study import Study
-from common.errors import BudgetError, FederationError
+from common.errors import FednerError
 from common.io import journal
 from common.io.display_file import DisplayFile
 from common.privacy.ledger_spend import pld_epsilon, spent
@@ -32,7 +37,9 @@ from common.wire import Kind, Refusal, Request
 
 log = logging.getLogger("fedner.worker")
 
+MOST: Final = 5
 _SHOW_EVERY_S: Final = 0.5
+_REMEDY: Final = "free some space; no study depends on it"
 
 
 @dataclass(slots=True)
@@ -73,11 +80,12 @@ class SiteFigures:
     ):
         self._study, self._name, self._clock = study, institution, clock
         self._hash = study_hash(study)
-        self._path = paths.metrics
+        self._path = paths.metrics(self._hash)
         self._file = DisplayFile(paths.progress, log)
         self._now = Doing(since=clock())
         self._shown, self._failed = 0.0, False
         self._worked = False
+        self._written: Counter[tuple[str, int]] = Counter()
 
     def begin(self, train: int, test: int) -> None:
         """The worker is ready.
@@ -85,11 +93,10 @@ class SiteFigures:
         Args:
             train, test: documents to train on, and held out.
         """
-        try:
+        with self._harmless():
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal.mend(self._path)
-        except OSError as error:
-            self._fails(error.strerror)
-        self._line("start", train_documents=train, held_out_documents=test, **self._promised())
+            self._line("start", train_documents=train, held_out_documents=test, **self._promised())
         self._rest()
 
     def heard(self, request: Request) -> None:
@@ -115,7 +122,9 @@ class SiteFigures:
 
     def report(self, kind: str, figures: Mapping[str, Any]) -> None:
         """Loss, scores, or what rounding cut."""
-        self._line(kind, **figures)
+        with self._harmless():
+            if self._is_due(kind, figures["round"]):
+                self._line(kind, **figures)
 
     def answering(self, answer: Handle, ledger: Ledger) -> Handle:
         """`answer`, with what went in and out counted, and a line for what was worked on."""
@@ -123,10 +132,14 @@ class SiteFigures:
         def handle(data: bytes) -> bytes:
             self._worked, started = False, self._clock()
             reply = answer(data)
-            self._now.bytes_down += len(data)
-            self._now.bytes_up += len(reply)
-            if self._worked and self._now.asked in ("train", "evaluate"):
-                self._answered(len(data), len(reply), self._clock() - started, ledger())
+            with self._harmless():
+                self._now.bytes_down += len(data)
+                self._now.bytes_up += len(reply)
+                asked = self._now.asked
+                worked = self._worked and asked in ("train", "evaluate")
+                if worked and self._is_due(f"reply to {asked}", self._now.round):
+                    seconds = self._clock() - started
+                    self._answered(len(data), len(reply), seconds, ledger())
             self._rest()
             return reply
 
@@ -152,11 +165,12 @@ class SiteFigures:
         if state is None or privacy is None:
             return {}
         events = spent(state, unit=privacy.unit, study=self._hash, purposes=("train", "evaluate"))
-        try:
-            return {"epsilon": pld_epsilon(events, privacy.delta)}
-        except BudgetError as error:
-            self._fails(error.message)
-            return {}
+        return {"epsilon": pld_epsilon(events, privacy.delta)}
+
+    def _is_due(self, kind: str, round_: int) -> bool:
+        """Whether a line of this kind and round is written still."""
+        self._written[kind, round_] += 1
+        return self._written[kind, round_] <= MOST
 
     def _line(self, event: str, **figures: Any) -> None:
         line = {
@@ -167,10 +181,7 @@ class SiteFigures:
             "study_sha256": self._hash,
             "privacy": self._study.privacy_mechanism,
         }
-        try:
-            journal.append(self._path, {**line, **figures})
-        except (FederationError, OSError, ValueError) as error:  # a loss may be infinite
-            self._fails(str(error))
+        journal.append(self._path, {**line, **figures}, _REMEDY)
 
     def _rest(self) -> None:
         """Nothing is asked now."""
@@ -183,7 +194,14 @@ class SiteFigures:
             self._shown = self._clock()
             self._file.write(asdict(self._now))
 
-    def _fails(self, why: str | None) -> None:
-        if not self._failed:
-            log.warning("this site's own figures are not whole: %s", why)
-        self._failed = True
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Nothing that goes wrong in the block leaves it: a loss that is no number, a full disk."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a display is not worth a study
+            if not self._failed:
+                known = isinstance(error, FednerError)
+                why = str(error) if known else name_of(error)
+                log.warning("this site's own figures are not whole: %s", why)
+            self._failed = True

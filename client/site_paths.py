@@ -48,10 +48,9 @@ class SitePaths:
         """What is remembered of secure sums, a file for each study."""
         return self.state / "sums"
 
-    @property
-    def metrics(self) -> Path:
-        """The site's own figures."""
-        return self.state / "metrics.jsonl"
+    def metrics(self, study: str) -> Path:
+        """The site's own figures of a study, by its hash."""
+        return self.state / "figures" / study[:16] / "metrics.jsonl"
 
     @property
     def progress(self) -> Path:

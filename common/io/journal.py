@@ -19,9 +19,11 @@ from common.errors import FederationError
 from common.io.disk import DISK, cut, write_all
 
 TORN: Final = "metrics.torn"
+_GO_ON: Final = "free some space or mend the disk, then `fedner server --resume`"
+_RESTORE: Final = "the file was changed from outside: put a copy back, or begin a new study"
 
 
-def append(path: Path, value: Mapping[str, Any]) -> None:
+def append(path: Path, value: Mapping[str, Any], remedy: str = _GO_ON) -> None:
     """Append one JSON line and flush it to disk.
 
     Raises:
@@ -37,11 +39,11 @@ def append(path: Path, value: Mapping[str, Any]) -> None:
         raise FederationError(
             f"a line can't be written: {error.strerror or type(error).__name__}",
             place=str(path),
-            remedy="free some space or mend the disk, then `fedner server --resume`",
+            remedy=remedy,
         ) from None
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path, remedy: str = _RESTORE) -> list[dict[str, Any]]:
     """All whole lines; none if there is no file.
 
     Raises:
@@ -49,7 +51,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     data = DISK.read(path) or b""
     lines = data[: data.rfind(b"\n") + 1].splitlines()
-    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+    return [_parsed(path, number, line, remedy) for number, line in enumerate(lines, 1)]
 
 
 def mend(path: Path) -> int:
@@ -72,7 +74,7 @@ def _append_bytes(path: Path, data: bytes) -> None:
         DISK.close(descriptor)
 
 
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parsed(path: Path, number: int, line: bytes, remedy: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError:
@@ -81,6 +83,6 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
         raise FederationError(
             "not an event",
             place=f"{path}:{number}",
-            remedy="the file was changed from outside: put a copy back, or begin a new study",
+            remedy=remedy,
         )
     return value

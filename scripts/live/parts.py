@@ -9,6 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from scripts.highlight import visible
 from scripts.reporting.figures import duration, score
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -45,15 +46,20 @@ def f1_trends(by_label: Mapping[str, Mapping[int, float]], micro: Mapping[int, f
     for name, by_round in rows.items():
         last = max(by_round)
         values = [by_round[round_] for round_ in sorted(by_round)]
-        table.add_row(name, score(by_round[last]), str(last), sparkline(values, 1.0))
+        table.add_row(plain(name), score(by_round[last]), str(last), sparkline(values, 1.0))
     return table
 
 
 def framed(title: str, parts: Iterable[RenderableType | None], foot: str) -> Panel:
     """All parts but the absent ones, in a frame."""
     shown = [part for part in parts if part is not None]
-    return Panel(Group(*shown), title=title, title_align="left", subtitle=foot,
+    return Panel(Group(*shown), title=plain(title), title_align="left", subtitle=plain(foot),
                  subtitle_align="left")  # fmt: skip
+
+
+def plain(text: str) -> Text:
+    """A text that comes from outside: no markup, and nothing that a terminal obeys."""
+    return Text(visible(text))
 
 
 def heading(text: str) -> Text:

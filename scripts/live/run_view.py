@@ -8,13 +8,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from scripts.highlight import visible
 from scripts.live.lines import run_line
-from scripts.live.parts import about, bar, f1_trends, framed, heading
+from scripts.live.parts import about, bar, f1_trends, framed, heading, plain
 from scripts.live.run_state import RunState
 from scripts.live.tail import Tail
 from scripts.reporting.figures import duration, size
 from scripts.stages import STAGES
-from server.origin import COORDINATOR_LOCK, is_held
+from server.origin import COORDINATOR_LOCK, ORIGIN, SERVER_LOCK, is_held
 from server.progress import AWAIT, Moment, read_moment
 from server.run_dir import METRICS, RunDir
 
@@ -25,6 +26,7 @@ _AGAINST: Final = {
     "malicious": "sums alone are seen, even by a coordinator that lies",
 }
 _INTERRUPTED: Final = "interrupted"
+_LOCKS: Final = (COORDINATOR_LOCK, SERVER_LOCK)
 _PLAIN: Final = {"train": "training", "evaluate": "evaluation", AWAIT: "waits for institutions"}
 _COUNTED: Final = {**STAGES, "mask": "evaluation and masked counts"}
 _WORKING: Final = frozenset({"train", "evaluate", "mask"})
@@ -62,6 +64,12 @@ class RunView:
         """Whether the run has come to an end, whatever end."""
         return self._run.status()["state"] in _ENDED
 
+    @property
+    def trouble(self) -> str:
+        """Why it does not go on, though it is not over."""
+        said = self._status()
+        return said["message"] if said["state"] == _INTERRUPTED else ""
+
     def __call__(self) -> RenderableType:
         """As it stands."""
         self.read()
@@ -72,21 +80,24 @@ class RunView:
             self._bar(status["state"], over),
             self._doing(moment, status, over),
             *self._protection(),
-            heading("institutions"),
-            self._institutions(moment),
             *self._scores(),
             *self._said(),
+            heading("institutions"),
+            self._institutions(moment),
         )
-        foot = f"{size(state.bytes_up)} up, {size(state.bytes_down)} down"
+        down = "not recorded" if state.study.secure is None else size(state.bytes_down)
+        foot = f"{size(state.bytes_up)} up, down {down}"
         return framed(f"{state.study.study}: {self._run.path.name}", parts, foot)
 
     def _status(self) -> Mapping[str, str]:
         """As the run says; or that who would say so is gone."""
         said = self._run.status()
-        if said["state"] != "running" or is_held(self._run, COORDINATOR_LOCK):
+        if said["state"] in _ENDED or any(is_held(self._run, lock) for lock in _LOCKS):
             return said
-        remedy = f"fedner server --resume {self._run.path}"
-        return {"state": _INTERRUPTED, "message": f"no coordinator is at work on it: {remedy}"}
+        message = "no coordinator is at work on it"
+        if (self._run.path / ORIGIN).exists():
+            message += f": fedner server --resume {self._run.path}"
+        return {"state": _INTERRUPTED, "message": message}
 
     def _bar(self, status: str, over: bool) -> Table:
         state, of = self.state, self.state.study.training.rounds
@@ -99,7 +110,8 @@ class RunView:
 
     def _doing(self, moment: Moment | None, status: Mapping[str, str], over: bool) -> Text | None:
         if over:
-            return Text(status["message"], style="bold red") if status["message"] else None
+            said = visible(status["message"])
+            return Text(said, style="bold red") if said else None
         if moment is None:
             return Text("starts")
         words = (_COUNTED if moment.purpose == "evaluate" else STAGES) | _PLAIN
@@ -125,9 +137,10 @@ class RunView:
         said = self.state.protection
         if said is None:
             return Text("privacy: local, at each institution; its figures come with the start")
-        spent = 0.0 if self.state.epsilon is None else self.state.epsilon
+        spent = 0.0 if self.state.round == 0 else self.state.epsilon
+        so_far = "not told" if spent is None else f"{spent:.4f}"
         text = Text(
-            f"privacy: epsilon {spent:.4f} by plan so far, of {said['epsilon']:.4f} at delta "
+            f"privacy: epsilon {so_far} by plan so far, of {said['epsilon']:.4f} at delta "
             f"{said['delta']:g}, for each {said['unit']}"
         )
         if said["insecure_seed"]:
@@ -144,9 +157,9 @@ class RunView:
             table.add_column(head)
         for name, one in self.state.institutions.items():
             style = "" if one.state in {"joined", "back", ""} else "red"
-            state = Text(one.state or "not here yet", style=style)
-            more = (str(one.refusals), one.last_refusal) if refused else ()
-            table.add_row(name, state, self._now(name, moment), str(one.rounds), *more)
+            state = Text(visible(one.state) or "not here yet", style=style)
+            more = (str(one.refusals), plain(one.last_refusal)) if refused else ()
+            table.add_row(plain(name), state, self._now(name, moment), str(one.rounds), *more)
         return table
 
     def _now(self, name: str, moment: Moment | None) -> str:
@@ -170,4 +183,4 @@ class RunView:
     def _said(self) -> Iterator[RenderableType]:
         if self.state.said:
             yield heading("last events")
-            yield Text("\n".join(self.state.said))
+            yield plain("\n".join(self.state.said))

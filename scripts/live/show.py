@@ -6,6 +6,7 @@ from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 _A_SECOND: Final = 2
 
@@ -14,6 +15,8 @@ _A_SECOND: Final = 2
 def shown(view: Callable[[], RenderableType], console: Console) -> Iterator[bool]:
     """Keep a view drawn in the block, and its last state afterwards.
 
+    A view that fails is shown as that, and ends nothing: what it watches is worth more.
+
     Yields:
         Whether it is drawn: only on a terminal.
     """
@@ -21,7 +24,14 @@ def shown(view: Callable[[], RenderableType], console: Console) -> Iterator[bool
         yield False
         return
     with Live(
-        get_renderable=view, console=console, refresh_per_second=_A_SECOND,
+        get_renderable=lambda: _drawn(view), console=console, refresh_per_second=_A_SECOND,
         vertical_overflow="crop",
     ):  # fmt: skip
         yield True
+
+
+def _drawn(view: Callable[[], RenderableType]) -> RenderableType:
+    try:
+        return view()
+    except Exception as error:  # noqa: BLE001 - said in its place
+        return Text(f"can't be drawn: {type(error).__name__}", style="red")

@@ -1,4 +1,4 @@
-"""An institution's part in a study, as its own figures tell it."""
+"""An institution's part in a study, as its own figures tell it: the latest run's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,12 +31,23 @@ class SiteState:
     spent: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
+    _last: int = 0
 
     def take(self, event: Mapping[str, Any]) -> None:
         """One line more."""
+        round_ = event.get("round", self._last)
+        if round_ < self._last:
+            self._forget()
+        self._last = round_
         handle = getattr(self, f"_on_{event['event']}", None)
         if handle is not None:
             handle(event)
+
+    def _forget(self) -> None:
+        """A lower round than the one before: the study was begun again."""
+        self.rounds, self.spent, self.bytes_up, self.bytes_down = 0, None, 0, 0
+        for by_round in (self.losses, self.f1s, *self.label_f1s.values()):
+            by_round.clear()
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
         self.starts += 1

@@ -9,11 +9,12 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from client.site_paths import SitePaths
+from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
 from common.io.display_file import read_display
 from scripts.live.lines import site_line
-from scripts.live.parts import bar, f1_trends, framed, heading, sparkline
+from scripts.live.parts import bar, f1_trends, framed, heading, plain, sparkline
 from scripts.live.site_state import SiteState
 from scripts.live.tail import Tail
 from scripts.reporting.figures import duration, size
@@ -45,12 +46,13 @@ class SiteView:
     ):
         self._name, self._clock = site.institution, clock
         self._paths = SitePaths.of(site, base)
-        self.metrics = self._paths.metrics
+        self.metrics = self._paths.metrics(study_hash(study))
         self._tail = Tail(self.metrics)
         self.state = SiteState(study)
 
     is_over = False
     """A worker waits for the coordinator until it is stopped."""
+    trouble = ""
     line = staticmethod(site_line)
 
     def read(self) -> list[dict[str, Any]]:
@@ -99,8 +101,10 @@ class SiteView:
             return Text("privacy: none; updates leave without clipping or noise", style="bold red")
         if state.planned is None:
             return Text("privacy: known once the worker has started")
+        spent = 0.0 if state.rounds == 0 else state.spent
+        so_far = "not told" if spent is None else f"{spent:.4f}"
         return Text(
-            f"privacy: epsilon {state.spent or 0.0:.4f} spent by this site's ledger, of "
+            f"privacy: epsilon {so_far} spent by this site's ledger, of "
             f"{state.planned:.4f} at delta {state.delta:g}, for each {state.unit}"
         )
 
@@ -112,7 +116,7 @@ class SiteView:
             yield Text(f"own loss per word {state.losses[last]:.4f}  {sparkline(values)}")
         elif state.rounds and state.study.local_privacy is not None:
             yield Text("own loss: none, training under a mechanism tells no loss")
-        if state.f1s:
+        if state.f1s and all(state.label_f1s.values()):
             yield heading("shared model on this site's own held-out documents (exact)")
             yield f1_trends(state.label_f1s, state.f1s)
 
@@ -122,4 +126,4 @@ def _refusals(doing: Mapping[str, Any]) -> Iterator[RenderableType]:
     if refused:
         counts = ", ".join(f"{code} {n}" for code, n in sorted(refused.items()))
         yield heading("refused since the worker's start")
-        yield Text(f"{counts}\nlast: {doing['last_refusal']}")
+        yield plain(f"{counts}\nlast: {doing['last_refusal']}")

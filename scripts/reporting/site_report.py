@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.site_paths import SitePaths
+from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
 from common.errors import UsageError
@@ -20,11 +21,10 @@ from scripts.reporting.figures import (
 )
 from scripts.reporting.groups_section import groups_section
 from scripts.reporting.page import Bar, Bars, Curve, Page, Plot, Section, Table, Text
+from scripts.reporting.site_inputs import alone_of, latest_run, require_groups_of
 from scripts.reporting.source import MICRO, curves_table
-from server.run_dir import METRICS, RunDir
+from server.run_dir import RunDir
 
-ALONE: Final = f"alone/{METRICS}"
-"""How the run that trained on this site's documents alone is named in sources."""
 _STAYS: Final = (
     "THIS SITE ALONE. Loss and scores below are exact, of this institution's own documents. None "
     "of it was sent; whoever this page is given to learns it."
@@ -54,16 +54,18 @@ def build_site(
         UsageError: the worker has written nothing yet; or `alone` is no run of this site's.
         FederationError: a damaged line.
     """
-    path = SitePaths.of(site, base).metrics
-    lines = Lines(journal.read(path))
+    path = SitePaths.of(site, base).metrics(study_hash(study))
+    lines = Lines(journal.read(path, f"move {path} away; no study depends on it"))
     if not lines.of("start"):
         raise UsageError(
-            "this site's worker has written no figures yet",
+            "this site's worker has written no figures of this study yet",
             place=str(path),
             remedy="`fedner client SITE`; as the worker's own user, if it runs as another",
         )
-    compared = None if alone is None else _alone(site, alone)
-    report = _SiteReport(study, lines, compared, groups)
+    require_groups_of(site, study, groups)
+    report = _SiteReport(study, lines, groups)
+    if alone is not None:
+        report.alone = alone_of(site, alone, report.names, report.supports)
     return Page(
         title=f"{site.institution} in {study.study}: own report",
         lead=report.lead(),
@@ -72,30 +74,27 @@ def build_site(
     )
 
 
-def _alone(site: Site, run: RunDir) -> Lines:
-    lines = Lines(run.events(), ALONE)
-    found = lines.of("baseline")
-    if not found or lines.value(found[-1], "trained_by") != site.institution:
-        raise UsageError(
-            "not a run that trained on this site's documents alone",
-            place=str(run.path),
-            remedy="make one: `fedner train SITE --out RUN`",
-        )
-    return lines
-
-
 class _SiteReport:
     """Each method is a section."""
 
-    def __init__(
-        self, study: Study, lines: Lines, alone: Lines | None, groups: Mapping[str, Any] | None
-    ):
-        self.study, self.lines, self.alone, self.groups = study, lines, alone, groups
+    def __init__(self, study: Study, lines: Lines, groups: Mapping[str, Any] | None):
+        self.study, self.lines, self.groups = study, lines, groups
+        self.alone: Lines | None = None
         self.start = lines.of("start")[-1]
-        self.evaluations = lines.of("evaluate")
-        self.replies = lines.of("reply")
+        first = latest_run(lines)
+        self.evaluations = [n for n in lines.of("evaluate") if n >= first]
+        self.replies = [n for n in lines.of("reply") if n >= first]
+        self.losses = [n for n in lines.of("train") if n >= first]
         self.trained = [n for n in self.replies if lines.value(n, "asked") == "train"]
         self.names = (*study.task.labels, MICRO)
+
+    @property
+    def supports(self) -> Mapping[str, Any]:
+        """What there was to find, by label, at the last evaluation; nothing before one."""
+        if not self.evaluations:
+            return {}
+        last = self.evaluations[-1]
+        return {name: self.lines.value(last, f"entities {name} support") for name in self.names}
 
     def lead(self) -> Text:
         """What this site gave, and what it got."""
@@ -226,10 +225,9 @@ class _SiteReport:
 
     def training(self) -> Iterator[Section]:
         """This site's own loss; under a mechanism there is none."""
-        numbers = self.lines.of("train")
-        if not numbers:
+        if not self.losses:
             return
-        curve = self._curve(numbers, "loss", significant)
+        curve = self._curve(self.losses, "loss", significant)
         plot = Plot(title="Own loss per word", across="round", up="loss", curves={"loss": curve})
         text: Text = ("Mean over the last epoch of each round, on this site's own documents.",)
         yield Section(
@@ -252,7 +250,7 @@ class _SiteReport:
         )
         head = ("round", "asked", "time", "bytes in", "bytes out")
         said: Text = (
-            "Requests that were worked on: ",
+            "In all runs of this study here: requests that were worked on: ",
             lines.count("reply"),
             "; bytes out in them: ",
             lines.total("reply", "bytes_up", size),

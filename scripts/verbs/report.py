@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from client.site_paths import SitePaths
+from common.config.canonical import study_hash
 from common.errors import UsageError
 from common.io.atomic import write_bytes
 from common.io.configs import load_site, load_study
@@ -33,7 +34,7 @@ def command(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder to write to; by default the run's, or the site's state."
+            "--out", help="Folder to write to; by default the run's, or that of the site's figures."
         ),
     ] = None,
     alone: Annotated[
@@ -78,7 +79,8 @@ def _page(path: Path, alone: Path | None, groups: Path | None) -> tuple[Page, st
     compared = None if alone is None else RunDir.open(alone)
     by_group = None if groups is None else _groups(groups)
     page = build_site(site, study, path.parent, compared, by_group)
-    return page, "", SitePaths.of(site, path.parent).state  # it is for no hub
+    folder = SitePaths.of(site, path.parent).metrics(study_hash(study)).parent
+    return page, "", folder  # it is for no hub
 
 
 def _groups(path: Path) -> Mapping[str, Any]:

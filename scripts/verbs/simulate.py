@@ -139,11 +139,9 @@ def _simulate(bench: Bench, run: RunDir, model: NerModel) -> None:
     with shown(view, err) as drawn:
 
         def on_event(event: str, figures: Mapping[str, Any]) -> None:
-            if event == "evaluation" and not drawn:
-                err.print(
-                    f"round {figures['round']}: shared model's F1 on all institutions' "
-                    f"held-out documents {figures['f1']:.4f}"
-                )
+            line = "" if drawn else view.line({"event": event, **figures})
+            if line:
+                err.print(line, markup=False, highlight=False, soft_wrap=True)
 
         simulate(bench, run, model, on_event, view.step)
 

@@ -72,6 +72,7 @@ def command(
         "baseline",
         study,
         trained_by=name,
+        tested_on=name if isinstance(config, Site) else "all institutions",
         f1=evaluation.f1,
         entities=as_json(evaluation.entity_report()),
         tokens=as_json(evaluation.token_report()),

@@ -47,12 +47,14 @@ def command(
     Example: fedner watch runs/RUN
     """
     view = _view(path)
-    if once:
-        out.print(view())
-        return
     files = None if event_files is None else EventFiles.create(event_files, view.metrics)
     try:
-        _follow(view, files)
+        if once:
+            out.print(view())
+            if files is not None:
+                files.take_new()
+        else:
+            _follow(view, files)
     finally:
         if files is not None:
             files.close()
@@ -73,11 +75,14 @@ def _view(path: Path) -> View:
 
 def _follow(view: View, files: EventFiles | None) -> None:
     """Until the run is over."""
+    trouble = ""
     with shown(view, out) as drawn:
         while True:
             over = view.is_over  # before the last lines are read
             if not drawn:
-                for line in filter(None, map(view.line, view.read())):
+                before, trouble = trouble, view.trouble
+                news = [trouble] if trouble != before else []
+                for line in filter(None, [*map(view.line, view.read()), *news]):
                     out.print(line, markup=False, highlight=False, soft_wrap=True)
             if files is not None:
                 files.take_new()

@@ -151,8 +151,8 @@ def test_private_processes_give_the_simulations_model_and_charge_their_ledgers(
         (unit,) = json.loads(shown.output)["units"]
         assert unit["unit"] == "patient"
         assert 5 < unit["epsilon"]["pld"] <= 6
-        own = (site.parent / "state" / "metrics.jsonl").read_text().splitlines()
-        spent = [e["epsilon"] for e in map(json.loads, own) if e["event"] == "reply"]
+        (own,) = (site.parent / "state" / "figures").glob("*/metrics.jsonl")
+        spent = [e["epsilon"] for e in map(json.loads, own.open()) if e["event"] == "reply"]
         assert spent == sorted(spent)
         assert spent[-1] == unit["epsilon"]["pld"]
         assert federation.run.events("round")[-1]["epsilon"] == pytest.approx(spent[-1])
@@ -221,8 +221,8 @@ def test_an_institution_has_its_own_loss_and_scores_and_the_coordinator_has_none
     federation, _, _ = finished
     held = [p.read_bytes() for p in federation.run.path.rglob("*") if p.is_file()]
     for name in tiny.INSTITUTIONS:
-        state = federation.folder / "f" / name / "state"
-        lines = [json.loads(line) for line in (state / "metrics.jsonl").read_text().splitlines()]
+        (own_file,) = (federation.folder / "f" / name / "state" / "figures").glob("*/metrics.jsonl")
+        lines = [json.loads(line) for line in own_file.read_text().splitlines()]
         assert [e["round"] for e in lines if e["event"] == "train"] == [1, 2]
         assert [e["asked"] for e in lines if e["event"] == "reply"].count("train") == 2
         own = [e["loss"] for e in lines if e["event"] == "train"]

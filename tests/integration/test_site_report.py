@@ -37,6 +37,12 @@ def fedner(*arguments):
     return done.output
 
 
+def own_run(folder, name):
+    """The folder of a site's figures, read as a run's."""
+    (found,) = (folder / "f" / name / "state" / "figures").iterdir()
+    return RunDir(found)
+
+
 def carried_out(folder, study_text):
     """A study over workers' sessions as `client.worker` makes them, in this process."""
     (folder / "source.yaml").write_text(study_text)
@@ -102,7 +108,7 @@ def reported(study, tmp_path_factory):
 
 def test_every_figure_of_a_sites_report_is_what_stands_at_its_source(reported):
     read = Reader((reported / "pages" / "report.html").read_text())
-    state, alone = RunDir(reported / "f" / "north" / "state"), RunDir(reported / "alone")
+    state, alone = own_run(reported, "north"), RunDir(reported / "alone")
     assert len(read.figures) > 60
     for attributes, text in read.figures:
         source = attributes["data-source"]
@@ -140,7 +146,7 @@ def test_own_scores_are_exact_although_noised_counts_leave(reported):
     again = model.evaluate(
         model.prepare(load_sides(site.data, study.task.labels, path.parent).test)
     )
-    lines = RunDir(path.parent / "state").events("evaluate")
+    lines = own_run(reported, "north").events("evaluate")
     assert [line["round"] for line in lines] == [1, 2, 3]
     assert lines[-1]["entities"] == as_json(again.entity_report())
     assert lines[-1]["f1"] == again.f1
@@ -160,7 +166,37 @@ def test_a_mechanism_is_left_out_only_where_that_is_said(reported, tmp_path):
 def test_another_sites_run_and_a_worker_that_wrote_nothing_are_refused(reported, tmp_path):
     east = reported / "f" / "east" / "site.yaml"
     done = CliRunner().invoke(app, ["report", str(east), "--alone", str(reported / "alone")])
-    assert "not a run that trained on this site's documents alone" in str(done.exception)
-    (reported / "f" / "east" / "state" / "metrics.jsonl").rename(tmp_path / "away")
+    assert "not a run that trained and was tested on this site's documents" in str(done.exception)
+    given = ["--groups", str(reported / "groups.json")]
+    done = CliRunner().invoke(app, ["report", str(east), *given])
+    assert "scores of north" in str(done.exception)
+    (own_run(reported, "east").path / "metrics.jsonl").rename(tmp_path / "away")
     done = CliRunner().invoke(app, ["report", str(east)])
-    assert "has written no figures yet" in str(done.exception)
+    assert "has written no figures of this study yet" in str(done.exception)
+
+
+def test_a_model_that_was_tested_on_everybodys_documents_is_no_comparison(reported, tmp_path):
+    """`fedner train STUDY --on north` has the same name and other documents."""
+    source = reported / "source.yaml"
+    arguments = ("--on", "north", "--without-mechanism", "--out", tmp_path / "north")
+    fedner("train", source, *arguments)
+    site = reported / "f" / "north" / "site.yaml"
+    done = CliRunner().invoke(app, ["report", str(site), "--alone", str(tmp_path / "north")])
+    assert "tested on this site's documents" in str(done.exception)
+
+
+def test_of_a_study_begun_again_the_latest_run_is_shown(reported, tmp_path):
+    own = own_run(reported, "north")
+    before = (own.path / "metrics.jsonl").read_text()
+    again = [json.loads(line) for line in before.splitlines()]
+    again = [{**e, "f1": 0.125} if "f1" in e else e for e in again if e.get("round", 1) == 1]
+    text = "".join(json.dumps(e) + "\n" for e in again)
+    (own.path / "metrics.jsonl").write_text(before + text)
+    site = reported / "f" / "north" / "site.yaml"
+    try:
+        fedner("report", site, "--out", tmp_path)
+        shown = fedner("watch", site, "--once")
+    finally:
+        (own.path / "metrics.jsonl").write_text(before)
+    assert "after the last evaluation: 0.1250." in (tmp_path / "report.md").read_text()
+    assert "round 1 of 3" in shown

@@ -24,7 +24,7 @@ from scripts.live.run_view import RunView
 from scripts.live.show import shown
 from scripts.live.site_state import SiteState
 from scripts.live.tail import Tail
-from server.origin import COORDINATOR_LOCK, alone
+from server.origin import COORDINATOR_LOCK, SERVER_LOCK, alone
 from server.progress import Progress, read_moment
 from server.run_dir import RunDir
 
@@ -197,7 +197,7 @@ def test_the_view_says_where_the_run_is_and_who_is_awaited(run):
         "train of round 2: policy",
         "0.5000",
         "round 2: shared model's F1 0.5000",
-        "1.2 kB up, 1.5 kB down",
+        "1.2 kB up, down not recorded",
     ):
         assert words in text, words
     lines = {name: line for line in text.splitlines() for name in NAMES if f"│ {name} " in line}
@@ -222,8 +222,12 @@ def test_the_view_of_a_run_without_its_coordinator_says_how_to_go_on(run, at_wor
     at_work.close()
     text = drawn(RunView(run), 200)
     assert "interrupted" in text
-    assert f"no coordinator is at work on it: fedner server --resume {run.path}" in text
+    assert "no coordinator is at work on it" in text
+    assert "--resume" not in text  # a simulation can't be gone on with
     assert "left" not in text
+    (run.path / "origin.json").write_text("{}")
+    assert f"fedner server --resume {run.path}" in drawn(RunView(run), 200)
+    assert RunView(run).trouble
     assert not RunView(run).is_over  # it may be gone on with
 
 
@@ -240,8 +244,10 @@ def test_the_view_of_a_private_run_has_epsilon_by_plan_and_promised(tmp_path):
     assert "INSECURE" not in said
 
 
-def test_the_view_before_the_first_word_of_the_coordinator_says_that_it_starts(tmp_path):
+def test_the_view_before_the_first_word_of_the_coordinator_says_that_it_starts(tmp_path, at_work):
     run = RunDir.create(tmp_path / "run", study_text(privacy=PRIVACY))
+    assert "interrupted" in drawn(RunView(run))
+    at_work.enter_context(alone(run, SERVER_LOCK))
     text = drawn(RunView(run))
     for words in ("starts", "not here yet", "privacy: local", "time left unknown"):
         assert words in text
@@ -266,6 +272,40 @@ def test_the_view_says_what_the_coordinator_sees(tmp_path, secure, words):
 
 def test_a_narrow_terminal_shows_the_view_too(run):
     assert max(map(len, drawn(RunView(run), 60).splitlines())) <= 60
+
+
+def test_a_view_that_fails_ends_nothing_and_is_said(run):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+
+    def broken():
+        raise KeyError("patient 7")
+
+    with shown(broken, console):
+        pass
+    assert "can't be drawn: KeyError" in console.file.getvalue()
+    assert "patient 7" not in console.file.getvalue()
+
+
+def test_names_from_outside_are_no_markup_and_move_no_cursor(tmp_path):
+    hostile = "A[/b]\x1b[2J"
+    run = RunDir.create(tmp_path / "x[bold]y", study_text())
+    lines = [{**one, "name": hostile} if one["event"] == "institution" else one for one in EVENTS]
+    lines.append(event("refusal", round=2, institution=hostile, asked="train", code="[/x]\x1b[31m"))
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines))
+    text = drawn(RunView(run))
+    assert "x[bold]y" in text
+    assert "A[/b]" in text
+    assert "[/x]" in text
+    assert "\x1b" not in text
+
+
+def test_what_a_run_did_not_tell_is_not_called_zero(tmp_path):
+    run = RunDir.create(tmp_path / "run", study_text(privacy=PRIVACY))
+    one = {"epsilon": 6.0, "delta": 1e-3, "unit": "patient", "insecure_seed": False}
+    run.record("start", run.study(), protection={"north": one})
+    assert "epsilon 0.0000 by plan so far" in drawn(RunView(run))
+    run.record("round", run.study(), round=1, institutions=[], seconds=1, bytes_up=0)
+    assert "epsilon not told by plan so far" in drawn(RunView(run))
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal(run):
@@ -369,3 +409,11 @@ def test_event_files_are_not_mixed_with_others(run, tmp_path):
     (tmp_path / "tb").mkdir()
     with pytest.raises(UsageError, match="can't be made"):
         EventFiles.create(tmp_path / "tb", run.path / "metrics.jsonl")
+
+
+def test_of_a_study_begun_again_an_institution_sees_the_latest_run():
+    state = SiteState(study())
+    for round_ in (1, 2, 3, 1):
+        state.take(event("train", round=round_, loss=float(round_)))
+        state.take(event("reply", round=round_, asked="train", bytes_up=1, bytes_down=2))
+    assert (state.rounds, state.losses, state.bytes_up) == (1, {1: 1.0}, 1)

@@ -7,6 +7,7 @@ import pytest
 
 from client.figures import SiteFigures
 from client.site_paths import SitePaths
+from common.config.canonical import study_hash
 from common.config.load import parse_study
 from common.io.display_file import read_display
 from common.wire import Refusal, Request
@@ -41,8 +42,12 @@ def figures(paths, clock):
     return made
 
 
+def own(paths):
+    return paths.metrics(study_hash(STUDY))
+
+
 def lines(paths, event=None):
-    found = map(json.loads, paths.metrics.read_text().splitlines())
+    found = map(json.loads, own(paths).read_text().splitlines())
     return [e for e in found if event in (None, e["event"])]
 
 
@@ -70,7 +75,7 @@ def test_a_start_says_what_there_is_to_train_on(figures, paths):
     assert (start["event"], start["institution"]) == ("start", "north")
     assert (start["train_documents"], start["held_out_documents"]) == (9, 3)
     assert start["time"] == "1970-01-01T00:16:40.000+00:00"
-    assert paths.metrics.stat().st_mode & 0o777 == 0o600
+    assert own(paths).stat().st_mode & 0o777 == 0o600
 
 
 def test_what_was_worked_on_has_a_line_with_bytes_and_seconds(figures, paths, clock):
@@ -82,12 +87,12 @@ def test_what_was_worked_on_has_a_line_with_bytes_and_seconds(figures, paths, cl
 
 
 def test_refusals_greetings_and_stages_fill_no_disk_and_are_counted(figures, paths, clock):
-    size = paths.metrics.stat().st_size
+    size = own(paths).stat().st_size
     for _ in range(50):
         answered(figures, clock, "train", refuse=Refusal.POLICY)
         answered(figures, clock, "hello")
         answered(figures, clock, "sum")
-    assert paths.metrics.stat().st_size == size
+    assert own(paths).stat().st_size == size
     answered(figures, clock, "train")
     (reply,) = lines(paths, "reply")
     assert reply["refused"] == {"policy": 50}
@@ -144,6 +149,7 @@ def test_a_loss_that_is_no_number_stops_nothing_and_is_said_once(figures, paths,
 
 
 def test_a_folder_that_can_not_be_written_stops_no_study(tmp_path, clock, caplog):
+    (tmp_path / "none").write_text("a file where the folder should be")
     figures = SiteFigures(STUDY, "north", SitePaths(tmp_path / "none"), clock)
     with caplog.at_level(logging.WARNING):
         figures.begin(1, 1)
@@ -152,9 +158,43 @@ def test_a_folder_that_can_not_be_written_stops_no_study(tmp_path, clock, caplog
 
 
 def test_a_line_that_a_crash_left_torn_is_set_aside(figures, paths, clock):
-    with paths.metrics.open("a") as file:
+    with own(paths).open("a") as file:
         file.write('{"event": "tra')
     again = SiteFigures(STUDY, "north", paths, clock)
     again.begin(9, 3)
     assert [e["event"] for e in lines(paths)] == ["start", "start"]
-    assert "tra" in paths.metrics.with_name("metrics.torn").read_text()
+    assert "tra" in own(paths).with_name("metrics.torn").read_text()
+
+
+def test_however_often_it_is_asked_a_worker_writes_five_lines_of_a_kind_and_round(
+    figures, paths, clock
+):
+    for _ in range(40):
+        answered(figures, clock, "train")
+        figures.report("evaluate", {"round": 1, "f1": 0.5})
+    assert len(lines(paths, "reply")) == len(lines(paths, "evaluate")) == 5
+    figures.report("evaluate", {"round": 2, "f1": 0.5})
+    assert len(lines(paths, "evaluate")) == 6
+    assert read_display(paths.progress)["bytes_up"] == 40 * 5
+
+
+def test_a_ledger_that_can_not_be_accounted_for_changes_no_reply(figures, paths, clock, caplog):
+    def session(_data):
+        figures.heard(asked(figures, "train"))
+        figures.working()
+        return b"the reply"
+
+    def ledger():
+        raise MemoryError
+
+    with caplog.at_level(logging.WARNING):
+        assert figures.answering(session, ledger)(b"") == b"the reply"
+    (record,) = caplog.records
+    assert "MemoryError" in record.getMessage()
+
+
+def test_each_study_of_a_site_has_a_file_of_its_own(paths, clock, figures):
+    other = parse_study(study_text().replace("study: seen", "study: other"), "study.yaml")
+    SiteFigures(other, "north", paths, clock).begin(9, 3)
+    assert len(lines(paths)) == 1
+    assert len(list((paths.state / "figures").glob("*/metrics.jsonl"))) == 2
