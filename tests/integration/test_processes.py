@@ -152,7 +152,11 @@ def test_private_processes_give_the_simulations_model_and_charge_their_ledgers(
         assert unit["unit"] == "patient"
         assert 5 < unit["epsilon"]["pld"] <= 6
         (own,) = (site.parent / "state" / "figures").glob("*/metrics.jsonl")
-        spent = [e["epsilon"] for e in map(json.loads, own.open()) if e["event"] == "reply"]
+        spent = [
+            e["epsilon"]
+            for e in map(json.loads, own.read_text().splitlines())
+            if e["event"] == "reply"
+        ]
         assert spent == sorted(spent)
         assert spent[-1] == unit["epsilon"]["pld"]
         assert federation.run.events("round")[-1]["epsilon"] == pytest.approx(spent[-1])
