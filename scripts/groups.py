@@ -13,8 +13,10 @@ from common.errors import DataError
 from common.metrics.entities import as_json
 from common.metrics.evaluation import CountVector
 from common.metrics.fairness import LEVEL, Fairness, Group, fairness
+from scripts.reporting.figures import NOTHING
 
 SMALLEST: Final = 10
+TOO_FEW: Final = "too few"
 _SEED: Final = 1
 """Of drawing and dealing: the same counts give the same figures."""
 
@@ -93,7 +95,7 @@ def _group_json(group: Group) -> dict[str, Any]:
     figures: Mapping[str, Any] = {"group": group.name, "units": group.units}
     if group.scores is None:
         return {**figures, "entities": None}
-    interval = {"low": group.low, "high": group.high}
+    interval = {"low": group.low, "high": group.high}  # null if nothing is annotated
     return {**figures, "entities": as_json(group.scores), **interval}
 
 
@@ -104,8 +106,9 @@ def groups_table(found: Fairness, unit: str) -> Table:
     for name in (f"{unit}s", "precision", "recall", "F1", "95 % of F1", "support"):
         table.add_column(name, justify="right")
     for group in found.groups:
-        if group.scores is None:
-            table.add_row(group.name, str(group.units), *["too few"] * 3, "", "")
+        if not group.scores:
+            said = TOO_FEW if group.scores is None else NOTHING
+            table.add_row(group.name, str(group.units), *[said] * 3, "", "")
             continue
         s = group.scores["micro"]
         figures = (f"{v:.4f}" for v in (s.precision, s.recall, s.f1))

@@ -312,6 +312,31 @@ def test_what_is_folded_on_the_screen_is_printed(page):
     assert "details::details-content { content-visibility: visible" in printed
 
 
+def test_where_nothing_is_annotated_there_is_no_score_and_no_gap(run, tmp_path):
+    """North has nothing at all, east nothing of the first label."""
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    label = run.study().task.labels[0]
+    for line in (one for one in lines if one["event"] == "simulated_evaluation"):
+        rows = {"north": list(line["entities"]), "east": [label], "south": []}
+        for name in rows[line["institution"]]:
+            line["entities"][name] = dict.fromkeys(("precision", "recall", "f1", "support"), 0)
+        line["f1"] = {"north": 0, "east": 0.8, "south": 0.6}[line["institution"]]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    report = build(RunDir.open(tmp_path / "run"))
+    (section,) = [s for s in report.sections if s.name == "fairness"]
+    shown = [part if isinstance(part, str) else part.text for part in section.texts[1]]
+    assert (shown[1], shown[3], shown[5]) == ("east", "south", "0.2000")
+    assert not any(bar.name.startswith("north") for bar in section.plots[0].bars)
+    at_home, recalls = section.tables
+    assert at_home.rows[0][2:] == ("nothing to find", "nothing to find", "none")
+    of_label = next(row for row in recalls.rows if row[0] == label)
+    assert (*of_label[1:3], of_label[4]) == ("nothing to find", "nothing to find", "none")
+    assert isinstance(of_label[3], Figure)
+    assert isinstance(recalls.rows[-1][4], Figure)
+
+
 def test_who_was_missing_is_drawn_and_named_with_the_round(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
