@@ -24,6 +24,7 @@ from common.config.study import Study
 from common.errors import FednerError
 from common.metrics.entities import Scores
 from common.privacy.notice import notices
+from scripts.highlight import visible
 
 _WIDE = None if sys.stdout.isatty() else 130
 out = Console(emoji=False, width=_WIDE)
@@ -36,9 +37,9 @@ def show_notices(study: Study) -> None:
 
 
 def show_said(said: Sequence[str]) -> None:
-    """Notices in a frame; nothing if there are none."""
+    """Notices in a frame, as text whatever they hold; nothing if there are none."""
     if said:
-        err.print(Panel("\n".join(said), style="bold red", title="read this"))
+        err.print(Panel(Text(visible("\n".join(said))), style="bold red", title="read this"))
 
 
 def show_error(error: FednerError) -> None:

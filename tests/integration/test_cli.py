@@ -411,6 +411,31 @@ def test_a_page_of_predictions_bears_the_notices_of_its_model(fedner, model_fold
         assert said.split(".")[0] in page
 
 
+def with_notices(model_folder, folder, notices):
+    shutil.copytree(model_folder, folder)
+    told = json.loads((folder / "fedner.json").read_text())
+    (folder / "fedner.json").write_text(json.dumps({**told, "notices": notices}))
+    return folder
+
+
+def test_what_a_strangers_model_says_of_itself_is_text(fedner, model_folder, tmp_path):
+    """It neither ends the command nor commands the terminal."""
+    said = ["[/x] [red]PRIVACY[/red]: NONE", "\x1b]0;owned\x07 \u202e"]
+    model = with_notices(model_folder, tmp_path / "model", said)
+    result = fedner("predict", model, "--text", TEXT)
+    assert result.code == 0
+    assert "[/x] [red]PRIVACY[/red]: NONE" in result.said
+    assert not set("\x1b\x07\u202e") & set(result.err)
+
+
+@pytest.mark.parametrize("notices", [None, "PRIVACY: NONE", [1], {"a": "b"}])
+def test_notices_that_are_no_list_of_texts_are_refused(fedner, model_folder, tmp_path, notices):
+    model = with_notices(model_folder, tmp_path / "model", notices)
+    result = fedner("predict", model, "--text", TEXT)
+    assert "expected a list of texts" in result.said
+    assert (result.code, result.out) == (fedner("predict", tmp_path, "--text", TEXT).code, "")
+
+
 def test_an_unfinished_model_is_called_one_with_every_prediction(fedner, model_folder, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_folder, model)

@@ -15,7 +15,10 @@ HOSTILE = (
     "fever </p><script>document.title='owned'</script><img src=/stolen onerror=alert(1)> "
     "{{ 7*7 }} &lt;b&gt; \x00\x1b[2J"
 )
-NOTICES = ("PRIVACY: NONE. The model may reveal its training records.", "ROSTER: NOT IN THE STUDY.")
+NOTICES = (
+    "PRIVACY: NONE. The model may reveal its training records.",
+    "ROSTER: NOT IN THE STUDY. \x1b",
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def test_the_page_says_what_it_is_and_what_it_is_not(page):
     assert ("html", "lang", "en") in read.attributes
     assert ("p", "lang", "") in read.attributes
     assert NOT_A_DEVICE in read.text
-    assert page.index(NOTICES[0]) < page.index("fever") < page.index(NOTICES[1])
+    assert page.index(NOTICES[0]) < page.index("fever") < page.index(NOTICES[1][:-1] + "\u241b")
     assert "default-src 'none'" in page
     assert "url(" not in page
 
