@@ -22,7 +22,7 @@ from scripts.reporting.page import Bar, Bars, Plot, Presence, Stack
 from scripts.reporting.render import _escaped, to_html
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
-from tests.browser import browsed, needs_chromium
+from tests.browser import PAGE, browsed, needs_chromium
 from tests.contrast import contrast
 
 NAMES = ("north", "east", "south")
@@ -461,5 +461,5 @@ def test_a_model_of_another_round_has_no_scores_of_the_last_one(run, tmp_path):
 @needs_chromium
 def test_a_browser_asks_for_the_page_alone_and_shows_it(page, tmp_path):
     shown, asked = browsed(page, tmp_path)
-    assert asked == ["/page.html"]
+    assert asked == [PAGE]
     assert "What the model finds" in shown
