@@ -18,8 +18,8 @@ from scripts.kit_texts import DEMO
 from scripts.reporting.charts import FILLS, svg
 from scripts.reporting.drawing import COLOURS, INK
 from scripts.reporting.figures import Figure, at
-from scripts.reporting.page import Bar, Bars, Plot, Presence, Stack
-from scripts.reporting.render import _escaped, to_html
+from scripts.reporting.page import Bar, Bars, Page, Plot, Presence, Section, Stack, Table
+from scripts.reporting.render import _escaped, to_html, to_markdown
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
 from tests.browser import PAGE, browsed, needs_chromium
@@ -397,6 +397,20 @@ def test_a_noised_federation_is_compared_by_exact_counts_or_said_to_be_noised(ru
 def test_plain_words_in_backquotes_are_code_in_markdown_and_all_else_is_text():
     assert _escaped("`min_cohort` of a_b") == "`min_cohort` of a\\_b"
     assert _escaped("`<b>|` and `") == "\\`\\<b\\>\\|\\` and \\`"
+
+
+def test_a_label_that_is_markup_is_text_in_markdown_wherever_it_stands():
+    label = "<img/src=x/onerror=alert(1)>|z"
+    figure = Figure(1, label, "")
+    table = Table(caption=label, head=("label", f"{label} F1"), rows=((label, figure),))
+    plot = Plot(title=label, across=label, up=label, curves={label: ((figure, figure),)})
+    section = Section(name="s", title=label, texts=((label, figure),), plots=(plot,),
+                      tables=(table,), points=((label,),))  # fmt: skip
+    marks = {"lead": (label,), "marks": ((label,),), "keys": ((label, (label,)),)}
+    shown = to_markdown(Page(title=label, sections=(section,), **marks))
+    assert not re.search(r"(?<!\\)[<>]|(?<!\\)\|z", shown.replace("> ", ""))
+    rows = [line for line in shown.splitlines() if line.startswith("| ")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {3}
 
 
 def test_a_run_that_has_not_started_is_told_so(tmp_path, run):
