@@ -13,6 +13,7 @@ from common.errors import DataError
 from common.metrics.entities import as_json
 from common.metrics.evaluation import CountVector
 from common.metrics.fairness import LEVEL, Fairness, Group, fairness
+from scripts.console import cell
 from scripts.reporting.figures import NOTHING
 
 SMALLEST: Final = 10
@@ -101,19 +102,20 @@ def _group_json(group: Group) -> dict[str, Any]:
 
 def groups_table(found: Fairness, unit: str) -> Table:
     """Groups of one attribute, and the gaps under them."""
-    table = Table(title=f"\nby {found.attribute}", title_justify="left")
+    table = Table(title=cell(f"\nby {found.attribute}"), title_justify="left")
     table.add_column("group")
     for name in (f"{unit}s", "precision", "recall", "F1", "95 % of F1", "support"):
         table.add_column(name, justify="right")
     for group in found.groups:
+        head = (cell(group.name), str(group.units))
         if not group.scores:
             said = TOO_FEW if group.scores is None else NOTHING
-            table.add_row(group.name, str(group.units), *[said] * 3, "", "")
+            table.add_row(*head, *[said] * 3, "", "")
             continue
         s = group.scores["micro"]
         figures = (f"{v:.4f}" for v in (s.precision, s.recall, s.f1))
         interval = f"{group.low:.3f} to {group.high:.3f}"
-        table.add_row(group.name, str(group.units), *figures, interval, str(s.support))
+        table.add_row(*head, *figures, interval, str(s.support))
     if found.unstated:
         table.add_row("not stated", str(found.unstated), *[""] * 5)
     said = [f"gap in {g.score}: {g.gap:.4f} (p = {g.p_value:.4f})" for g in found.gaps]

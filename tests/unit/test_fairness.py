@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -13,6 +14,7 @@ from common.data.records import Document
 from common.errors import DataError
 from common.metrics.evaluation import Evaluation
 from common.metrics.fairness import fairness
+from scripts.console import comparison_table, report_table
 from scripts.groups import fairness_json, groups_table
 from scripts.reporting.groups_section import groups_section
 
@@ -161,6 +163,21 @@ def printed(table):
     console = Console(file=io.StringIO(), width=130, emoji=False)
     console.print(table)
     return console.file.getvalue()
+
+
+def test_what_stands_in_a_table_of_groups_is_text():
+    hostile = "[/x][red]f\x1b[2J\x07"
+    found = replace(compared([row(1, 1, 1)] * 2, [hostile, hostile]), attribute=hostile)
+    scores = found.groups[0].scores
+    renamed = {hostile: scores["micro"], "micro": scores["micro"]}
+    for table in (
+        groups_table(found, "patient"),
+        report_table(hostile, renamed),
+        comparison_table(hostile, {hostile: renamed}, [hostile]),
+    ):
+        shown = printed(table)
+        assert "[/x][red]f\u241b[2J\u2407" in shown
+        assert not set("\x1b\x07") & set(shown)
 
 
 def test_a_group_with_nothing_annotated_is_shown_and_reported_as_such():
