@@ -50,14 +50,14 @@ def show_error(error: FednerError) -> None:
         err.print(Text.assemble(("  remedy: ", "green"), error.remedy), soft_wrap=True)
 
 
-def cell(text: str) -> Text:
-    """A table's cell or head: text whatever it holds, no markup and no control character."""
-    return Text(visible(text))
+def cell(text: str, style: str = "") -> Text:
+    """A table's cell, head or title: text whatever it holds, no markup and no control character."""
+    return Text(visible(text), style)
 
 
 def report_table(title: str, report: Mapping[str, Scores]) -> Table:
     """Precision, recall, F1 and support per row."""
-    table = Table(title=cell(title), title_justify="left")
+    table = Table(title=cell(title, "table.title"), title_justify="left")
     table.add_column("")
     for name in ("precision", "recall", "F1", "support"):
         table.add_column(name, justify="right")
@@ -74,7 +74,7 @@ def comparison_table(
     title: str, rows: Mapping[str, Mapping[str, Scores]], labels: Sequence[str]
 ) -> Table:
     """F1 per label and micro, one row per way of training."""
-    table = Table(title=cell(title), title_justify="left")
+    table = Table(title=cell(title, "table.title"), title_justify="left")
     table.add_column("trained by")
     for label in (*labels, "micro"):
         table.add_column(cell(f"{label} F1"), justify="right")

@@ -102,7 +102,7 @@ def _group_json(group: Group) -> dict[str, Any]:
 
 def groups_table(found: Fairness, unit: str) -> Table:
     """Groups of one attribute, and the gaps under them."""
-    table = Table(title=cell(f"\nby {found.attribute}"), title_justify="left")
+    table = Table(title=cell(f"\nby {found.attribute}", "table.title"), title_justify="left")
     table.add_column("group")
     for name in (f"{unit}s", "precision", "recall", "F1", "95 % of F1", "support"):
         table.add_column(name, justify="right")
