@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from scripts.reporting.figures import NOTHING, Figure, at, of_file, score, significant
 from scripts.reporting.page import Section, Table, Text
+from scripts.reporting.source import MICRO
 
 GROUPS: Final = "groups.json"
-_MICRO: Final = "micro"
 _CALLED: Final = {"f1": "F1", "recall": "recall"}
 _NONE: Final = (
     "Scores by group of patients (sex, age, language) were not given: whether the model serves all "
@@ -69,9 +69,9 @@ def _row(content: Mapping[str, Any], place: str) -> Text:
     entities = at(content, f"{place} entities")
     if entities is None:
         return (*named, "", "", "", "")
-    if not entities.get(_MICRO, {}).get("support"):
+    if not entities.get(MICRO, {}).get("support"):
         return (*named, NOTHING, NOTHING, "", "")
-    micro = f"{place} entities {_MICRO}"
+    micro = f"{place} entities {MICRO}"
     scored = (f"{micro} recall", f"{micro} f1", f"{place} low", f"{place} high")
     return (*named, *(_of(content, path, score) for path in scored))
 

@@ -10,10 +10,10 @@ import yaml
 
 from common.config.canonical import study_hash
 from common.errors import FederationError, FednerError, UsageError
+from scripts.reporting.source import MICRO
 from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, is_held
 from server.run_dir import LOG, METRICS, STATUS, STUDY, RunDir
 
-MICRO: Final = "micro"
 REPORT: Final = "report.html"
 RUNS: Final = Path("runs")
 _SIGNS: Final = (METRICS, STATUS, LOG)

@@ -15,7 +15,6 @@ from scripts.console import cell, out
 from scripts.highlight import visible
 from scripts.reporting.figures import NONE, duration, score, significant, size
 from scripts.reporting.runs import (
-    MICRO,
     RUNS,
     RunFacts,
     beside,
@@ -24,6 +23,7 @@ from scripts.reporting.runs import (
     one_run,
     same_held_out,
 )
+from scripts.reporting.source import MICRO
 
 app = typer.Typer(help="Runs that were made on this machine.", no_args_is_help=True)
 
