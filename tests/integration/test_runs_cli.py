@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from common.io.disk import DISK
 from scripts.cli import app
 from scripts.reporting.runs import differing, facts_of
-from server.origin import COORDINATOR_LOCK
+from server.origin import COORDINATOR_LOCK, SERVER_LOCK
 
 
 def runs(*arguments):
@@ -109,6 +109,18 @@ def test_a_run_that_goes_on_is_told_from_one_whose_process_is_gone(folder):
     finally:
         DISK.close(descriptor)
     assert DISK.close(DISK.lock(run / COORDINATOR_LOCK)) is None  # free for whoever wants it
+
+
+def test_a_server_that_died_while_it_waited_is_not_waited_for(folder):
+    run = folder / "one"
+    (run / "metrics.jsonl").write_text("")
+    set_status(run, "starting")
+    assert facts_of(run).state == "interrupted, 0 of 2 rounds"
+    descriptor = DISK.lock(run / SERVER_LOCK)
+    try:
+        assert facts_of(run).state == "waiting for institutions"
+    finally:
+        DISK.close(descriptor)
 
 
 def test_a_run_that_ended_early_says_how(folder):
