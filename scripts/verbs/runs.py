@@ -152,9 +152,14 @@ def _head(run: RunFacts) -> Sequence[tuple[str, str]]:
         ("rounds", f"{run.rounds_done} of {run.rounds}, {duration(run.seconds)}"),
         ("bytes", f"up {size(run.bytes_up)}, down {_size(run.bytes_down)}"),
         ("model", run.model or "not saved"),
-        ("report", run.report or f"none yet: fedner report {run.path}"),
+        ("report", run.report or _no_report(run)),
     ]
     return [(what, text) for what, text in said if text]
+
+
+def _no_report(run: RunFacts) -> str:
+    """How one is made; of a model that `train` made there is none."""
+    return "" if run.made_by == "train" else f"none yet: fedner report {run.path}"
 
 
 def _size(count: int | None) -> str:

@@ -149,6 +149,18 @@ def test_one_run_is_shown_with_protection_scores_and_paths(folder, monkeypatch):
     assert asked("show", "one")["path"] == "runs/one"
 
 
+def test_no_report_is_advised_of_a_run_that_has_none(folder):
+    """As `fedner train` leaves a folder: no status, and one line."""
+    run = folder / "one"
+    (run / "status.json").unlink()
+    baseline = next(line for line in events(run) if line["event"] == "baseline")
+    (run / "metrics.jsonl").write_text(json.dumps(baseline) + "\n")
+    shown = runs("show", run).output
+    assert "made by       fedner train" in shown
+    assert "fedner report" not in shown
+    assert CliRunner().invoke(app, ["report", str(run)]).exit_code != 0
+
+
 def test_two_runs_are_compared_by_study_and_figures(folder):
     shutil.copytree(folder / "one", folder / "two")
     changed(folder / "two", "learning_rate: 0.005", "learning_rate: 0.25")
