@@ -67,6 +67,8 @@ ELSEWHERE = {
     "verify exported": "integration/test_export.py::"
     "test_a_signed_folder_verifies_by_key_by_file_and_by_roster",
     "watch runs/RUN": "integration/test_processes.py::test_both_sides_can_be_watched",
+    "watch runs/RUN --tensorboard tensorboard": "integration/test_runs_cli.py::"
+    "test_a_finished_run_is_watched_into_event_files_that_hold_its_scores",
     "watch site.yaml": "integration/test_processes.py::test_both_sides_can_be_watched",
     "train site.yaml": "integration/test_site_report.py::"
     "test_it_says_that_it_stays_and_what_was_trained_without_the_mechanism",

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import yaml
+from tensorboardX.proto.event_pb2 import Event
 from typer.testing import CliRunner
 
 from common.io.disk import DISK
@@ -217,3 +218,20 @@ def test_no_folder_no_run_and_one_run_alone_are_wrong_usage(folder, tmp_path):
         assert runs(*arguments).exception.exit_code == 2
     (tmp_path / "empty").mkdir()
     assert "no runs" in runs("list", tmp_path / "empty").output
+
+
+def test_a_finished_run_is_watched_into_event_files_that_hold_its_scores(folder, tmp_path):
+    given = ("watch", folder / "one", "--tensorboard", tmp_path / "tensorboard")
+    done = CliRunner().invoke(app, [*map(str, given)])
+    assert done.exit_code == 0, done.output
+    (written,) = (tmp_path / "tensorboard").iterdir()
+    data, at, found = written.read_bytes(), 0, []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + size])
+        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+        at += size + 16
+    for line in events(folder / "one"):
+        if line["event"] == "evaluation":
+            assert ("shared/f1", line["round"], pytest.approx(line["f1"])) in found
+    assert {step for _, step, _ in found} >= {1, 2}
