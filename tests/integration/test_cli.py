@@ -495,6 +495,15 @@ def test_evaluate_says_what_the_run_recorded(fedner, run_folder, study_file):
     assert scores["tokens"] == recorded["tokens"]
 
 
+def test_evaluate_says_of_which_model_and_whose_documents(fedner, run_folder, study_file, dealt):
+    model = run_folder / "model"
+    told = json.loads((model / "fedner.json").read_text())["weights_sha256"]
+    name = tiny.INSTITUTIONS[0]
+    for data, whose in ((dealt / name / "site.yaml", name), (study_file, None)):
+        said = json.loads(fedner("evaluate", model, data, "--json").out)
+        assert (said["weights_sha256"], said["institution"]) == (told, whose)
+
+
 # --- other verbs
 
 
