@@ -18,6 +18,8 @@ from scripts.reporting.figures import NOTHING
 
 SMALLEST: Final = 10
 TOO_FEW: Final = "too few"
+WITHHELD: Final = "withheld"
+"""Of a group whose scores would give away those of one with too few."""
 _SEED: Final = 1
 """Of drawing and dealing: the same counts give the same figures."""
 
@@ -100,7 +102,7 @@ def _group_json(group: Group) -> dict[str, Any]:
     return {**figures, "entities": as_json(group.scores), **interval}
 
 
-def groups_table(found: Fairness, unit: str) -> Table:
+def groups_table(found: Fairness, unit: str, smallest: int) -> Table:
     """Groups of one attribute, and the gaps under them."""
     table = Table(title=cell(f"\nby {found.attribute}", "table.title"), title_justify="left")
     table.add_column("group")
@@ -109,7 +111,8 @@ def groups_table(found: Fairness, unit: str) -> Table:
     for group in found.groups:
         head = (cell(group.name), str(group.units))
         if not group.scores:
-            said = TOO_FEW if group.scores is None else NOTHING
+            withheld = TOO_FEW if group.units < smallest else WITHHELD
+            said = withheld if group.scores is None else NOTHING
             table.add_row(*head, *[said] * 3, "", "")
             continue
         s = group.scores["micro"]

@@ -10,6 +10,10 @@ A group of which nothing is annotated has no recall, and so no F1: it is in no g
 are not dealt. A deal that leaves a group nothing is no comparison of the same groups: it is not
 counted, neither as larger nor as smaller, so that the test is among those deals which, as the one
 found, give every group something. If none of them does, p is 1.
+
+A group of too few units has no scores. Who has those of all units could still subtract the other
+groups': what that leaves, units that state nothing included, must be of as many units as a group
+has to have, or else the next smallest group has no scores either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +39,8 @@ class Group:
 
     Attributes:
         scores: strict entity scores of the labels of which something is annotated, and their
-            averages; empty if nothing is; `None` if there are too few units.
+            averages; empty if nothing is; `None` if there are too few units, or if with them
+            those of a group of too few could be found by subtraction.
         low, high: of an interval of the micro F1, of level `LEVEL`.
     """
 
@@ -84,33 +89,43 @@ def fairness(
     Args:
         rows: `[units, Evaluation.size(labels)]`, counts of each unit alone.
         values: of each unit; empty: not stated, and left out.
-        smallest: groups of fewer units are named, not scored: their scores would be chance.
+        smallest: groups of fewer units are named, not scored: their scores would be chance, or
+            tell of one patient.
     """
     names = sorted(set(values) - {""})
     member = np.array([[value == name for name in names] for value in values], dtype=bool)
     member = member.reshape(len(values), len(names))
     units = member.sum(axis=0)
+    unstated = len(values) - int(units.sum())
+    shown = _shown(units, unstated, smallest)
     groups = tuple(
-        _group(name, tuple(labels), rows[member[:, i]], smallest, random)
+        _group(name, tuple(labels), rows[member[:, i]], random)
+        if shown[i]
+        else Group(name=name, units=int(units[i]), scores=None)
         for i, name in enumerate(names)
     )
     return Fairness(
         attribute=attribute,
         groups=groups,
-        unstated=len(values) - int(units.sum()),
-        gaps=_gaps(labels, rows, member[:, units >= smallest], random, permutations),
+        unstated=unstated,
+        gaps=_gaps(labels, rows, member[:, shown], random, permutations),
     )
+
+
+def _shown(units: npt.NDArray[np.int64], unstated: int, smallest: int) -> npt.NDArray[np.bool_]:
+    """Which groups are scored."""
+    shown = units >= smallest
+    while not shown.all() and shown.any() and units[~shown].sum() + unstated < smallest:
+        shown[np.where(shown, units, units.max() + 1).argmin()] = False
+    return shown
 
 
 def _group(
     name: str,
     labels: tuple[str, ...],
     rows: CountVector,
-    smallest: int,
     random: np.random.Generator,
 ) -> Group:
-    if len(rows) < smallest:
-        return Group(name=name, units=len(rows), scores=None)
     scores = _defined(labels, Evaluation(labels, rows.sum(axis=0)).entity_report())
     if not scores:
         return Group(name=name, units=len(rows), scores=scores)

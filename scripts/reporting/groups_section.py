@@ -31,7 +31,8 @@ def groups_section(content: Mapping[str, Any] | None) -> Section:
         _of(content, "groups level"),
         "; groups of fewer than ",
         _of(content, "groups smallest"),
-        " are named and not scored; of a group with nothing annotated there is nothing to find, "
+        " are named and not scored, nor is the next smallest where they could be found by "
+        "subtraction; of a group with nothing annotated there is nothing to find, "
         "so that it is in no comparison; a p is that of a permutation test.",
     )
     return Section(

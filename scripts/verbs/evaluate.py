@@ -81,7 +81,7 @@ def command(
     out.print(report_table("entities (exact match)", entities))
     out.print(report_table("words", words))
     for one in found:
-        out.print(groups_table(one, groups.key if groups else ""))
+        out.print(groups_table(one, groups.key if groups else "", smallest))
     show_counts("reading", notes)
     show_counts("flattening and tagging", prepared.notes())
 

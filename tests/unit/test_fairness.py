@@ -77,11 +77,36 @@ def test_scores_and_gaps_are_those_of_each_groups_counts():
 
 
 def test_small_groups_are_named_and_not_scored_nor_compared():
-    rows = [row(4, 4, 4)] * 3 + [row(0, 4, 4)]
-    found = compared(rows, ["f", "f", "f", "m"], smallest=2)
+    rows = [row(4, 4, 4)] * 3 + [row(0, 4, 4)] * 2
+    found = compared(rows, ["f", "f", "f", "m", ""], smallest=2)
     assert [g.scores is None for g in found.groups] == [False, True]
     assert found.gaps == ()
-    assert compared(rows, [""] * 4).groups == ()
+    assert compared(rows, [""] * 5).groups == ()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "unstated", "withheld"),
+    [
+        ({"f": 40, "m": 30, "x": 20, "y": 2}, 0, "xy"),
+        ({"f": 40, "m": 30, "x": 20, "y": 2}, 7, "xy"),
+        ({"f": 40, "m": 30, "x": 20, "y": 2}, 8, "y"),
+        ({"f": 40, "m": 30, "x": 6, "y": 4}, 0, "xy"),
+        ({"f": 40, "m": 30, "x": 5, "y": 4}, 0, "mxy"),
+        ({"f": 40, "m": 9}, 0, "fm"),
+        ({"f": 40, "m": 10}, 3, ""),
+        ({"f": 4, "m": 3}, 0, "fm"),
+    ],
+)
+def test_no_small_groups_scores_come_out_by_subtraction(sizes, unstated, withheld):
+    """Those of all less those that are shown are of ten units or more."""
+    values = [name for name, count in sizes.items() for _ in range(count)] + [""] * unstated
+    found = compared([row(1, 2, 2)] * len(values), values, smallest=10, times=1)
+    assert "".join(g.name for g in found.groups if g.scores is None) == withheld
+    assert bool(found.gaps) == (len(sizes) - len(withheld) > 1)
+    shown = printed(groups_table(found, "patient", 10))
+    few = sum(count < 10 for count in sizes.values())
+    assert shown.count("too few") == 3 * few
+    assert shown.count("withheld") == 3 * (len(withheld) - few)
 
 
 def test_the_p_value_is_that_of_all_deals():
@@ -171,7 +196,7 @@ def test_what_stands_in_a_table_of_groups_is_text():
     scores = found.groups[0].scores
     renamed = {hostile: scores["micro"], "micro": scores["micro"]}
     for table in (
-        groups_table(found, "patient"),
+        groups_table(found, "patient", 1),
         report_table(hostile, renamed),
         comparison_table(hostile, {hostile: renamed}, [hostile]),
     ):
@@ -182,7 +207,9 @@ def test_what_stands_in_a_table_of_groups_is_text():
 
 def test_a_group_with_nothing_annotated_is_shown_and_reported_as_such():
     found = compared([row(9, 10, 10)] * 2 + [row(0, 1, 0)] * 2, ["f", "f", "m", "m"])
-    line = next(one for one in printed(groups_table(found, "patient")).splitlines() if " m " in one)
+    line = next(
+        one for one in printed(groups_table(found, "patient", 1)).splitlines() if " m " in one
+    )
     assert line.count("nothing to find") == 3
     groups = Groups(key="patient", attributes=("sex",), rows={})
     content = json.loads(json.dumps({"groups": fairness_json(groups, [found], 1)}, allow_nan=False))
