@@ -19,14 +19,16 @@ from common import __version__
 from common.data.flatten import flatten
 from common.data.records import Document, span
 from common.data.sentences import tokenise
-from common.io.configs import load_site
+from common.io.configs import load_roster, load_site
 from common.io.corpus import load_documents, save_documents
+from common.io.identity_files import create
 from common.io.models import load_model
 from common.io.withdrawn_file import own_sides
 from common.metrics.entities import LabelCounts, as_json, count_entities, report
 from common.model.ner import set_threads
 from scripts import cli
 from tests import tiny
+from tests.integration.test_provision_cli import FEDERATION
 
 ROOT = Path(__file__).parents[2]
 LABELS = ("Disease", "Symptom", "Medication")
@@ -587,6 +589,56 @@ def test_what_supervises_an_institution_holds_no_torch():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
+
+
+# --- keys under a passphrase, and rosters
+
+
+@pytest.fixture
+def passphrase(monkeypatch, tmp_path):
+    """A folder to work in, with a file of one."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "passphrase"
+    path.write_text("seven bridges over a frozen river\n")
+    path.chmod(0o600)
+    return ("--passphrase-file", path)
+
+
+def test_a_model_is_signed_with_a_sealed_key_and_verified_by_its_file(
+    fedner, model_folder, passphrase
+):
+    assert fedner("identity", "new", "coordinator", "--out", "coordinator", *passphrase).code == 0
+    given = ("--out", "exported", "--identity", "coordinator")
+    assert fedner("export", model_folder, *given, *passphrase).code == 0
+    verified = fedner("verify", "exported", "--key", "coordinator/public.json")
+    assert (verified.code, "signed by coordinator" in verified.out) == (0, True)
+
+
+def test_a_second_request_under_a_passphrase_has_the_same_keys(fedner, passphrase, tmp_path):
+    shutil.copy(ROOT / "configs" / "quickstart.yaml", tmp_path / "study.yaml")
+    (tmp_path / "FEDERATION.yaml").write_text(FEDERATION)
+    made = fedner("provision", "FEDERATION.yaml", "--out", "federation", "--no-passphrase")
+    assert made.code == 0
+    kit = next((tmp_path / "federation" / "sites").iterdir())
+    asks = ("enrol", "request", kit / "site.yaml", "--federation", "northern", *passphrase)
+    texts = []
+    for name in ("one.json", "two.json"):
+        assert fedner(*asks, "--out", name).code == 0
+        texts.append((tmp_path / name).read_text())
+    assert texts[0] == texts[1]
+
+
+def test_a_sign_off_names_the_roster_too(fedner, study_file, passphrase, tmp_path):
+    for name in ("ethics", "coordinator", *tiny.INSTITUTIONS):
+        create(tmp_path / name, name, None)
+    members = [w for n in tiny.INSTITUTIONS for w in ("--institution", f"{n}/public.json")]
+    made = fedner("roster", "make", "--coordinator", "coordinator", *members, "--out", "r.yaml")
+    assert made.code == 0
+    signs = ("policy", "sign", study_file, "--key", "ethics", "--no-passphrase", "--as", "ethics")
+    roster = load_roster(tmp_path / "r.yaml").sha256
+    assert roster in fedner(*signs, "--roster", "r.yaml", "--out", "ethics.json").out
+    assert roster in (tmp_path / "ethics.json").read_text()
+    assert roster not in fedner(*signs, "--out", "without.json").out
 
 
 # --- groups of patients

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 
 import pytest
 import yaml
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 from common.io.disk import DISK
 from scripts.cli import app
 from scripts.reporting.runs import differing, facts_of
-from server.origin import COORDINATOR_LOCK, SERVER_LOCK
+from server.origin import COORDINATOR_LOCK, SERVER_LOCK, Origin
+from server.run_dir import RunDir
 
 
 def runs(*arguments):
@@ -218,6 +220,20 @@ def test_no_folder_no_run_and_one_run_alone_are_wrong_usage(folder, tmp_path):
         assert runs(*arguments).exception.exit_code == 2
     (tmp_path / "empty").mkdir()
     assert "no runs" in runs("list", tmp_path / "empty").output
+
+
+def test_a_run_is_gone_on_with_at_another_address(folder):
+    """Seen by where it tries to serve: another process has that port."""
+    run = RunDir.open(folder / "one")
+    Origin.of(run.study(), None, "127.0.0.1:9192").save(run)
+    set_status(run.path, "starting")
+    (run.path / "metrics.jsonl").write_text("")  # else it waits for its predecessor's end
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        given = ("server", "--resume", str(run.path), "--address", address)
+        done = CliRunner().invoke(app, list(given))
+    assert done.exit_code != 0
+    assert address in str(done.exception)
 
 
 def test_a_finished_run_is_watched_into_event_files_that_hold_its_scores(folder, tmp_path):
