@@ -24,6 +24,7 @@ from common.config.study import Study
 from common.errors import FednerError
 from common.metrics.entities import Scores
 from common.privacy.notice import notices
+from scripts.highlight import visible
 
 _WIDE = None if sys.stdout.isatty() else 130
 out = Console(emoji=False, width=_WIDE)
@@ -36,9 +37,9 @@ def show_notices(study: Study) -> None:
 
 
 def show_said(said: Sequence[str]) -> None:
-    """Notices in a frame; nothing if there are none."""
+    """Notices in a frame, as text whatever they hold; nothing if there are none."""
     if said:
-        err.print(Panel("\n".join(said), style="bold red", title="read this"))
+        err.print(Panel(Text(visible("\n".join(said))), style="bold red", title="read this"))
 
 
 def show_error(error: FednerError) -> None:
@@ -49,16 +50,23 @@ def show_error(error: FednerError) -> None:
         err.print(Text.assemble(("  remedy: ", "green"), error.remedy), soft_wrap=True)
 
 
+def cell(text: str, style: str = "") -> Text:
+    """A table's cell, head or title: text whatever it holds, no markup and no control character."""
+    return Text(visible(text), style)
+
+
 def report_table(title: str, report: Mapping[str, Scores]) -> Table:
     """Precision, recall, F1 and support per row."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=cell(title, "table.title"), title_justify="left")
     table.add_column("")
     for name in ("precision", "recall", "F1", "support"):
         table.add_column(name, justify="right")
     for row, s in report.items():
         if row == "micro":
             table.add_section()
-        table.add_row(row, *(f"{v:.4f}" for v in (s.precision, s.recall, s.f1)), str(s.support))
+        table.add_row(
+            cell(row), *(f"{v:.4f}" for v in (s.precision, s.recall, s.f1)), str(s.support)
+        )
     return table
 
 
@@ -66,12 +74,12 @@ def comparison_table(
     title: str, rows: Mapping[str, Mapping[str, Scores]], labels: Sequence[str]
 ) -> Table:
     """F1 per label and micro, one row per way of training."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=cell(title, "table.title"), title_justify="left")
     table.add_column("trained by")
     for label in (*labels, "micro"):
-        table.add_column(f"{label} F1", justify="right")
+        table.add_column(cell(f"{label} F1"), justify="right")
     for name, report in rows.items():
-        table.add_row(name, *(f"{report[label].f1:.4f}" for label in (*labels, "micro")))
+        table.add_row(cell(name), *(f"{report[label].f1:.4f}" for label in (*labels, "micro")))
     return table
 
 

@@ -13,8 +13,13 @@ from common.errors import DataError
 from common.metrics.entities import as_json
 from common.metrics.evaluation import CountVector
 from common.metrics.fairness import LEVEL, Fairness, Group, fairness
+from scripts.console import cell
+from scripts.reporting.figures import NOTHING
 
 SMALLEST: Final = 10
+TOO_FEW: Final = "too few"
+WITHHELD: Final = "withheld"
+"""Of a group whose scores would give away those of one with too few."""
 _SEED: Final = 1
 """Of drawing and dealing: the same counts give the same figures."""
 
@@ -93,24 +98,27 @@ def _group_json(group: Group) -> dict[str, Any]:
     figures: Mapping[str, Any] = {"group": group.name, "units": group.units}
     if group.scores is None:
         return {**figures, "entities": None}
-    interval = {"low": group.low, "high": group.high}
+    interval = {"low": group.low, "high": group.high}  # null if nothing is annotated
     return {**figures, "entities": as_json(group.scores), **interval}
 
 
-def groups_table(found: Fairness, unit: str) -> Table:
+def groups_table(found: Fairness, unit: str, smallest: int) -> Table:
     """Groups of one attribute, and the gaps under them."""
-    table = Table(title=f"\nby {found.attribute}", title_justify="left")
+    table = Table(title=cell(f"\nby {found.attribute}", "table.title"), title_justify="left")
     table.add_column("group")
     for name in (f"{unit}s", "precision", "recall", "F1", "95 % of F1", "support"):
         table.add_column(name, justify="right")
     for group in found.groups:
-        if group.scores is None:
-            table.add_row(group.name, str(group.units), *["too few"] * 3, "", "")
+        head = (cell(group.name), str(group.units))
+        if not group.scores:
+            withheld = TOO_FEW if group.units < smallest else WITHHELD
+            said = withheld if group.scores is None else NOTHING
+            table.add_row(*head, *[said] * 3, "", "")
             continue
         s = group.scores["micro"]
         figures = (f"{v:.4f}" for v in (s.precision, s.recall, s.f1))
         interval = f"{group.low:.3f} to {group.high:.3f}"
-        table.add_row(group.name, str(group.units), *figures, interval, str(s.support))
+        table.add_row(*head, *figures, interval, str(s.support))
     if found.unstated:
         table.add_row("not stated", str(found.unstated), *[""] * 5)
     said = [f"gap in {g.score}: {g.gap:.4f} (p = {g.p_value:.4f})" for g in found.gaps]

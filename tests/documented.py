@@ -39,15 +39,20 @@ ELSEWHERE = {
     "test_new_asks_for_the_passphrase_twice_and_does_not_echo_it",
     "identity new ethics --out ethics": "integration/test_identity_cli.py::"
     "test_new_asks_for_the_passphrase_twice_and_does_not_echo_it",
-    "roster make": "integration/test_identity_cli.py::test_make_writes_a_roster_that_verifies",
-    "budget recover site.yaml": "integration/test_budget_cli.py::"
+    "roster make --coordinator coordinator/public.json --institution identity/public.json "
+    "--institution east/public.json --institution west/public.json "
+    "--note agreed by telephone on 3 May --out roster.yaml": "integration/test_identity_cli.py::"
+    "test_a_note_of_any_text_comes_back",
+    "budget recover site.yaml --reason what happened": "integration/test_budget_cli.py::"
     "test_recover_keeps_the_files_and_counts_the_cap_as_spent",
-    "policy sign study.yaml": "integration/test_policy_cli.py::"
-    "test_a_sign_off_is_made_once_and_verified",
+    "policy sign study.yaml --key ethics --as ethics committee --roster roster.yaml "
+    "--out ethics.json": "integration/test_cli.py::test_a_sign_off_names_the_roster_too",
     "policy verify site.yaml": "integration/test_policy_cli.py::"
     "test_a_sign_off_is_made_once_and_verified",
     "server --resume RUN": "integration/test_server_killed.py::"
     "test_a_server_killed_in_mid_round_goes_on_to_the_same_weights_and_charges_nothing_twice",
+    "server --resume RUN --address HOST:PORT": "integration/test_runs_cli.py::"
+    "test_a_run_is_gone_on_with_at_another_address",
     "server --partial RUN": "integration/test_secure_verbs.py::"
     "test_the_model_of_a_run_that_ended_early_says_that_it_is_not_finished",
     "provision FEDERATION.yaml --out federation --renew": "integration/test_provision_cli.py::"
@@ -56,28 +61,42 @@ ELSEWHERE = {
     "test_who_is_revoked_or_leaves_has_no_node_key_and_there_is_no_roster",
     "enrol approve request.json --federation federation": "integration/test_provision_cli.py::"
     "test_institutions_ask_and_the_coordinator_never_holds_their_keys",
-    "enrol request site.yaml --federation FEDERATION --out request.json --passphrase-file":
-    "integration/test_provision_cli.py::test_a_second_request_has_the_same_keys",
+    "enrol request site.yaml --federation FEDERATION --out request.json "
+    "--passphrase-file passphrase": "integration/test_cli.py::"
+    "test_a_second_request_under_a_passphrase_has_the_same_keys",
     "encoder add NAME": "integration/test_cli.py::test_an_encoder_is_added_verified_and_listed",
     "encoder list": "integration/test_cli.py::test_an_encoder_is_added_verified_and_listed",
-    "export runs/RUN/model --out exported --identity": "integration/test_export.py::"
-    "test_a_signed_folder_verifies_by_key_by_file_and_by_roster",
+    "export runs/RUN/model --out exported --identity coordinator --passphrase-file passphrase":
+    "integration/test_cli.py::test_a_model_is_signed_with_a_sealed_key_and_verified_by_its_file",
     "verify exported --unsigned": "integration/test_export.py::"
     "test_an_unsigned_folder_says_so_loudly",
-    "verify exported": "integration/test_export.py::"
-    "test_a_signed_folder_verifies_by_key_by_file_and_by_roster",
+    "verify exported --key coordinator/public.json": "integration/test_cli.py::"
+    "test_a_model_is_signed_with_a_sealed_key_and_verified_by_its_file",
+    **dict.fromkeys(
+        ("verify exported --key KEY", "verify exported --roster roster.yaml",
+         "verify exported --roster roster.yaml --by cardiac-centre"),
+        "integration/test_export.py::test_a_signed_folder_verifies_by_key_by_file_and_by_roster",
+    ),
     "watch runs/RUN": "integration/test_processes.py::test_both_sides_can_be_watched",
+    "watch runs/RUN --tensorboard tensorboard": "integration/test_runs_cli.py::"
+    "test_a_finished_run_is_watched_into_event_files_that_hold_its_scores",
     "watch site.yaml": "integration/test_processes.py::test_both_sides_can_be_watched",
-    "train site.yaml": "integration/test_site_report.py::"
-    "test_it_says_that_it_stays_and_what_was_trained_without_the_mechanism",
-    "report site.yaml": "integration/test_site_report.py::"
-    "test_every_figure_of_a_sites_report_is_what_stands_at_its_source",
-    "evaluate MODEL site.yaml --groups groups.tsv": "integration/test_site_report.py::"
-    "test_every_figure_of_a_sites_report_is_what_stands_at_its_source",
+    "train site.yaml --out alone": "integration/test_cli.py::"
+    "test_training_alone_and_pooled_saves_a_model_that_evaluates",
+    "evaluate MODEL site.yaml --groups groups.tsv": "integration/test_cli.py::"
+    "test_scores_by_group_add_up_to_all",
+    **dict.fromkeys(
+        ("report site.yaml --alone alone",
+         "report site.yaml --groups groups.json",
+         "report site.yaml --alone alone --groups groups.json",
+         "evaluate MODEL site.yaml --groups groups.tsv --json"),
+        "integration/test_site_report.py::"
+        "test_every_figure_of_a_sites_report_is_what_stands_at_its_source",
+    ),
     "config reference": "unit/test_config_reference.py::"
     "test_the_page_is_what_the_command_prints",
 }  # fmt: skip
-"""How a command begins, and the test that runs it with its own files."""
+"""A command as a page has it, and the test that runs it, with all its options, on its own files."""
 
 
 def blocks(page: Page) -> list[Block]:
@@ -110,10 +129,7 @@ def run_as_typed() -> frozenset[str]:
 
 def runner(command: str) -> str | None:
     """Which test runs it: `page` as it is typed, or one of `ELSEWHERE`; none."""
-    if command in run_as_typed():
-        return "page"
-    starts = [start for start in ELSEWHERE if command == start or command.startswith(f"{start} ")]
-    return ELSEWHERE[max(starts, key=len)] if starts else None
+    return "page" if command in run_as_typed() else ELSEWHERE.get(command)
 
 
 @cache

@@ -45,6 +45,6 @@ def entities_page(
         ink=INK,
         model=model,
         marks=[NOT_A_DEVICE, _KEEP],
-        grave=[worded(notice) for notice in notices if is_grave(notice)],
-        others=[worded(notice) for notice in notices if not is_grave(notice)],
+        grave=[worded(visible(notice)) for notice in notices if is_grave(notice)],
+        others=[worded(visible(notice)) for notice in notices if not is_grave(notice)],
     )

@@ -29,6 +29,8 @@ Place = tuple[int, str]
 """A line's number and a path in it."""
 
 NONE: Final = "none"
+NOTHING: Final = "nothing to find"
+"""In place of a recall or F1, where nothing is annotated: neither is 0, both are undefined."""
 
 
 @dataclass(frozen=True, slots=True)

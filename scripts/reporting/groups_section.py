@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from scripts.reporting.figures import Figure, at, of_file, score, significant
+from scripts.reporting.figures import NOTHING, Figure, at, of_file, score, significant
 from scripts.reporting.page import Section, Table, Text
+from scripts.reporting.source import MICRO
 
 GROUPS: Final = "groups.json"
-_MICRO: Final = "micro"
 _CALLED: Final = {"f1": "F1", "recall": "recall"}
 _NONE: Final = (
     "Scores by group of patients (sex, age, language) were not given: whether the model serves all "
@@ -31,7 +31,9 @@ def groups_section(content: Mapping[str, Any] | None) -> Section:
         _of(content, "groups level"),
         "; groups of fewer than ",
         _of(content, "groups smallest"),
-        " are named and not scored; a p is that of a permutation test.",
+        " are named and not scored, nor is the next smallest where they could be found by "
+        "subtraction; of a group with nothing annotated there is nothing to find, "
+        "so that it is in no comparison; a p is that of a permutation test.",
     )
     return Section(
         name="groups",
@@ -65,9 +67,12 @@ def _table(content: Mapping[str, Any], place: str) -> Table:
 
 def _row(content: Mapping[str, Any], place: str) -> Text:
     named: Text = (_of(content, f"{place} group"), _of(content, f"{place} units"))
-    if at(content, f"{place} entities") is None:
+    entities = at(content, f"{place} entities")
+    if entities is None:
         return (*named, "", "", "", "")
-    micro = f"{place} entities {_MICRO}"
+    if not entities.get(MICRO, {}).get("support"):
+        return (*named, NOTHING, NOTHING, "", "")
+    micro = f"{place} entities {MICRO}"
     scored = (f"{micro} recall", f"{micro} f1", f"{place} low", f"{place} high")
     return (*named, *(_of(content, path, score) for path in scored))
 

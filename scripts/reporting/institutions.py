@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from scripts.reporting.figures import NONE, Figure, gain, score, significant, support
+from scripts.reporting.figures import NONE, NOTHING, Figure, gain, score, significant, support
 from scripts.reporting.page import Bar, Bars, Section, Table, Text
 from scripts.reporting.source import MICRO, Source
 
@@ -121,13 +121,14 @@ def by_institution(source: Source) -> Section:
         "same documents; counted exactly. In a real federation these scores stay where the "
         "documents are.",
     )
-    bars = tuple(bar for number in numbers for bar in _pair(source, number))
+    scored = _annotated(source, numbers, MICRO)
+    bars = tuple(bar for number in scored for bar in _pair(source, number))
     plot = Bars(title="F1 by institution", across="F1 (micro)", bars=bars, top=1.0)
     return Section(
         name="fairness",
         title=title,
-        texts=(said, _gap(source, numbers), (_GROUPS,)),
-        plots=(plot,),
+        texts=(said, _gap(source, scored), (_GROUPS,)),
+        plots=(plot,) if bars else (),
         tables=(_at_home(source, numbers), _recalls(source, numbers)),
     )
 
@@ -151,7 +152,15 @@ def _pair(source: Source, number: int) -> Iterator[Bar]:
         yield Bar(name=f"{name}, alone", value=value, kind="alone")
 
 
+def _annotated(source: Source, numbers: Sequence[int], name: str) -> list[int]:
+    """Lines of institutions where entities of a label are annotated: others have no score."""
+    return [n for n in numbers if source.lines.value(n, f"entities {name} support")]
+
+
 def _gap(source: Source, numbers: Sequence[int]) -> Text:
+    """Between those where something is annotated."""
+    if len(numbers) < 2:
+        return ("There are no two institutions with held-out entities to compare.",)
     best, worst = _ends(source, numbers, "f1")
     return (
         "Best served: ",
@@ -181,6 +190,9 @@ def _at_home(source: Source, numbers: Sequence[int]) -> Table:
 
 def _home_cells(source: Source, number: int) -> Iterator[str | Figure]:
     yield source.lines.figure(number, f"entities {MICRO} support", support)
+    if not _annotated(source, [number], MICRO):
+        yield from (NOTHING, NOTHING, NONE)
+        return
     yield source.lines.figure(number, "f1", score)
     alone = _alone(source, number)
     if alone is None:
@@ -194,13 +206,21 @@ def _recalls(source: Source, numbers: Sequence[int]) -> Table:
     rows: list[Text] = []
     for label in source.names:
         path = f"entities {label} recall"
-        best, worst = _ends(source, numbers, path)
-        cells = (source.lines.figure(n, path, score) for n in numbers)
-        rows.append((label, *cells, source.lines.difference((best, path), (worst, path), score)))
+        scored = _annotated(source, numbers, label)
+        cells = (source.lines.figure(n, path, score) if n in scored else NOTHING for n in numbers)
+        rows.append((label, *cells, _widest(source, scored, path)))
     head = ("label", *(_name(source, n) for n in numbers), "largest gap")
     return Table(
         caption="Recall of the shared model by label and institution", head=head, rows=tuple(rows)
     )
+
+
+def _widest(source: Source, numbers: Sequence[int], path: str) -> str | Figure:
+    """Best less worst; none between fewer than two."""
+    if len(numbers) < 2:
+        return NONE
+    best, worst = _ends(source, numbers, path)
+    return source.lines.difference((best, path), (worst, path), score)
 
 
 def _name(source: Source, number: int) -> str:

@@ -63,7 +63,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    rows = [table.head, ("---",) * len(table.head)]
+    rows = [tuple(map(_escaped, table.head)), ("---",) * len(table.head)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["| " + " | ".join(_part(cell) for cell in row) + " |" for row in table.rows]
     return f"{_escaped(table.caption)}\n\n" + "\n".join(lines)

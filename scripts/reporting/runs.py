@@ -10,10 +10,10 @@ import yaml
 
 from common.config.canonical import study_hash
 from common.errors import FederationError, FednerError, UsageError
-from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, is_held
+from scripts.reporting.source import MICRO
+from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, SERVER_LOCK, is_held
 from server.run_dir import LOG, METRICS, STATUS, STUDY, RunDir
 
-MICRO: Final = "micro"
 REPORT: Final = "report.html"
 RUNS: Final = Path("runs")
 _SIGNS: Final = (METRICS, STATUS, LOG)
@@ -206,7 +206,7 @@ def _state(run: RunDir, said: str, events: Sequence[Mapping[str, Any]], rounds: 
         return "finished"
     if said in {"failed", "lost"}:
         return f"ended early, {after}"
-    if said == "running" and not is_held(run, COORDINATOR_LOCK):
+    if not any(is_held(run, lock) for lock in (SERVER_LOCK, COORDINATOR_LOCK)):
         return f"interrupted, {after}"
     if said == "starting" or not _of(events, "start"):
         return "waiting for institutions"

@@ -13,7 +13,7 @@ from common.errors import UsageError
 from common.io.configs import load_any
 from common.io.corpus import Format, load_documents
 from common.io.datasets import simulated_sides
-from common.io.models import load_model
+from common.io.models import MANIFEST, load_model
 from common.io.withdrawn_file import own_sides
 from common.metrics.entities import as_json
 from common.metrics.evaluation import Evaluation
@@ -62,7 +62,7 @@ def command(
     set_threads(threads)
     model = load_model(model_path, device)
     groups = None if groups_path is None else read_groups(groups_path)
-    documents, notes = _documents(path, format, model.labels)
+    documents, notes, institution = _documents(path, format, model.labels)
     with progress_bars() as bars:
         task = bars.add_task("windows", total=None)
         prepared = model.prepare(documents)
@@ -71,7 +71,9 @@ def command(
     entities, words = evaluation.entity_report(), evaluation.token_report()
     found = [] if groups is None else compare(groups, model.labels, documents, counts, smallest)
     if as_json_:
-        scores = {"entities": as_json(entities), "tokens": as_json(words)}
+        weights = json.loads((model_path / MANIFEST).read_text("utf-8"))["weights_sha256"]
+        of = {"weights_sha256": weights, "institution": institution}
+        scores = {**of, "entities": as_json(entities), "tokens": as_json(words)}
         by = {} if groups is None else {"groups": fairness_json(groups, found, smallest)}
         typer.echo(json.dumps({**scores, **by, "notes": {**notes, **prepared.notes()}}))
         return
@@ -79,23 +81,25 @@ def command(
     out.print(report_table("entities (exact match)", entities))
     out.print(report_table("words", words))
     for one in found:
-        out.print(groups_table(one, groups.key if groups else ""))
+        out.print(groups_table(one, groups.key if groups else "", smallest))
     show_counts("reading", notes)
     show_counts("flattening and tagging", prepared.notes())
 
 
 def _documents(
     path: Path, format: str | None, labels: tuple[str, ...]
-) -> tuple[tuple[Document, ...], Mapping[str, int]]:
+) -> tuple[tuple[Document, ...], Mapping[str, int], str | None]:
+    """With what was noted in reading, and the institution if they are a site's."""
     if format is not None:
         result = load_documents(path, check_format(format))
-        return result.documents, result.notes
+        return result.documents, result.notes, None
     config = load_any(path)
     if isinstance(config, Site):
         own = own_sides(config, labels, path.parent)
-        return own.test, own.notes
+        return own.test, own.notes, config.institution
     sides = simulated_sides(config, path.parent)
-    return tuple(d for s in sides.values() for d in s.test), next(iter(sides.values())).notes
+    notes = next(iter(sides.values())).notes
+    return tuple(d for s in sides.values() for d in s.test), notes, None
 
 
 def check_format(format: str) -> Format:

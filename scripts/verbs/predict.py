@@ -15,7 +15,7 @@ from common.data.jsonl import render_jsonl
 from common.data.records import Document
 from common.data.report import check_content
 from common.data.respace import respace
-from common.errors import DataError, UsageError
+from common.errors import DataError, EncoderError, UsageError
 from common.io.atomic import write_bytes
 from common.io.corpus import load_documents, save_documents
 from common.io.models import MANIFEST, load_model
@@ -61,7 +61,7 @@ def command(
     to = _format(to, output)
     documents = _read(text, input_path, from_)
     model = load_model(model_path, device)
-    notices = json.loads((model_path / MANIFEST).read_text("utf-8"))["notices"]
+    notices = _notices(model_path / MANIFEST)
     show_said(notices)
     with progress_bars() as bars:
         task = bars.add_task("windows", total=None)
@@ -74,6 +74,23 @@ def command(
         _save_page(marked, model, notices, output)
     else:
         _write(marked, to, output)
+
+
+def _notices(path: Path) -> list[str]:
+    """What the model's manifest says that it does without: of a folder that others may have made.
+
+    Raises:
+        EncoderError: it says nothing, or no list of texts.
+    """
+    manifest = json.loads(path.read_text("utf-8"))
+    said = manifest.get("notices")
+    if isinstance(said, list) and all(isinstance(one, str) for one in said):
+        return said
+    raise EncoderError(
+        f"notices: {type(said).__name__}; expected a list of texts",
+        place=str(path),
+        remedy="take the folder again from where the run wrote it",
+    )
 
 
 def _format(to: str | None, output: Path | None) -> str:

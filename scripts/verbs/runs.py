@@ -11,11 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import UsageError
-from scripts.console import out
+from scripts.console import cell, out
 from scripts.highlight import visible
 from scripts.reporting.figures import NONE, duration, score, significant, size
 from scripts.reporting.runs import (
-    MICRO,
     RUNS,
     RunFacts,
     beside,
@@ -24,6 +23,7 @@ from scripts.reporting.runs import (
     one_run,
     same_held_out,
 )
+from scripts.reporting.source import MICRO
 
 app = typer.Typer(help="Runs that were made on this machine.", no_args_is_help=True)
 
@@ -62,7 +62,7 @@ def list_(
     for column in _WHOLE:
         table.columns[column].no_wrap = True
     for run in runs:
-        table.add_row(*map(_cell, _row(run)))
+        table.add_row(*map(cell, _row(run)))
     out.print(table)
     for run in runs:
         if run.damage is not None:
@@ -91,7 +91,7 @@ def show(
         after = "" if run.evaluated is None else f", after round {run.evaluated}"
         table = _table(f"last scores{after}{noised}", "F1", "held-out entities")
         for label, f1 in run.f1.items():
-            table.add_row(*map(_cell, (label, score(f1), f"{run.support[label]:g}")))
+            table.add_row(*map(cell, (label, score(f1), f"{run.support[label]:g}")))
         out.print(table)
 
 
@@ -152,9 +152,14 @@ def _head(run: RunFacts) -> Sequence[tuple[str, str]]:
         ("rounds", f"{run.rounds_done} of {run.rounds}, {duration(run.seconds)}"),
         ("bytes", f"up {size(run.bytes_up)}, down {_size(run.bytes_down)}"),
         ("model", run.model or "not saved"),
-        ("report", run.report or f"none yet: fedner report {run.path}"),
+        ("report", run.report or _no_report(run)),
     ]
     return [(what, text) for what, text in said if text]
+
+
+def _no_report(run: RunFacts) -> str:
+    """How one is made; of a model that `train` made there is none."""
+    return "" if run.made_by == "train" else f"none yet: fedner report {run.path}"
 
 
 def _size(count: int | None) -> str:
@@ -169,7 +174,7 @@ def _print_beside(
     table = _table(title, *(run.name for run in runs))
     for name, values in rows.items():
         shown = _SHOWN.get(name, score if name.startswith("F1 ") else _plain)
-        table.add_row(_cell(name), *(_cell(absent if v is None else shown(v)) for v in values))
+        table.add_row(cell(name), *(cell(absent if v is None else shown(v)) for v in values))
     out.print(table)
 
 
@@ -182,12 +187,8 @@ def _plain(value: Any) -> str:
 def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
-        table.add_column(_cell(name), overflow="fold")
+        table.add_column(cell(name), overflow="fold")
     return table
-
-
-def _cell(text: str) -> Text:
-    return Text(visible(text))
 
 
 def _line(what: str, said: str) -> None:

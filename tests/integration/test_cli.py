@@ -19,14 +19,16 @@ from common import __version__
 from common.data.flatten import flatten
 from common.data.records import Document, span
 from common.data.sentences import tokenise
-from common.io.configs import load_site
+from common.io.configs import load_roster, load_site
 from common.io.corpus import load_documents, save_documents
+from common.io.identity_files import create
 from common.io.models import load_model
 from common.io.withdrawn_file import own_sides
 from common.metrics.entities import LabelCounts, as_json, count_entities, report
 from common.model.ner import set_threads
 from scripts import cli
 from tests import tiny
+from tests.integration.test_provision_cli import FEDERATION
 
 ROOT = Path(__file__).parents[2]
 LABELS = ("Disease", "Symptom", "Medication")
@@ -411,6 +413,31 @@ def test_a_page_of_predictions_bears_the_notices_of_its_model(fedner, model_fold
         assert said.split(".")[0] in page
 
 
+def with_notices(model_folder, folder, notices):
+    shutil.copytree(model_folder, folder)
+    told = json.loads((folder / "fedner.json").read_text())
+    (folder / "fedner.json").write_text(json.dumps({**told, "notices": notices}))
+    return folder
+
+
+def test_what_a_strangers_model_says_of_itself_is_text(fedner, model_folder, tmp_path):
+    """It neither ends the command nor commands the terminal."""
+    said = ["[/x] [red]PRIVACY[/red]: NONE", "\x1b]0;owned\x07 \u202e"]
+    model = with_notices(model_folder, tmp_path / "model", said)
+    result = fedner("predict", model, "--text", TEXT)
+    assert result.code == 0
+    assert "[/x] [red]PRIVACY[/red]: NONE" in result.said
+    assert not set("\x1b\x07\u202e") & set(result.err)
+
+
+@pytest.mark.parametrize("notices", [None, "PRIVACY: NONE", [1], {"a": "b"}])
+def test_notices_that_are_no_list_of_texts_are_refused(fedner, model_folder, tmp_path, notices):
+    model = with_notices(model_folder, tmp_path / "model", notices)
+    result = fedner("predict", model, "--text", TEXT)
+    assert "expected a list of texts" in result.said
+    assert (result.code, result.out) == (fedner("predict", tmp_path, "--text", TEXT).code, "")
+
+
 def test_an_unfinished_model_is_called_one_with_every_prediction(fedner, model_folder, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_folder, model)
@@ -468,6 +495,15 @@ def test_evaluate_says_what_the_run_recorded(fedner, run_folder, study_file):
     scores = json.loads(result.out)
     assert scores["entities"] == recorded["entities"]
     assert scores["tokens"] == recorded["tokens"]
+
+
+def test_evaluate_says_of_which_model_and_whose_documents(fedner, run_folder, study_file, dealt):
+    model = run_folder / "model"
+    told = json.loads((model / "fedner.json").read_text())["weights_sha256"]
+    name = tiny.INSTITUTIONS[0]
+    for data, whose in ((dealt / name / "site.yaml", name), (study_file, None)):
+        said = json.loads(fedner("evaluate", model, data, "--json").out)
+        assert (said["weights_sha256"], said["institution"]) == (told, whose)
 
 
 # --- other verbs
@@ -553,6 +589,56 @@ def test_what_supervises_an_institution_holds_no_torch():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
+
+
+# --- keys under a passphrase, and rosters
+
+
+@pytest.fixture
+def passphrase(monkeypatch, tmp_path):
+    """A folder to work in, with a file of one."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "passphrase"
+    path.write_text("seven bridges over a frozen river\n")
+    path.chmod(0o600)
+    return ("--passphrase-file", path)
+
+
+def test_a_model_is_signed_with_a_sealed_key_and_verified_by_its_file(
+    fedner, model_folder, passphrase
+):
+    assert fedner("identity", "new", "coordinator", "--out", "coordinator", *passphrase).code == 0
+    given = ("--out", "exported", "--identity", "coordinator")
+    assert fedner("export", model_folder, *given, *passphrase).code == 0
+    verified = fedner("verify", "exported", "--key", "coordinator/public.json")
+    assert (verified.code, "signed by coordinator" in verified.out) == (0, True)
+
+
+def test_a_second_request_under_a_passphrase_has_the_same_keys(fedner, passphrase, tmp_path):
+    shutil.copy(ROOT / "configs" / "quickstart.yaml", tmp_path / "study.yaml")
+    (tmp_path / "FEDERATION.yaml").write_text(FEDERATION)
+    made = fedner("provision", "FEDERATION.yaml", "--out", "federation", "--no-passphrase")
+    assert made.code == 0
+    kit = next((tmp_path / "federation" / "sites").iterdir())
+    asks = ("enrol", "request", kit / "site.yaml", "--federation", "northern", *passphrase)
+    texts = []
+    for name in ("one.json", "two.json"):
+        assert fedner(*asks, "--out", name).code == 0
+        texts.append((tmp_path / name).read_text())
+    assert texts[0] == texts[1]
+
+
+def test_a_sign_off_names_the_roster_too(fedner, study_file, passphrase, tmp_path):
+    for name in ("ethics", "coordinator", *tiny.INSTITUTIONS):
+        create(tmp_path / name, name, None)
+    members = [w for n in tiny.INSTITUTIONS for w in ("--institution", f"{n}/public.json")]
+    made = fedner("roster", "make", "--coordinator", "coordinator", *members, "--out", "r.yaml")
+    assert made.code == 0
+    signs = ("policy", "sign", study_file, "--key", "ethics", "--no-passphrase", "--as", "ethics")
+    roster = load_roster(tmp_path / "r.yaml").sha256
+    assert roster in fedner(*signs, "--roster", "r.yaml", "--out", "ethics.json").out
+    assert roster in (tmp_path / "ethics.json").read_text()
+    assert roster not in fedner(*signs, "--out", "without.json").out
 
 
 # --- groups of patients

@@ -7,7 +7,7 @@ import pytest
 from common.data.records import Document, span
 from scripts.highlight import NOT_A_DEVICE
 from scripts.reporting.entities_page import COLOURS, INK, entities_page
-from tests.browser import browsed, needs_chromium
+from tests.browser import PAGE, browsed, needs_chromium
 from tests.contrast import contrast
 
 LABELS = ("Disease", "Symptom")
@@ -15,7 +15,10 @@ HOSTILE = (
     "fever </p><script>document.title='owned'</script><img src=/stolen onerror=alert(1)> "
     "{{ 7*7 }} &lt;b&gt; \x00\x1b[2J"
 )
-NOTICES = ("PRIVACY: NONE. The model may reveal its training records.", "ROSTER: NOT IN THE STUDY.")
+NOTICES = (
+    "PRIVACY: NONE. The model may reveal its training records.",
+    "ROSTER: NOT IN THE STUDY. \x1b",
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def test_the_page_says_what_it_is_and_what_it_is_not(page):
     assert ("html", "lang", "en") in read.attributes
     assert ("p", "lang", "") in read.attributes
     assert NOT_A_DEVICE in read.text
-    assert page.index(NOTICES[0]) < page.index("fever") < page.index(NOTICES[1])
+    assert page.index(NOTICES[0]) < page.index("fever") < page.index(NOTICES[1][:-1] + "\u241b")
     assert "default-src 'none'" in page
     assert "url(" not in page
 
@@ -88,6 +91,24 @@ def test_labels_beyond_the_colours_are_marked_too():
 @needs_chromium
 def test_a_browser_runs_nothing_of_a_note_and_asks_for_nothing(page, tmp_path):
     shown, asked = browsed(page, tmp_path)
-    assert asked == ["/page.html"]
+    assert asked == [PAGE]
     assert "<title>Entities found by a study</title>" in shown
     assert "owned" in shown
+
+
+@needs_chromium
+def test_a_page_that_asks_others_is_found_out(tmp_path):
+    """A control of the test above, and of the report's: hosts, loopback, TLS, sockets."""
+    greedy = (
+        "<!doctype html><title>x</title><link rel=icon href='data:,'>"
+        "<link rel=stylesheet href=http://style.invalid/a><img src=https://picture.invalid/b>"
+        "<script>fetch('http://foreign.invalid/c'); fetch('http://127.0.0.1:8000/d');"
+        "new WebSocket('ws://socket.invalid/e'); navigator.sendBeacon('http://beacon.invalid/f')"
+        "</script><img src=/own.png>"
+    )
+    _, asked = browsed(greedy, tmp_path)
+    assert sorted(set(asked)) == sorted([
+        PAGE, PAGE.replace("page.html", "own.png"), "http://style.invalid/a",
+        "picture.invalid:443", "http://foreign.invalid/c", "http://127.0.0.1:8000/d",
+        "socket.invalid:80", "http://beacon.invalid/f",
+    ])  # fmt: skip

@@ -18,11 +18,11 @@ from scripts.kit_texts import DEMO
 from scripts.reporting.charts import FILLS, svg
 from scripts.reporting.drawing import COLOURS, INK
 from scripts.reporting.figures import Figure, at
-from scripts.reporting.page import Bar, Bars, Plot, Presence, Stack
-from scripts.reporting.render import _escaped, to_html
+from scripts.reporting.page import Bar, Bars, Page, Plot, Presence, Section, Stack, Table
+from scripts.reporting.render import _escaped, to_html, to_markdown
 from scripts.reporting.run_report import build
 from server.run_dir import RunDir
-from tests.browser import browsed, needs_chromium
+from tests.browser import PAGE, browsed, needs_chromium
 from tests.contrast import contrast
 
 NAMES = ("north", "east", "south")
@@ -312,6 +312,31 @@ def test_what_is_folded_on_the_screen_is_printed(page):
     assert "details::details-content { content-visibility: visible" in printed
 
 
+def test_where_nothing_is_annotated_there_is_no_score_and_no_gap(run, tmp_path):
+    """North has nothing at all, east nothing of the first label."""
+    shutil.copytree(run.path, tmp_path / "run")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    label = run.study().task.labels[0]
+    for line in (one for one in lines if one["event"] == "simulated_evaluation"):
+        rows = {"north": list(line["entities"]), "east": [label], "south": []}
+        for name in rows[line["institution"]]:
+            line["entities"][name] = dict.fromkeys(("precision", "recall", "f1", "support"), 0)
+        line["f1"] = {"north": 0, "east": 0.8, "south": 0.6}[line["institution"]]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    report = build(RunDir.open(tmp_path / "run"))
+    (section,) = [s for s in report.sections if s.name == "fairness"]
+    shown = [part if isinstance(part, str) else part.text for part in section.texts[1]]
+    assert (shown[1], shown[3], shown[5]) == ("east", "south", "0.2000")
+    assert not any(bar.name.startswith("north") for bar in section.plots[0].bars)
+    at_home, recalls = section.tables
+    assert at_home.rows[0][2:] == ("nothing to find", "nothing to find", "none")
+    of_label = next(row for row in recalls.rows if row[0] == label)
+    assert (*of_label[1:3], of_label[4]) == ("nothing to find", "nothing to find", "none")
+    assert isinstance(of_label[3], Figure)
+    assert isinstance(recalls.rows[-1][4], Figure)
+
+
 def test_who_was_missing_is_drawn_and_named_with_the_round(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -372,6 +397,20 @@ def test_a_noised_federation_is_compared_by_exact_counts_or_said_to_be_noised(ru
 def test_plain_words_in_backquotes_are_code_in_markdown_and_all_else_is_text():
     assert _escaped("`min_cohort` of a_b") == "`min_cohort` of a\\_b"
     assert _escaped("`<b>|` and `") == "\\`\\<b\\>\\|\\` and \\`"
+
+
+def test_a_label_that_is_markup_is_text_in_markdown_wherever_it_stands():
+    label = "<img/src=x/onerror=alert(1)>|z"
+    figure = Figure(1, label, "")
+    table = Table(caption=label, head=("label", f"{label} F1"), rows=((label, figure),))
+    plot = Plot(title=label, across=label, up=label, curves={label: ((figure, figure),)})
+    section = Section(name="s", title=label, texts=((label, figure),), plots=(plot,),
+                      tables=(table,), points=((label,),))  # fmt: skip
+    marks = {"lead": (label,), "marks": ((label,),), "keys": ((label, (label,)),)}
+    shown = to_markdown(Page(title=label, sections=(section,), **marks))
+    assert not re.search(r"(?<!\\)[<>]|(?<!\\)\|z", shown.replace("> ", ""))
+    rows = [line for line in shown.splitlines() if line.startswith("| ")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {3}
 
 
 def test_a_run_that_has_not_started_is_told_so(tmp_path, run):
@@ -436,5 +475,5 @@ def test_a_model_of_another_round_has_no_scores_of_the_last_one(run, tmp_path):
 @needs_chromium
 def test_a_browser_asks_for_the_page_alone_and_shows_it(page, tmp_path):
     shown, asked = browsed(page, tmp_path)
-    assert asked == ["/page.html"]
+    assert asked == [PAGE]
     assert "What the model finds" in shown

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+import socket
 
 import pytest
 import yaml
+from tensorboardX.proto.event_pb2 import Event
 from typer.testing import CliRunner
 
 from common.io.disk import DISK
 from scripts.cli import app
 from scripts.reporting.runs import differing, facts_of
-from server.origin import COORDINATOR_LOCK
+from server.origin import COORDINATOR_LOCK, SERVER_LOCK, Origin
+from server.run_dir import RunDir
 
 
 def runs(*arguments):
@@ -111,6 +114,18 @@ def test_a_run_that_goes_on_is_told_from_one_whose_process_is_gone(folder):
     assert DISK.close(DISK.lock(run / COORDINATOR_LOCK)) is None  # free for whoever wants it
 
 
+def test_a_server_that_died_while_it_waited_is_not_waited_for(folder):
+    run = folder / "one"
+    (run / "metrics.jsonl").write_text("")
+    set_status(run, "starting")
+    assert facts_of(run).state == "interrupted, 0 of 2 rounds"
+    descriptor = DISK.lock(run / SERVER_LOCK)
+    try:
+        assert facts_of(run).state == "waiting for institutions"
+    finally:
+        DISK.close(descriptor)
+
+
 def test_a_run_that_ended_early_says_how(folder):
     set_status(folder / "one", "failed", "too few institutions")
     shown = runs("show", folder / "one").output
@@ -135,6 +150,18 @@ def test_one_run_is_shown_with_protection_scores_and_paths(folder, monkeypatch):
     assert f"report        {run / 'report.html'}" in runs("show", run).output
     monkeypatch.chdir(folder.parent)
     assert asked("show", "one")["path"] == "runs/one"
+
+
+def test_no_report_is_advised_of_a_run_that_has_none(folder):
+    """As `fedner train` leaves a folder: no status, and one line."""
+    run = folder / "one"
+    (run / "status.json").unlink()
+    baseline = next(line for line in events(run) if line["event"] == "baseline")
+    (run / "metrics.jsonl").write_text(json.dumps(baseline) + "\n")
+    shown = runs("show", run).output
+    assert "made by       fedner train" in shown
+    assert "fedner report" not in shown
+    assert CliRunner().invoke(app, ["report", str(run)]).exit_code != 0
 
 
 def test_two_runs_are_compared_by_study_and_figures(folder):
@@ -193,3 +220,34 @@ def test_no_folder_no_run_and_one_run_alone_are_wrong_usage(folder, tmp_path):
         assert runs(*arguments).exception.exit_code == 2
     (tmp_path / "empty").mkdir()
     assert "no runs" in runs("list", tmp_path / "empty").output
+
+
+def test_a_run_is_gone_on_with_at_another_address(folder):
+    """Seen by where it tries to serve: another process has that port."""
+    run = RunDir.open(folder / "one")
+    Origin.of(run.study(), None, "127.0.0.1:9192").save(run)
+    set_status(run.path, "starting")
+    (run.path / "metrics.jsonl").write_text("")  # else it waits for its predecessor's end
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        given = ("server", "--resume", str(run.path), "--address", address)
+        done = CliRunner().invoke(app, list(given))
+    assert done.exit_code != 0
+    assert address in str(done.exception)
+
+
+def test_a_finished_run_is_watched_into_event_files_that_hold_its_scores(folder, tmp_path):
+    given = ("watch", folder / "one", "--tensorboard", tmp_path / "tensorboard")
+    done = CliRunner().invoke(app, [*map(str, given)])
+    assert done.exit_code == 0, done.output
+    (written,) = (tmp_path / "tensorboard").iterdir()
+    data, at, found = written.read_bytes(), 0, []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + size])
+        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+        at += size + 16
+    for line in events(folder / "one"):
+        if line["event"] == "evaluation":
+            assert ("shared/f1", line["round"], pytest.approx(line["f1"])) in found
+    assert {step for _, step, _ in found} >= {1, 2}
