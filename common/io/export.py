@@ -12,12 +12,14 @@
 Guarantees:
     - The folder is there whole or not at all; nothing is overwritten.
     - What was written loads, by plain transformers, before it is given its name.
-    - Checking it finds a changed byte, a file too few or too many, another signer or none.
+    - Checking it finds a changed byte, the manifest's own, too; a file too few or too many, a link
+      in place of one; another signer or none.
 """
 
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,7 +111,8 @@ def verify_export(folder: Path, public_key: str | None) -> Manifest:
 
     Raises:
         IdentityError: not signed, not by that key, or changed after it was signed.
-        EncoderError: no manifest, or files that are not those it names; all of them are named.
+        EncoderError: no manifest, or files that are not those it names, links and all; all of them
+            are named.
     """
     manifest = read_manifest(folder)
     if public_key is not None:
@@ -127,9 +130,15 @@ def verify_export(folder: Path, public_key: str | None) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an exported folder, not verified."""
     path = folder / MANIFEST
+    if path.exists() and not _is_plain(path):
+        raise EncoderError(
+            "is a link, or no file",
+            place=str(path),
+            remedy="give the folder itself that `fedner export` wrote, or a copy of its files",
+        )
     try:
         with path.open("rb") as stream:
-            return Manifest.from_bytes(stream.read(MAX_BYTES))
+            return Manifest.from_bytes(stream.read(MAX_BYTES + 1))
     except OSError as error:
         raise EncoderError(
             f"no exported model is here: {error.strerror}",
@@ -192,5 +201,12 @@ def _faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name} is missing"
         elif name not in manifest.files:
             yield f"{name!a} is not in the manifest"
-        elif not there[name].is_file() or _mark(there[name]) != manifest.files[name]:
+        elif not _is_plain(there[name]):
+            yield f"{name} is a link, or no file"
+        elif _mark(there[name]) != manifest.files[name]:
             yield f"{name} is not what the manifest says"
+
+
+def _is_plain(path: Path) -> bool:
+    """A file itself: a link's target may be another tomorrow."""
+    return stat.S_ISREG(path.lstat().st_mode)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from common.data.jsonl import parse_jsonl, render_jsonl
 from common.data.sentences import tokenise
-from common.identity.manifest import Manifest
+from common.identity.manifest import MAX_BYTES, Manifest
 from common.identity.signing import verify
 from common.io import archive as archives
 from common.io import onnx_file
@@ -346,6 +346,11 @@ def test_a_signed_folder_verifies_by_key_by_file_and_by_roster(made, tmp_path):
     )
 
 
+def link_out(folder, name):
+    (folder / name).rename(folder.parent / name)
+    (folder / name).symlink_to(folder.parent / name)
+
+
 def spoil_a_byte(folder):
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-1] ^= 1
@@ -361,6 +366,8 @@ def spoil_a_byte(folder):
         (lambda f: (f / "code").mkdir(), "'code' is not in the manifest", 5),
         (lambda f: (f / "manifest.json").unlink(), "no exported model is here", 5),
         (lambda f: (f / "manifest.json").write_text("{}"), "is no manifest", 5),
+        (lambda f: link_out(f, "study.yaml"), "study.yaml is a link, or no file", 5),
+        (lambda f: link_out(f, "manifest.json"), "manifest.json: is a link, or no file", 5),
     ],
 )
 def test_what_was_changed_lost_or_added_is_named(made, copied, spoil, said, code):
@@ -392,10 +399,57 @@ def test_all_faults_of_a_folder_are_named_at_once(made, copied):
 def test_a_manifest_that_was_changed_after_it_was_signed_is_found(made, copied, change):
     content = json.loads((copied / "manifest.json").read_text())
     change(content)
-    (copied / "manifest.json").write_text(json.dumps(content))
+    (copied / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
     done = fedner("verify", copied, "--key", made.key)
     assert "not over what the manifest says" in str(done.exception)
     assert done.exception.exit_code == 10
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda text: text + " ",
+        lambda text: text.replace("{", "{ ", 1),
+        lambda text: text.replace('"format"', '"format": "fedner exported model v1", "format"'),
+        lambda text: text.replace('"fedner"', '"\\u0066edner"', 1),
+        lambda text: json.dumps(dict(reversed(json.loads(text).items())), indent=2) + "\n",
+        lambda text: turned(text, "files"),
+    ],
+    ids=["end", "blank", "double", "escape", "order", "files"],
+)
+@pytest.mark.parametrize("options", [("--unsigned",), ("--key", "")], ids=["unsigned", "key"])
+def test_a_manifest_has_one_form_and_not_a_byte_more(made, copied, rewrite, options):
+    path = copied / "manifest.json"
+    before = path.read_text()
+    path.write_text(rewrite(before))
+    assert path.read_text() != before
+    done = fedner("verify", copied, *[word or made.key for word in options])
+    assert f"{path}: is no manifest of an exported model" in str(done.exception)
+    assert done.exception.exit_code == 5
+
+
+def test_a_manifest_that_is_too_long_is_not_read_in_part(made, copied):
+    path = copied / "manifest.json"
+    manifest = Manifest.from_bytes(path.read_bytes())
+    names = [f"f{number}" for number in range(1500)]
+    each, rest = divmod(MAX_BYTES - len(long_one(manifest, names)), len(names))
+    names = [name + "x" * (each + (at < rest)) for at, name in enumerate(names)]
+    path.write_bytes(long_one(manifest, names))
+    assert path.stat().st_size == MAX_BYTES
+    assert Manifest.from_bytes(path.read_bytes()).files.keys() == set(names)
+    path.write_bytes(path.read_bytes() + b"and more")
+    done = fedner("verify", copied, "--unsigned")
+    assert f"has more than {MAX_BYTES} bytes" in str(done.exception)
+
+
+def long_one(manifest, names):
+    return replace(manifest, files=dict.fromkeys(names, manifest.files["README.md"])).to_bytes()
+
+
+def turned(text, name):
+    content = json.loads(text)
+    content[name] = dict(reversed(content[name].items()))
+    return json.dumps(content, indent=2) + "\n"
 
 
 def test_another_signer_is_not_taken_for_the_one_expected(made, copied, tmp_path):
