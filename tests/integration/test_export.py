@@ -25,7 +25,7 @@ from common.identity.signing import verify
 from common.io import archive as archives
 from common.io import onnx_file
 from common.io.archive import NEEDED, archive, sources
-from common.io.export import export_model
+from common.io.export import _mark, export_model, foreign_code
 from common.io.identity_files import create, open_private, read_public
 from common.io.models import load_model
 from common.io.standalone import find, load_tagger, main
@@ -444,6 +444,49 @@ def test_a_manifest_that_is_too_long_is_not_read_in_part(made, copied):
 
 def long_one(manifest, names):
     return replace(manifest, files=dict.fromkeys(names, manifest.files["README.md"])).to_bytes()
+
+
+def rewritten(folder, name, **keys):
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+EVIL = {"fedner-ner": {"impl": "evil.NerPipeline", "pt": ["AutoModelForTokenClassification"]}}
+LOADED = {"AutoTokenizer": [None, "evil.Tokenizer"], "AutoConfig": "else/where--evil.Config"}
+
+
+@pytest.mark.parametrize(
+    ("smuggle", "said"),
+    [
+        (lambda f: (f / "evil.py").write_text(""), "'evil.py', a file of no export"),
+        (lambda f: (f / "adapter_config.json").write_text("{}"), "'adapter_config.json', a file"),
+        (lambda f: (f / "ner_pipeline.py").write_text("a = 1"), ": ner_pipeline.py"),
+        (lambda f: (f / "ner.pyz").write_text("a = 1"), ": ner.pyz"),
+        (lambda f: rewritten(f, "config.json", custom_pipelines=EVIL), "config.json: custom_pip"),
+        (lambda f: rewritten(f, "config.json", auto_map=LOADED), "config.json: auto_map"),
+        (lambda f: rewritten(f, "config.json", attribute_map={"auto_map": "x"}), ": attribute_map"),
+        (lambda f: rewritten(f, "config.json", sub={"a": [{"auto_map": {}}]}), ": auto_map"),
+        (lambda f: rewritten(f, "config.json", attn_implementation="a/b"), ": attn_implementation"),
+        (lambda f: rewritten(f, "tokenizer_config.json", auto_map=LOADED), "n: auto_map"),
+    ],
+)  # fmt: skip
+def test_no_other_code_passes_for_fedners_own(made, copied, smuggle, said):
+    assert foreign_code(copied) == ()
+    smuggle(copied)
+    resign(copied, made.base / "identity")
+    done = fedner("verify", copied, "--key", made.key)
+    assert done.exit_code == 0, done.output
+    assert "those of this fedner" not in done.output
+    assert "OTHER CODE THAN THIS FEDNER'S" in done.stderr
+    assert said in done.stderr
+
+
+def resign(folder, identity):
+    """As its signer would, who means ill."""
+    manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
+    files = {path.name: _mark(path) for path in folder.iterdir() if path.name != "manifest.json"}
+    signed = replace(manifest, files=files).signed_by(open_private(identity, None))
+    (folder / "manifest.json").write_bytes(signed.to_bytes())
 
 
 def turned(text, name):
