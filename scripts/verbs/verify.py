@@ -55,8 +55,12 @@ def command(
     if public_key is None or manifest.signed is None:
         err.print(UNCHECKED, style="bold red", soft_wrap=True)
         return
-    out.print(f"signed by {manifest.signed.name} with {public_key}, fingerprint "
-              f"{key_fingerprint(public_key)}", highlight=False, soft_wrap=True)  # fmt: skip
+    named = "" if roster is None else f" by {by or COORDINATOR} of {roster}"
+    for line in (
+        f"signed{named} with {public_key}, fingerprint {key_fingerprint(public_key)}",
+        f"the signer calls itself {manifest.signed.name}; nobody but the signer says so",
+    ):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_code(foreign: tuple[str, ...]) -> None:

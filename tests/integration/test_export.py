@@ -331,7 +331,8 @@ def test_an_export_that_breaks_off_leaves_nothing(made, tmp_path, monkeypatch):
 def test_a_signed_folder_verifies_by_key_by_file_and_by_roster(made, tmp_path):
     done = fedner("verify", made.folder, "--key", made.key)
     assert done.exit_code == 0
-    assert "signed by north" in done.output
+    assert f"signed with {made.key}" in done.output
+    assert "calls itself north; nobody but the signer says so" in done.output
     assert "those of this fedner, byte for byte" in done.output
     assert fedner("verify", made.folder, "--key", made.base / "identity").exit_code == 0
     create(tmp_path / "other", "other", None)
@@ -344,6 +345,20 @@ def test_a_signed_folder_verifies_by_key_by_file_and_by_roster(made, tmp_path):
     assert "does not name south" in str(
         fedner("verify", made.folder, *by, "--by", "south").exception
     )
+
+
+def test_a_signer_is_named_as_the_roster_names_it(made, copied, tmp_path):
+    create(tmp_path / "mallory", "coordinator", None)
+    resign(copied, tmp_path / "mallory")
+    key = read_public(tmp_path / "mallory").public_key
+    roster = {"coordinator": made.key, "institutions": [{"name": "south", "public_key": key}]}
+    (tmp_path / "roster.yaml").write_text(yaml.safe_dump(roster))
+    by = ("--roster", tmp_path / "roster.yaml")
+    done = fedner("verify", copied, *by, "--by", "south")
+    assert f"signed by south of {tmp_path}/roster.yaml with {key}" in done.output
+    assert "the signer calls itself coordinator" in done.output
+    done = fedner("verify", made.folder, *by)
+    assert f"signed by coordinator of {tmp_path}/roster.yaml with {made.key}" in done.output
 
 
 def link_out(folder, name):
