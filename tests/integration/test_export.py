@@ -205,6 +205,42 @@ def test_what_can_not_be_read_is_an_error_with_its_place(made, tmp_path, capsys)
     assert f"{tmp_path}/latin.txt: can't be read as UTF-8" in capsys.readouterr().err
 
 
+def test_what_is_found_is_written_whole_and_for_its_user_alone(made, tmp_path):
+    path = tmp_path / "found.jsonl"
+    path.write_text("before")
+    path.chmod(0o644)
+    before = os.umask(0)
+    try:
+        assert main(made.folder, ["--text", "On aspirin.", "--out", str(path)]) == 0
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text())["text"] == "On aspirin."
+    assert [p.name for p in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+def test_a_disk_that_is_full_leaves_what_was_found_before(made, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "found.jsonl"
+    path.write_text("before")
+    monkeypatch.setattr("common.io.standalone.os.fsync", full)
+    assert main(made.folder, ["--text", "On aspirin.", "--out", str(path)]) == 4
+    assert f"error {path}: can't be written: No space left on device" in capsys.readouterr().err
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+@pytest.mark.parametrize("place", ["nowhere/found.jsonl", "folder", "link"])
+def test_where_nothing_can_be_written_is_an_error_with_its_place(made, tmp_path, capsys, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(os.devnull)
+    assert main(made.folder, ["--text", "On aspirin.", "--out", str(tmp_path / place)]) == 4
+    assert f"error {tmp_path / place}: can't be written: " in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link"]
+
+
 # --- the archive
 
 
