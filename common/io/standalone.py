@@ -75,8 +75,12 @@ def load_tagger(folder: Path, device: str = "auto") -> Tagger:
     Raises:
         EncoderError: no exported model, weights that are not the manifest's, or no such device.
     """
-    with (folder / WEIGHTS).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with (folder / WEIGHTS).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        said = f"can't be read: {type(error).__name__}"
+        raise _not_exported(folder / WEIGHTS, said) from None
     if found != _manifest(folder)["weights_sha256"]:
         said = "the weights are not the ones that the manifest names"
         raise _not_exported(folder / WEIGHTS, said)

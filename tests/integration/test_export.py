@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -169,6 +170,24 @@ def test_the_archive_says_which_package_is_missing(made, tmp_path):
     assert "missing here" in done.stderr
 
 
+def test_the_archive_runs_where_a_hubs_cache_has_a_link_to_each_file(
+    made, tmp_path, monkeypatch, capsysbinary
+):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    for number, path in enumerate(sorted(made.folder.iterdir())):
+        (tmp_path / "blobs" / str(number)).hardlink_to(path)
+        (tmp_path / "snapshot" / path.name).symlink_to(f"../blobs/{number}")
+    monkeypatch.setattr("sys.argv", ["ner.pyz", "--text", "On aspirin.", "--device", "cpu"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(tmp_path / "snapshot" / "ner.pyz"), run_name="__main__")
+    assert ended.value.code == 0
+    found = json.loads(capsysbinary.readouterr().out)
+    assert [e["label"] for e in found["entities"]] == ["Medication"]
+    checked = fedner("verify", tmp_path / "snapshot", "--key", made.key)
+    assert "manifest.json: is a link, or no file" in str(checked.exception)
+
+
 @pytest.mark.parametrize("given", ["--text", "--input"])
 def test_a_text_is_read_as_fedner_reads_it(made, tmp_path, capsysbinary, given):
     text = "He has fever.\nOn aspirin."
@@ -197,6 +216,12 @@ def test_the_archive_refuses_a_folder_that_is_not_whole(made, copied, capsys, na
     caught = capsys.readouterr()
     assert said in caught.err
     assert caught.out == ""
+
+
+def test_a_folder_without_weights_is_no_exported_model(copied, capsys):
+    (copied / "model.safetensors").unlink()
+    assert main(copied, ["--text", "On aspirin.", "--device", "cpu"]) == 5
+    assert f"error {copied}/model.safetensors: can't be read: FileNotF" in capsys.readouterr().err
 
 
 def test_what_can_not_be_read_is_an_error_with_its_place(made, tmp_path, capsys):
