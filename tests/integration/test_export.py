@@ -5,6 +5,7 @@ import io
 import json
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -32,6 +33,7 @@ from common.io.models import load_model
 from common.io.standalone import find, load_tagger, main
 from scripts.cli import app
 from tests.exported import LABELS, documents, save_trained
+from tests.pages import Page
 from tests.tiny import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -40,30 +42,43 @@ WHERE_NOTHING_OF_FEDNER_IS = """
 import contextlib, importlib.util, io, json, runpy, sys, types
 
 assert not [n for n in ("common", "scripts", "server", "client") if importlib.util.find_spec(n)]
-folder, notes, found = sys.argv[1:]
-said = {}
-sys.argv = ["ner.pyz", "--input", notes, "--from", "jsonl", "--out", found]
-with contextlib.redirect_stderr(io.StringIO()) as stderr:
-    try:
-        runpy.run_path(f"{folder}/ner.pyz", run_name="__main__")
-    except SystemExit as ended:
-        said["code"] = ended.code
-said["notices"] = stderr.getvalue()
+page = json.load(open("page.json"))
+said = {"typed": []}
+for words in page["commands"]:
+    sys.argv, stdout, stderr = words[1:], io.TextIOWrapper(io.BytesIO()), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            runpy.run_path(words[1], run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code
+    said["typed"].append([code, stdout.buffer.getvalue().decode(), stderr.getvalue()])
 said["modules"] = {n: getattr(m, "__file__", None) or "" for n, m in sys.modules.items()}
-from transformers import pipeline
-
-find = pipeline("token-classification", model=folder, aggregation_strategy="first")
-said["plain"] = [e["entity_group"] for e in find("He has asthma . On aspirin .")]
-said["labels"] = find.model.config.id2label
 sys.modules["common"] = types.ModuleType("common")
 before = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "common"}
-exact = pipeline("fedner-ner", model=folder, trust_remote_code=True)
+space, made = {}, []
+for program in page["programs"]:
+    exec(program, space)
+    made.append(space["find"])
 after = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "common"}
 said["untouched"] = before == after
-texts = [json.loads(line)["text"] for line in open(notes)]
+texts = [json.loads(line)["text"] for line in open("notes.jsonl")]
+exact, plain = made
 said["exact"] = exact(texts)
+said["plain"] = [[(e["entity_group"], e["start"], e["end"]) for e in plain(t)]
+                 for t in page["sentences"]]
+said["labels"] = plain.model.config.id2label
 print(json.dumps(said))
 """
+
+
+FENCES = Page(ROOT / "docs/export.md").fences
+PROGRAMS = [fence.text for fence in FENCES if fence.info == "python"]
+COMMANDS = [
+    shlex.split(line)
+    for fence in FENCES
+    for line in fence.text.splitlines()
+    if line.startswith("python ")
+]
 
 
 def fedner(*arguments):
@@ -78,9 +93,21 @@ def made(tiny_encoder, tmp_path_factory):
     create(base / "identity", "north", None)
     done = fedner("export", model, "--out", base / "out", "--identity", base / "identity")
     assert done.exit_code == 0, done.output
-    (base / "notes.jsonl").write_text(render_jsonl(documents()), "utf-8")
+    with_notes(base)
     key = read_public(base / "identity").public_key
     return SimpleNamespace(base=base, model=model, folder=base / "out", key=key, said=done.output)
+
+
+def sentences_alone():
+    """Documents of one sentence."""
+    return [d for d in map(tokenise, documents()) if len(d.sentences) == 1]
+
+
+def with_notes(folder):
+    """The files that the page's commands read."""
+    (folder / "notes.jsonl").write_text(render_jsonl(documents()), "utf-8")
+    (folder / "note.txt").write_text("He has fever.\nOn aspirin.")
+    return folder
 
 
 @pytest.fixture
@@ -96,15 +123,19 @@ def copied(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def elsewhere(made, tmp_path_factory):
-    """What `ner.pyz` and a plain pipeline find in a process that has no fedner to import.
+    """What the commands and programs of docs/export.md find, as they stand there, in a process that
+    has no fedner to import.
 
     `-S` leaves out the hooks of editable installations; the packages themselves are given.
     """
-    place = tmp_path_factory.mktemp("elsewhere")
+    place = with_notes(tmp_path_factory.mktemp("elsewhere"))
+    (place / "exported").symlink_to(made.folder)
+    sentences = [document.text for document in sentences_alone()]
+    asked = {"commands": COMMANDS, "programs": PROGRAMS, "sentences": sentences}
+    (place / "page.json").write_text(json.dumps(asked))
     keep = {k: os.environ[k] for k in ("PATH", "HOME", "OMP_NUM_THREADS") if k in os.environ}
     done = subprocess.run(
-        [sys.executable, "-S", "-P", "-c", WHERE_NOTHING_OF_FEDNER_IS, made.folder,
-         made.base / "notes.jsonl", place / "found.jsonl"],
+        [sys.executable, "-S", "-P", "-c", WHERE_NOTHING_OF_FEDNER_IS],
         cwd=place, env={**keep, "PYTHONPATH": PACKAGES, "HF_MODULES_CACHE": str(place / "hf")},
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
@@ -118,10 +149,25 @@ def test_the_archive_prints_what_fedner_predicts_byte_for_byte(made, elsewhere, 
                   "--out", tmp_path / "own.jsonl")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert elsewhere.found == (tmp_path / "own.jsonl").read_bytes()
-    assert elsewhere.code == 0
     found = {d.doc_id: d for d in parse_jsonl(elsewhere.found.decode(), "found").documents}
     long = found["long"]
     assert [long.text[e.start : e.end] for e in long.entities].count("AS") == 3
+
+
+def test_every_command_of_the_page_prints_what_fedner_predicts(
+    made, elsewhere, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(with_notes(tmp_path))
+    assert [words[2] for words in COMMANDS] == ["--text", "--input", "--input"]
+    for words, (code, printed, notices) in zip(COMMANDS, elsewhere.typed, strict=True):
+        assert words[:2] == ["python", "exported/ner.pyz"]
+        done = fedner("predict", made.model, *words[2:])
+        assert done.exit_code == code == 0, notices
+        if "--out" not in words:
+            assert printed == done.stdout
+            assert json.loads(printed)["text"]
+        assert "PRIVACY: NONE" in notices
+    assert elsewhere.found == (tmp_path / "found.jsonl").read_bytes()
 
 
 def test_its_f1_is_that_of_fedner_evaluate(made, elsewhere):
@@ -135,8 +181,8 @@ def test_its_f1_is_that_of_fedner_evaluate(made, elsewhere):
 
 
 def test_a_plain_pipeline_loads_the_folder_as_it_is(elsewhere):
-    assert set(elsewhere.plain) <= set(LABELS)
-    assert elsewhere.plain
+    assert {label for found in elsewhere.plain for label, _, _ in found} <= set(LABELS)
+    assert any(elsewhere.plain)
     assert elsewhere.labels["11"] == "B-Device"
 
 
@@ -148,10 +194,6 @@ def test_the_pipeline_of_the_folder_itself_finds_the_same_as_the_archive(elsewhe
     ]  # fmt: skip
     assert elsewhere.exact == expected
     assert elsewhere.untouched, "another package named common is not what it was"
-
-
-def test_the_archive_says_the_studys_notices(elsewhere):
-    assert "PRIVACY: NONE" in elsewhere.notices
 
 
 def test_nothing_of_fedner_is_imported_but_what_the_archive_holds(made, elsewhere):
