@@ -15,12 +15,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from common.data.jsonl import parse_jsonl, render_jsonl
+from common.data.labels import bio_tags
 from common.data.sentences import tokenise
 from common.identity.manifest import MAX_BYTES, Manifest
 from common.identity.signing import verify
@@ -180,10 +182,27 @@ def test_its_f1_is_that_of_fedner_evaluate(made, elsewhere):
     assert 0.3 < f1 < 1
 
 
-def test_a_plain_pipeline_loads_the_folder_as_it_is(elsewhere):
-    assert {label for found in elsewhere.plain for label, _, _ in found} <= set(LABELS)
-    assert any(elsewhere.plain)
-    assert elsewhere.labels["11"] == "B-Device"
+def test_a_plain_pipeline_finds_the_same_where_each_words_likeliest_tag_is_the_best(
+    made, elsewhere
+):
+    tagger = load_tagger(made.folder, "cpu")
+    alike = 0
+    for document, plain in zip(sentences_alone(), elsewhere.plain, strict=True):
+        windows = tagger.windows([document])
+        if tagger.tags([document], windows) == [likeliest(tagger, windows)]:
+            (found,) = tagger.entities([document], windows)
+            assert plain == [[e.label, e.start, e.end] for e in found]
+            alike += bool(found)
+    assert alike >= 4
+    assert elsewhere.labels == {str(at): tag for at, tag in enumerate(bio_tags(LABELS))}
+
+
+def likeliest(tagger, windows):
+    """Tag of each word of a sentence by itself, with no rule between them."""
+    (window,) = windows
+    with torch.inference_mode():
+        logits = tagger.module(**tagger.collate([window], None)).logits[0]
+    return logits[list(window.positions)].argmax(-1).tolist()
 
 
 def test_the_pipeline_of_the_folder_itself_finds_the_same_as_the_archive(elsewhere):
