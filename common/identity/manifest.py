@@ -4,6 +4,7 @@ Guarantees:
     - The signature covers everything that the manifest says: version, study, every file's name,
       hash and size, and who signed. It is made under a label of its own: no other signature of
       that key is one.
+    - It has one form: other bytes that say the same are no manifest.
     - Reading one does not verify it. Whether it counts is `require_signer`'s to say, by a key that
       the reader has from elsewhere: never by the key that the manifest itself names.
 """
@@ -101,25 +102,35 @@ class Manifest:
         return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
 
     def to_bytes(self) -> bytes:
-        """Its file."""
-        return json.dumps(asdict(self), indent=2).encode("ascii") + b"\n"
+        """Its file, the files in order of their names."""
+        content = {**asdict(self), "files": {n: asdict(m) for n, m in sorted(self.files.items())}}
+        return json.dumps(content, indent=2).encode("ascii") + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
         """Parse its file.
 
         Raises:
-            EncoderError: not of this form.
+            EncoderError: not of this form to the byte, or more than `MAX_BYTES`.
         """
+        if len(data) > MAX_BYTES:
+            raise _no_manifest(f"has more than {MAX_BYTES} bytes")
         try:
-            return _ADAPTER.validate_json(data)
+            manifest = _ADAPTER.validate_json(data)
         except ValidationError as error:
             first: Mapping[str, Any] = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise EncoderError(
-                f"is no manifest of an exported model: {where}: {first['msg']}",
-                remedy="take the folder again from where `fedner export` wrote it",
-            ) from None
+            raise _no_manifest(f"{where}: {first['msg']}") from None
+        if data != manifest.to_bytes():
+            raise _no_manifest("blanks, order or double keys are not as `fedner export` writes it")
+        return manifest
+
+
+def _no_manifest(said: str) -> EncoderError:
+    return EncoderError(
+        f"is no manifest of an exported model: {said}",
+        remedy="take the folder again from where `fedner export` wrote it",
+    )
 
 
 _ADAPTER: Final = TypeAdapter(Manifest)

@@ -38,7 +38,7 @@ try:
     import transformers
 except ModuleNotFoundError as error:
     sys.exit(f"ner.pyz needs the packages {", ".join(NEEDED)}: {{error.name}} is missing here")
-sys.exit(main(Path(__file__).resolve().parents[1]))
+sys.exit(main(Path(__file__).absolute().parents[1]))  # where it lies, though it be a link
 '''
 
 

@@ -12,12 +12,15 @@
 Guarantees:
     - The folder is there whole or not at all; nothing is overwritten.
     - What was written loads, by plain transformers, before it is given its name.
-    - Checking it finds a changed byte, a file too few or too many, another signer or none.
+    - Its programs are called fedner's own only if nothing else in it is code or names any.
+    - Checking it finds a changed byte, the manifest's own, too; a file too few or too many, a link
+      in place of one; another signer or none.
 """
 
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +36,7 @@ from common.io.disk import DISK
 from common.io.encoders import TOKENIZER_FILES, WEIGHTS, file_sha256
 from common.io.models import CARD, STUDY, load_model
 from common.io.models import MANIFEST as FACTS
+from common.io.onnx_file import ONNX
 from common.io.standalone import DECODING, decoding_json, load_tagger
 from common.model.ner import NerModel, decoding_of
 
@@ -50,6 +54,11 @@ _CUSTOM: Final = {
     }
 }
 _COPIED: Final = (CONFIG, WEIGHTS, *TOKENIZER_FILES, STUDY, FACTS)
+_WRITTEN: Final = {*_COPIED, CARD, DECODING, ARCHIVE, PIPELINE, ONNX, MANIFEST}
+_NAMING_CODE: Final = {CONFIG, "tokenizer_config.json"}
+_TASKS: Final = "custom_pipelines"
+_LOADING: Final = ("auto_map", "attribute_map")
+"""The second gives other keys the meaning of the first. `…_implementation` takes a hub's kernel."""
 
 Addition = Callable[[NerModel, Path], None]
 """Writes one more file into the folder."""
@@ -109,7 +118,8 @@ def verify_export(folder: Path, public_key: str | None) -> Manifest:
 
     Raises:
         IdentityError: not signed, not by that key, or changed after it was signed.
-        EncoderError: no manifest, or files that are not those it names; all of them are named.
+        EncoderError: no manifest, or files that are not those it names, links and all; all of them
+            are named.
     """
     manifest = read_manifest(folder)
     if public_key is not None:
@@ -127,9 +137,15 @@ def verify_export(folder: Path, public_key: str | None) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an exported folder, not verified."""
     path = folder / MANIFEST
+    if path.exists() and not _is_plain(path):
+        raise EncoderError(
+            "is a link, or no file",
+            place=str(path),
+            remedy="give the folder itself that `fedner export` wrote, or a copy of its files",
+        )
     try:
         with path.open("rb") as stream:
-            return Manifest.from_bytes(stream.read(MAX_BYTES))
+            return Manifest.from_bytes(stream.read(MAX_BYTES + 1))
     except OSError as error:
         raise EncoderError(
             f"no exported model is here: {error.strerror}",
@@ -140,12 +156,45 @@ def read_manifest(folder: Path) -> Manifest:
         raise EncoderError(error.message, place=str(path), remedy=error.remedy) from None
 
 
-def has_own_code(folder: Path) -> bool:
-    """Whether the programs in an exported folder are the ones that this fedner writes."""
+def foreign_code(folder: Path) -> tuple[str, ...]:
+    """Where an exported folder has, or names, other code than this fedner writes; empty if nowhere.
+
+    Nothing but the programs, to the byte; no file that no export writes; in the files that
+    transformers reads, nobody's pipeline but ours, and no key that has it load code.
+    """
+    return tuple(_foreign(folder))
+
+
+def _foreign(folder: Path) -> Iterator[str]:
+    programs = _programs()
+    there = {path.name for path in folder.iterdir()}
+    yield from (f"{name!a}, a file of no export" for name in sorted(there - _WRITTEN))
+    for name, code in programs.items():
+        if name not in there or (folder / name).read_bytes() != code:
+            yield name
+    for name in sorted(_NAMING_CODE & (there | {CONFIG})):
+        yield from (f"{name}: {key}" for key in _naming_code(folder / name))
+
+
+def _naming_code(path: Path) -> list[str]:
+    """Keys with which transformers loads code from elsewhere; the file as transformers reads it."""
     try:
-        return all((folder / name).read_bytes() == code for name, code in _programs().items())
-    except OSError:
-        return False
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ["can't be read"]
+    found = {key for key in _keys(content) if key in _LOADING or key.endswith("_implementation")}
+    if path.name == CONFIG and (not isinstance(content, dict) or content.get(_TASKS) != _CUSTOM):
+        found.add(_TASKS)
+    return sorted(found)
+
+
+def _keys(content: object) -> Iterator[str]:
+    """Of all objects of a JSON file."""
+    if isinstance(content, dict):
+        yield from content
+    if isinstance(content, dict | list):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _keys(value)
 
 
 def _programs() -> dict[str, bytes]:
@@ -161,7 +210,7 @@ def _fill(folder: Path, source: Path, model: NerModel, card: str) -> None:
     for name, code in _programs().items():
         write_bytes(folder / name, code)
     config = json.loads((folder / CONFIG).read_text("utf-8"))
-    write_json(folder / CONFIG, {**config, "custom_pipelines": _CUSTOM})
+    write_json(folder / CONFIG, {**config, _TASKS: _CUSTOM})
 
 
 def _manifest(folder: Path, model: NerModel, identity: Identity | None) -> Manifest:
@@ -192,5 +241,12 @@ def _faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name} is missing"
         elif name not in manifest.files:
             yield f"{name!a} is not in the manifest"
-        elif not there[name].is_file() or _mark(there[name]) != manifest.files[name]:
+        elif not _is_plain(there[name]):
+            yield f"{name} is a link, or no file"
+        elif _mark(there[name]) != manifest.files[name]:
             yield f"{name} is not what the manifest says"
+
+
+def _is_plain(path: Path) -> bool:
+    """A file itself: a link's target may be another tomorrow."""
+    return stat.S_ISREG(path.lstat().st_mode)

@@ -8,12 +8,16 @@ The archive lies in the exported folder and holds the very modules that fedner p
 Guarantees:
     - Standard output is, byte for byte, what `fedner predict` prints of the same input.
     - Nothing is sent or fetched: model and tokenizer are read from the folder alone.
+    - What `--out` names is there whole or not at all, for this user alone (mode 0600).
 """
 
 import argparse
 import hashlib
 import json
+import os
+import stat
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -71,8 +75,12 @@ def load_tagger(folder: Path, device: str = "auto") -> Tagger:
     Raises:
         EncoderError: no exported model, weights that are not the manifest's, or no such device.
     """
-    with (folder / WEIGHTS).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with (folder / WEIGHTS).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        said = f"can't be read: {type(error).__name__}"
+        raise _not_exported(folder / WEIGHTS, said) from None
     if found != _manifest(folder)["weights_sha256"]:
         said = "the weights are not the ones that the manifest names"
         raise _not_exported(folder / WEIGHTS, said)
@@ -159,8 +167,28 @@ def _write(lines: str, path: Path | None) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    else:
-        path.write_bytes(data)
+        return
+    try:
+        _replace(path, data)
+    except OSError as error:
+        said = f"can't be written: {error.strerror or type(error).__name__}"
+        raise DataError(said, place=str(path), remedy="name a file in a folder of yours") from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """As `common.io.atomic` does, but on systems without its calls, too."""
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(0, "a folder, a link or a device is there")
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from common.errors import IdentityError, UsageError
 from common.identity.fingerprint import key_fingerprint
 from common.identity.identity import require_public_key
 from common.io.configs import load_roster
-from common.io.export import has_own_code, verify_export
+from common.io.export import foreign_code, verify_export
 from common.io.identity_files import read_public
 from scripts.console import err, out
 
@@ -45,18 +45,30 @@ def command(
     """
     public_key = _public_key(key, roster, by, unsigned)
     manifest = verify_export(folder, public_key)
-    whose = "those of this fedner, byte for byte" if has_own_code(folder) else "NOT of this fedner"
     for line in (
         f"{folder}: {len(manifest.files)} files of study {manifest.study} "
         f"{manifest.study_sha256}, each as the manifest says",
-        f"exported by fedner {manifest.fedner}; the programs in it are {whose}",
+        f"exported by fedner {manifest.fedner}",
     ):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    _show_code(foreign_code(folder))
     if public_key is None or manifest.signed is None:
         err.print(UNCHECKED, style="bold red", soft_wrap=True)
         return
-    out.print(f"signed by {manifest.signed.name} with {public_key}, fingerprint "
-              f"{key_fingerprint(public_key)}", highlight=False, soft_wrap=True)  # fmt: skip
+    named = "" if roster is None else f" by {by or COORDINATOR} of {roster}"
+    for line in (
+        f"signed{named} with {public_key}, fingerprint {key_fingerprint(public_key)}",
+        f"the signer calls itself {manifest.signed.name}; nobody but the signer says so",
+    ):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_code(foreign: tuple[str, ...]) -> None:
+    if foreign:
+        said = f"OTHER CODE THAN THIS FEDNER'S is in it, or named by it: {'; '.join(foreign)}"
+        err.print(said, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    else:
+        out.print("the programs in it are those of this fedner, byte for byte", highlight=False)
 
 
 def _public_key(key: str | None, roster: Path | None, by: str | None, unsigned: bool) -> str | None:

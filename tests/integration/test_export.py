@@ -4,6 +4,8 @@ import ast
 import io
 import json
 import os
+import runpy
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -13,24 +15,27 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from common.data.jsonl import parse_jsonl, render_jsonl
+from common.data.labels import bio_tags
 from common.data.sentences import tokenise
-from common.identity.manifest import Manifest
+from common.identity.manifest import MAX_BYTES, Manifest
 from common.identity.signing import verify
 from common.io import archive as archives
 from common.io import onnx_file
 from common.io.archive import NEEDED, archive, sources
-from common.io.export import export_model
+from common.io.export import _mark, export_model, foreign_code
 from common.io.identity_files import create, open_private, read_public
 from common.io.models import load_model
 from common.io.standalone import find, load_tagger, main
 from scripts.cli import app
 from tests.exported import LABELS, documents, save_trained
+from tests.pages import Page
 from tests.tiny import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -39,30 +44,43 @@ WHERE_NOTHING_OF_FEDNER_IS = """
 import contextlib, importlib.util, io, json, runpy, sys, types
 
 assert not [n for n in ("common", "scripts", "server", "client") if importlib.util.find_spec(n)]
-folder, notes, found = sys.argv[1:]
-said = {}
-sys.argv = ["ner.pyz", "--input", notes, "--from", "jsonl", "--out", found]
-with contextlib.redirect_stderr(io.StringIO()) as stderr:
-    try:
-        runpy.run_path(f"{folder}/ner.pyz", run_name="__main__")
-    except SystemExit as ended:
-        said["code"] = ended.code
-said["notices"] = stderr.getvalue()
+page = json.load(open("page.json"))
+said = {"typed": []}
+for words in page["commands"]:
+    sys.argv, stdout, stderr = words[1:], io.TextIOWrapper(io.BytesIO()), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            runpy.run_path(words[1], run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code
+    said["typed"].append([code, stdout.buffer.getvalue().decode(), stderr.getvalue()])
 said["modules"] = {n: getattr(m, "__file__", None) or "" for n, m in sys.modules.items()}
-from transformers import pipeline
-
-find = pipeline("token-classification", model=folder, aggregation_strategy="first")
-said["plain"] = [e["entity_group"] for e in find("He has asthma . On aspirin .")]
-said["labels"] = find.model.config.id2label
 sys.modules["common"] = types.ModuleType("common")
 before = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "common"}
-exact = pipeline("fedner-ner", model=folder, trust_remote_code=True)
+space, made = {}, []
+for program in page["programs"]:
+    exec(program, space)
+    made.append(space["find"])
 after = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "common"}
 said["untouched"] = before == after
-texts = [json.loads(line)["text"] for line in open(notes)]
+texts = [json.loads(line)["text"] for line in open("notes.jsonl")]
+exact, plain = made
 said["exact"] = exact(texts)
+said["plain"] = [[(e["entity_group"], e["start"], e["end"]) for e in plain(t)]
+                 for t in page["sentences"]]
+said["labels"] = plain.model.config.id2label
 print(json.dumps(said))
 """
+
+
+FENCES = Page(ROOT / "docs/export.md").fences
+PROGRAMS = [fence.text for fence in FENCES if fence.info == "python"]
+COMMANDS = [
+    shlex.split(line)
+    for fence in FENCES
+    for line in fence.text.splitlines()
+    if line.startswith("python ")
+]
 
 
 def fedner(*arguments):
@@ -77,9 +95,21 @@ def made(tiny_encoder, tmp_path_factory):
     create(base / "identity", "north", None)
     done = fedner("export", model, "--out", base / "out", "--identity", base / "identity")
     assert done.exit_code == 0, done.output
-    (base / "notes.jsonl").write_text(render_jsonl(documents()), "utf-8")
+    with_notes(base)
     key = read_public(base / "identity").public_key
     return SimpleNamespace(base=base, model=model, folder=base / "out", key=key, said=done.output)
+
+
+def sentences_alone():
+    """Documents of one sentence."""
+    return [d for d in map(tokenise, documents()) if len(d.sentences) == 1]
+
+
+def with_notes(folder):
+    """The files that the page's commands read."""
+    (folder / "notes.jsonl").write_text(render_jsonl(documents()), "utf-8")
+    (folder / "note.txt").write_text("He has fever.\nOn aspirin.")
+    return folder
 
 
 @pytest.fixture
@@ -95,15 +125,19 @@ def copied(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def elsewhere(made, tmp_path_factory):
-    """What `ner.pyz` and a plain pipeline find in a process that has no fedner to import.
+    """What the commands and programs of docs/export.md find, as they stand there, in a process that
+    has no fedner to import.
 
     `-S` leaves out the hooks of editable installations; the packages themselves are given.
     """
-    place = tmp_path_factory.mktemp("elsewhere")
+    place = with_notes(tmp_path_factory.mktemp("elsewhere"))
+    (place / "exported").symlink_to(made.folder)
+    sentences = [document.text for document in sentences_alone()]
+    asked = {"commands": COMMANDS, "programs": PROGRAMS, "sentences": sentences}
+    (place / "page.json").write_text(json.dumps(asked))
     keep = {k: os.environ[k] for k in ("PATH", "HOME", "OMP_NUM_THREADS") if k in os.environ}
     done = subprocess.run(
-        [sys.executable, "-S", "-P", "-c", WHERE_NOTHING_OF_FEDNER_IS, made.folder,
-         made.base / "notes.jsonl", place / "found.jsonl"],
+        [sys.executable, "-S", "-P", "-c", WHERE_NOTHING_OF_FEDNER_IS],
         cwd=place, env={**keep, "PYTHONPATH": PACKAGES, "HF_MODULES_CACHE": str(place / "hf")},
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
@@ -117,10 +151,25 @@ def test_the_archive_prints_what_fedner_predicts_byte_for_byte(made, elsewhere, 
                   "--out", tmp_path / "own.jsonl")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert elsewhere.found == (tmp_path / "own.jsonl").read_bytes()
-    assert elsewhere.code == 0
     found = {d.doc_id: d for d in parse_jsonl(elsewhere.found.decode(), "found").documents}
     long = found["long"]
     assert [long.text[e.start : e.end] for e in long.entities].count("AS") == 3
+
+
+def test_every_command_of_the_page_prints_what_fedner_predicts(
+    made, elsewhere, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(with_notes(tmp_path))
+    assert [words[2] for words in COMMANDS] == ["--text", "--input", "--input"]
+    for words, (code, printed, notices) in zip(COMMANDS, elsewhere.typed, strict=True):
+        assert words[:2] == ["python", "exported/ner.pyz"]
+        done = fedner("predict", made.model, *words[2:])
+        assert done.exit_code == code == 0, notices
+        if "--out" not in words:
+            assert printed == done.stdout
+            assert json.loads(printed)["text"]
+        assert "PRIVACY: NONE" in notices
+    assert elsewhere.found == (tmp_path / "found.jsonl").read_bytes()
 
 
 def test_its_f1_is_that_of_fedner_evaluate(made, elsewhere):
@@ -133,10 +182,27 @@ def test_its_f1_is_that_of_fedner_evaluate(made, elsewhere):
     assert 0.3 < f1 < 1
 
 
-def test_a_plain_pipeline_loads_the_folder_as_it_is(elsewhere):
-    assert set(elsewhere.plain) <= set(LABELS)
-    assert elsewhere.plain
-    assert elsewhere.labels["11"] == "B-Device"
+def test_a_plain_pipeline_finds_the_same_where_each_words_likeliest_tag_is_the_best(
+    made, elsewhere
+):
+    tagger = load_tagger(made.folder, "cpu")
+    alike = 0
+    for document, plain in zip(sentences_alone(), elsewhere.plain, strict=True):
+        windows = tagger.windows([document])
+        if tagger.tags([document], windows) == [likeliest(tagger, windows)]:
+            (found,) = tagger.entities([document], windows)
+            assert plain == [[e.label, e.start, e.end] for e in found]
+            alike += bool(found)
+    assert alike >= 4
+    assert elsewhere.labels == {str(at): tag for at, tag in enumerate(bio_tags(LABELS))}
+
+
+def likeliest(tagger, windows):
+    """Tag of each word of a sentence by itself, with no rule between them."""
+    (window,) = windows
+    with torch.inference_mode():
+        logits = tagger.module(**tagger.collate([window], None)).logits[0]
+    return logits[list(window.positions)].argmax(-1).tolist()
 
 
 def test_the_pipeline_of_the_folder_itself_finds_the_same_as_the_archive(elsewhere):
@@ -147,10 +213,6 @@ def test_the_pipeline_of_the_folder_itself_finds_the_same_as_the_archive(elsewhe
     ]  # fmt: skip
     assert elsewhere.exact == expected
     assert elsewhere.untouched, "another package named common is not what it was"
-
-
-def test_the_archive_says_the_studys_notices(elsewhere):
-    assert "PRIVACY: NONE" in elsewhere.notices
 
 
 def test_nothing_of_fedner_is_imported_but_what_the_archive_holds(made, elsewhere):
@@ -167,6 +229,24 @@ def test_the_archive_says_which_package_is_missing(made, tmp_path):
     assert done.returncode == 1
     assert "needs the packages torch, transformers" in done.stderr
     assert "missing here" in done.stderr
+
+
+def test_the_archive_runs_where_a_hubs_cache_has_a_link_to_each_file(
+    made, tmp_path, monkeypatch, capsysbinary
+):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    for number, path in enumerate(sorted(made.folder.iterdir())):
+        (tmp_path / "blobs" / str(number)).hardlink_to(path)
+        (tmp_path / "snapshot" / path.name).symlink_to(f"../blobs/{number}")
+    monkeypatch.setattr("sys.argv", ["ner.pyz", "--text", "On aspirin.", "--device", "cpu"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(tmp_path / "snapshot" / "ner.pyz"), run_name="__main__")
+    assert ended.value.code == 0
+    found = json.loads(capsysbinary.readouterr().out)
+    assert [e["label"] for e in found["entities"]] == ["Medication"]
+    checked = fedner("verify", tmp_path / "snapshot", "--key", made.key)
+    assert "manifest.json: is a link, or no file" in str(checked.exception)
 
 
 @pytest.mark.parametrize("given", ["--text", "--input"])
@@ -199,10 +279,52 @@ def test_the_archive_refuses_a_folder_that_is_not_whole(made, copied, capsys, na
     assert caught.out == ""
 
 
+def test_a_folder_without_weights_is_no_exported_model(copied, capsys):
+    (copied / "model.safetensors").unlink()
+    assert main(copied, ["--text", "On aspirin.", "--device", "cpu"]) == 5
+    assert f"error {copied}/model.safetensors: can't be read: FileNotF" in capsys.readouterr().err
+
+
 def test_what_can_not_be_read_is_an_error_with_its_place(made, tmp_path, capsys):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert main(made.folder, ["--input", str(tmp_path / "latin.txt")]) == 4
     assert f"{tmp_path}/latin.txt: can't be read as UTF-8" in capsys.readouterr().err
+
+
+def test_what_is_found_is_written_whole_and_for_its_user_alone(made, tmp_path):
+    path = tmp_path / "found.jsonl"
+    path.write_text("before")
+    path.chmod(0o644)
+    before = os.umask(0)
+    try:
+        assert main(made.folder, ["--text", "On aspirin.", "--out", str(path)]) == 0
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text())["text"] == "On aspirin."
+    assert [p.name for p in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+def test_a_disk_that_is_full_leaves_what_was_found_before(made, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "found.jsonl"
+    path.write_text("before")
+    monkeypatch.setattr("common.io.standalone.os.fsync", full)
+    assert main(made.folder, ["--text", "On aspirin.", "--out", str(path)]) == 4
+    assert f"error {path}: can't be written: No space left on device" in capsys.readouterr().err
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+@pytest.mark.parametrize("place", ["nowhere/found.jsonl", "folder", "link"])
+def test_where_nothing_can_be_written_is_an_error_with_its_place(made, tmp_path, capsys, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(os.devnull)
+    assert main(made.folder, ["--text", "On aspirin.", "--out", str(tmp_path / place)]) == 4
+    assert f"error {tmp_path / place}: can't be written: " in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link"]
 
 
 # --- the archive
@@ -331,7 +453,8 @@ def test_an_export_that_breaks_off_leaves_nothing(made, tmp_path, monkeypatch):
 def test_a_signed_folder_verifies_by_key_by_file_and_by_roster(made, tmp_path):
     done = fedner("verify", made.folder, "--key", made.key)
     assert done.exit_code == 0
-    assert "signed by north" in done.output
+    assert f"signed with {made.key}" in done.output
+    assert "calls itself north; nobody but the signer says so" in done.output
     assert "those of this fedner, byte for byte" in done.output
     assert fedner("verify", made.folder, "--key", made.base / "identity").exit_code == 0
     create(tmp_path / "other", "other", None)
@@ -344,6 +467,25 @@ def test_a_signed_folder_verifies_by_key_by_file_and_by_roster(made, tmp_path):
     assert "does not name south" in str(
         fedner("verify", made.folder, *by, "--by", "south").exception
     )
+
+
+def test_a_signer_is_named_as_the_roster_names_it(made, copied, tmp_path):
+    create(tmp_path / "mallory", "coordinator", None)
+    resign(copied, tmp_path / "mallory")
+    key = read_public(tmp_path / "mallory").public_key
+    roster = {"coordinator": made.key, "institutions": [{"name": "south", "public_key": key}]}
+    (tmp_path / "roster.yaml").write_text(yaml.safe_dump(roster))
+    by = ("--roster", tmp_path / "roster.yaml")
+    done = fedner("verify", copied, *by, "--by", "south")
+    assert f"signed by south of {tmp_path}/roster.yaml with {key}" in done.output
+    assert "the signer calls itself coordinator" in done.output
+    done = fedner("verify", made.folder, *by)
+    assert f"signed by coordinator of {tmp_path}/roster.yaml with {made.key}" in done.output
+
+
+def link_out(folder, name):
+    (folder / name).rename(folder.parent / name)
+    (folder / name).symlink_to(folder.parent / name)
 
 
 def spoil_a_byte(folder):
@@ -361,6 +503,8 @@ def spoil_a_byte(folder):
         (lambda f: (f / "code").mkdir(), "'code' is not in the manifest", 5),
         (lambda f: (f / "manifest.json").unlink(), "no exported model is here", 5),
         (lambda f: (f / "manifest.json").write_text("{}"), "is no manifest", 5),
+        (lambda f: link_out(f, "study.yaml"), "study.yaml is a link, or no file", 5),
+        (lambda f: link_out(f, "manifest.json"), "manifest.json: is a link, or no file", 5),
     ],
 )
 def test_what_was_changed_lost_or_added_is_named(made, copied, spoil, said, code):
@@ -392,10 +536,100 @@ def test_all_faults_of_a_folder_are_named_at_once(made, copied):
 def test_a_manifest_that_was_changed_after_it_was_signed_is_found(made, copied, change):
     content = json.loads((copied / "manifest.json").read_text())
     change(content)
-    (copied / "manifest.json").write_text(json.dumps(content))
+    (copied / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
     done = fedner("verify", copied, "--key", made.key)
     assert "not over what the manifest says" in str(done.exception)
     assert done.exception.exit_code == 10
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda text: text + " ",
+        lambda text: text.replace("{", "{ ", 1),
+        lambda text: text.replace('"format"', '"format": "fedner exported model v1", "format"'),
+        lambda text: text.replace('"fedner"', '"\\u0066edner"', 1),
+        lambda text: json.dumps(dict(reversed(json.loads(text).items())), indent=2) + "\n",
+        lambda text: turned(text, "files"),
+    ],
+    ids=["end", "blank", "double", "escape", "order", "files"],
+)
+@pytest.mark.parametrize("options", [("--unsigned",), ("--key", "")], ids=["unsigned", "key"])
+def test_a_manifest_has_one_form_and_not_a_byte_more(made, copied, rewrite, options):
+    path = copied / "manifest.json"
+    before = path.read_text()
+    path.write_text(rewrite(before))
+    assert path.read_text() != before
+    done = fedner("verify", copied, *[word or made.key for word in options])
+    assert f"{path}: is no manifest of an exported model" in str(done.exception)
+    assert done.exception.exit_code == 5
+
+
+def test_a_manifest_that_is_too_long_is_not_read_in_part(made, copied):
+    path = copied / "manifest.json"
+    manifest = Manifest.from_bytes(path.read_bytes())
+    names = [f"f{number}" for number in range(1500)]
+    each, rest = divmod(MAX_BYTES - len(long_one(manifest, names)), len(names))
+    names = [name + "x" * (each + (at < rest)) for at, name in enumerate(names)]
+    path.write_bytes(long_one(manifest, names))
+    assert path.stat().st_size == MAX_BYTES
+    assert Manifest.from_bytes(path.read_bytes()).files.keys() == set(names)
+    path.write_bytes(path.read_bytes() + b"and more")
+    done = fedner("verify", copied, "--unsigned")
+    assert f"has more than {MAX_BYTES} bytes" in str(done.exception)
+
+
+def long_one(manifest, names):
+    return replace(manifest, files=dict.fromkeys(names, manifest.files["README.md"])).to_bytes()
+
+
+def rewritten(folder, name, **keys):
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+EVIL = {"fedner-ner": {"impl": "evil.NerPipeline", "pt": ["AutoModelForTokenClassification"]}}
+LOADED = {"AutoTokenizer": [None, "evil.Tokenizer"], "AutoConfig": "else/where--evil.Config"}
+
+
+@pytest.mark.parametrize(
+    ("smuggle", "said"),
+    [
+        (lambda f: (f / "evil.py").write_text(""), "'evil.py', a file of no export"),
+        (lambda f: (f / "adapter_config.json").write_text("{}"), "'adapter_config.json', a file"),
+        (lambda f: (f / "ner_pipeline.py").write_text("a = 1"), ": ner_pipeline.py"),
+        (lambda f: (f / "ner.pyz").write_text("a = 1"), ": ner.pyz"),
+        (lambda f: rewritten(f, "config.json", custom_pipelines=EVIL), "config.json: custom_pip"),
+        (lambda f: rewritten(f, "config.json", auto_map=LOADED), "config.json: auto_map"),
+        (lambda f: rewritten(f, "config.json", attribute_map={"auto_map": "x"}), ": attribute_map"),
+        (lambda f: rewritten(f, "config.json", sub={"a": [{"auto_map": {}}]}), ": auto_map"),
+        (lambda f: rewritten(f, "config.json", attn_implementation="a/b"), ": attn_implementation"),
+        (lambda f: rewritten(f, "tokenizer_config.json", auto_map=LOADED), "n: auto_map"),
+    ],
+)  # fmt: skip
+def test_no_other_code_passes_for_fedners_own(made, copied, smuggle, said):
+    assert foreign_code(copied) == ()
+    smuggle(copied)
+    resign(copied, made.base / "identity")
+    done = fedner("verify", copied, "--key", made.key)
+    assert done.exit_code == 0, done.output
+    assert "those of this fedner" not in done.output
+    assert "OTHER CODE THAN THIS FEDNER'S" in done.stderr
+    assert said in done.stderr
+
+
+def resign(folder, identity):
+    """As its signer would, who means ill."""
+    manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
+    files = {path.name: _mark(path) for path in folder.iterdir() if path.name != "manifest.json"}
+    signed = replace(manifest, files=files).signed_by(open_private(identity, None))
+    (folder / "manifest.json").write_bytes(signed.to_bytes())
+
+
+def turned(text, name):
+    content = json.loads(text)
+    content[name] = dict(reversed(content[name].items()))
+    return json.dumps(content, indent=2) + "\n"
 
 
 def test_another_signer_is_not_taken_for_the_one_expected(made, copied, tmp_path):
