@@ -71,10 +71,10 @@ GROUPED = ("--smallest", 2, "--json", "--groups")
 
 
 def groups_of(corpus):
-    """By document, two groups and one that is too small."""
+    """By document, two groups and two that are too small."""
     ids = [json.loads(line)["doc_id"] for line in corpus.read_text().splitlines()]
-    assert len(ids) > 4
-    rows = [f"{name}\t{'x' if i == 0 else 'fm'[i % 2]}\n" for i, name in enumerate(ids)]
+    assert len(ids) > 5
+    rows = [f"{name}\t{'xy'[i] if i < 2 else 'fm'[i % 2]}\n" for i, name in enumerate(ids)]
     return "document\tsex\n" + "".join(rows)
 
 
