@@ -618,6 +618,15 @@ def test_no_other_code_passes_for_fedners_own(made, copied, smuggle, said):
     assert said in done.stderr
 
 
+def test_a_model_whose_encoder_names_code_is_not_exported(made, tmp_path):
+    subprocess.run(["cp", "-r", made.model, tmp_path / "model"], check=True)
+    rewritten(tmp_path / "model", "tokenizer_config.json", auto_map=LOADED)
+    done = fedner("export", tmp_path / "model", "--out", tmp_path / "out", "--unsigned")
+    assert "other code than fedner's: tokenizer_config.json: auto_map" in str(done.exception)
+    assert done.exception.exit_code == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def resign(folder, identity):
     """As its signer would, who means ill."""
     manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
