@@ -80,7 +80,8 @@ def export_model(
 
     Raises:
         UsageError: the folder is there already, or the source is an exported one.
-        EncoderError: the source is no saved model, or not the one that its manifest names.
+        EncoderError: the source is no saved model, not the one that its manifest names, or its
+            configuration has transformers load code.
     """
     if os.path.lexists(folder):
         raise UsageError(
@@ -100,6 +101,7 @@ def export_model(
             add(model, beside)
         manifest = _manifest(beside, model, identity)
         write_bytes(beside / MANIFEST, manifest.to_bytes())
+        _require_own_code(beside)
         load_tagger(beside, "cpu")
         beside.rename(folder)
     except BaseException:
@@ -163,6 +165,15 @@ def foreign_code(folder: Path) -> tuple[str, ...]:
     transformers reads, nobody's pipeline but ours, and no key that has it load code.
     """
     return tuple(_foreign(folder))
+
+
+def _require_own_code(folder: Path) -> None:
+    foreign = foreign_code(folder)
+    if foreign:
+        raise EncoderError(
+            f"would have its readers run other code than fedner's: {'; '.join(foreign)}",
+            remedy="remove that key from the saved model's file: fedner loads it without",
+        )
 
 
 def _foreign(folder: Path) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.data.jsonl import parse_jsonl, render_jsonl
-from common.data.records import Entity, span
+from common.data.records import Document, Entity, span
 from common.io.archive import ARCHIVE, NEEDED
 from common.io.configs import load_study
 from common.io.datasets import simulated_sides
@@ -80,12 +80,21 @@ def main(argv: list[str]) -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="export-")))
         folder = (options.keep or scratch / "a").absolute()
         folder.mkdir(parents=True)
-        return _carry_out(options.run / "model", options.study, folder)
+        sides = simulated_sides(load_study(options.study), options.study.parent)
+        documents = [d for side in sides.values() for d in side.test]
+        return hold(options.run / "model", documents, folder)
 
 
-def _carry_out(source: Path, study: Path, folder: Path) -> int:
-    sides = simulated_sides(load_study(study), study.parent)
-    documents = [d for side in sides.values() for d in side.test]
+def hold(source: Path, documents: Sequence[Document], folder: Path) -> int:
+    """Compare, and print the comparison.
+
+    Args:
+        source: a saved model.
+        folder: an empty one: `out`, `venv` and `found.jsonl`, which `ner.pyz` wrote, stay in it.
+
+    Returns:
+        The exit code.
+    """
     model = load_model(source, "cpu")
     prepared = model.prepare(documents)
     evaluated = model.evaluate(prepared)
@@ -110,9 +119,10 @@ def _carry_out(source: Path, study: Path, folder: Path) -> int:
     _report(model.labels, prepared, rows, packages, cut)
     same = alone == lines
     f1 = _f1(model.labels, prepared, read)
-    print(f"{ARCHIVE} against fedner predict: {'the same bytes' if same else 'DIFFERENT'}; "
-          f"F1 {f1!r}, fedner evaluate {evaluated.f1!r}")  # fmt: skip
     piped = _of_pipeline(plain, "exact") == own
+    print(f"{ARCHIVE} against fedner predict: {'the same bytes' if same else 'DIFFERENT'}; "
+          f"F1 {f1!r}, fedner evaluate {evaluated.f1!r}; the folder's pipeline finds "
+          f"{'the same' if piped else 'OTHERS'}")  # fmt: skip
     return 0 if same and piped and f1 == evaluated.f1 else 1
 
 

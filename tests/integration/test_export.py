@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -33,10 +34,11 @@ from common.io.export import _mark, export_model, foreign_code
 from common.io.identity_files import create, open_private, read_public
 from common.io.models import load_model
 from common.io.standalone import find, load_tagger, main
+from scripts.benchmarks.export import hold
 from scripts.cli import app
 from tests.exported import LABELS, documents, save_trained
 from tests.pages import Page
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, POSITIONS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = os.pathsep.join(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
@@ -154,6 +156,31 @@ def test_the_archive_prints_what_fedner_predicts_byte_for_byte(made, elsewhere, 
     found = {d.doc_id: d for d in parse_jsonl(elsewhere.found.decode(), "found").documents}
     long = found["long"]
     assert [long.text[e.start : e.end] for e in long.entities].count("AS") == 3
+
+
+@pytest.mark.slow
+def test_in_a_fresh_environment_without_fedner_all_is_as_fedner_predicts_and_evaluates(
+    made, tmp_path, capsys
+):
+    """A real one: pip installs torch and transformers into it, and nothing of fedner."""
+    notes = with_notes(tmp_path) / "notes.jsonl"
+    (tmp_path / "fresh").mkdir()
+    model = tmp_path / "model"
+    subprocess.run(["cp", "-r", made.model, model], check=True)
+    rewritten(model, "tokenizer_config.json", model_max_length=POSITIONS)  # for the plain pipeline
+    code = hold(model, documents(), tmp_path / "fresh")
+    shutil.rmtree(tmp_path / "fresh" / "venv")  # pytest keeps the rest
+    said = capsys.readouterr().out
+    assert code == 0, said
+    own = ("--input", notes, "--from", "jsonl", "--out", tmp_path / "own.jsonl")
+    assert fedner("predict", made.model, *own).exit_code == 0
+    printed = (tmp_path / "fresh" / "found.jsonl").read_bytes()
+    assert printed == (tmp_path / "own.jsonl").read_bytes()
+    assert b'"label"' in printed
+    done = fedner("evaluate", made.model, notes, "--format", "jsonl", "--json")
+    f1 = json.loads(done.stdout)["entities"]["micro"]["f1"]
+    assert f"F1 {f1!r}, fedner evaluate {f1!r}; the folder's pipeline finds the same" in said
+    assert 0.3 < f1 < 1
 
 
 def test_every_command_of_the_page_prints_what_fedner_predicts(
@@ -616,6 +643,15 @@ def test_no_other_code_passes_for_fedners_own(made, copied, smuggle, said):
     assert "those of this fedner" not in done.output
     assert "OTHER CODE THAN THIS FEDNER'S" in done.stderr
     assert said in done.stderr
+
+
+def test_a_model_whose_encoder_names_code_is_not_exported(made, tmp_path):
+    subprocess.run(["cp", "-r", made.model, tmp_path / "model"], check=True)
+    rewritten(tmp_path / "model", "tokenizer_config.json", auto_map=LOADED)
+    done = fedner("export", tmp_path / "model", "--out", tmp_path / "out", "--unsigned")
+    assert "other code than fedner's: tokenizer_config.json: auto_map" in str(done.exception)
+    assert done.exception.exit_code == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def resign(folder, identity):

@@ -165,6 +165,7 @@ def test_private_processes_give_the_simulations_model_and_charge_their_ledgers(
 THREE = (*tiny.INSTITUTIONS, "general-hospital")
 
 
+@pytest.mark.slow
 def test_processes_with_secure_aggregation_give_the_simulations_model(tiny_study, tmp_path):
     """Under mechanism `local` with an insecure seed: rounding and noise are the same in both."""
     text = tiny_study(
