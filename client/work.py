@@ -22,7 +22,7 @@ from common.config.study import Study
 from common.data.withdrawn import Withdrawn, ids_of
 from common.errors import PolicyError
 from common.metrics.entities import as_json
-from common.metrics.evaluation import CountVector, Evaluation
+from common.metrics.evaluation import Evaluation
 from common.model.build import Vector
 from common.model.ner import NerModel, Prepared
 from common.model.private import Randomness, Recipe
@@ -169,20 +169,20 @@ class Work:
 
         def noised(keys: Keys) -> bytes:
             by_unit = self._model.evaluate_by_unit(self._party.test, unit)
-            self._report_scores(request.round, by_unit.sum(axis=0))
-            by_unit[:, Evaluation.outside(self._study.task.labels)] = 0
+            labels = self._study.task.labels
+            self._report_scores(request.round, Evaluation(labels, by_unit.sum(axis=0)))
+            by_unit[:, Evaluation.outside(labels)] = 0
             return counts_to_bytes(noised_counts(by_unit, mechanism, keys("noise")))
 
         return guard.evaluate(request.round, request.body, noised)
 
     def _exact_counts(self, request: Request) -> bytes:
         evaluation = self._model.evaluate(self._party.test)
-        self._report_scores(request.round, evaluation.counts)
+        self._report_scores(request.round, evaluation)
         return counts_to_bytes(evaluation.counts)
 
-    def _report_scores(self, round_: int, counts: CountVector) -> None:
+    def _report_scores(self, round_: int, evaluation: Evaluation) -> None:
         """The exact ones, which leave with noise or in a sum, or, if the study says so, as such."""
-        evaluation = Evaluation(self._study.task.labels, counts)
         scores = as_json(evaluation.entity_report())
         self._report("evaluate", {"round": round_, "f1": evaluation.f1, "entities": scores})
 

@@ -247,7 +247,7 @@ def test_where_sites_tell_the_coordinator_their_own_figures_the_same_search_find
             file.write(values.tobytes())
 
     found = PlantedRun(benches["secure"], tmp_path, told).carry_out().found()
-    assert set(found) == {"loss", "f1"}
+    assert set(found) == {"loss", "f1", "counts"}  # supports are counts
     for what in ("loss", "f1"):
         assert found[what]["decimal"] == "run/metrics.jsonl"
         assert found[what]["f4<"] == "run/told.f4"
