@@ -10,6 +10,7 @@ from rich.table import Table
 from common.data.groups import Groups, parse_groups
 from common.data.records import Document
 from common.errors import DataError
+from common.io.tables import read_table
 from common.metrics.entities import as_json
 from common.metrics.evaluation import CountVector
 from common.metrics.fairness import LEVEL, Fairness, Group, fairness
@@ -30,14 +31,7 @@ def read_groups(path: Path) -> Groups:
     Raises:
         DataError: it can't be read, or is malformed.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"can't be read as UTF-8 text: {type(error).__name__}",
-            place=str(path),
-            remedy="give a table with tabs: docs/fairness.md",
-        ) from None
+    text = read_table(path, "give a table with tabs: docs/fairness.md")
     return parse_groups(text, str(path))
 
 

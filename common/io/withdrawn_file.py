@@ -11,8 +11,8 @@ from pathlib import Path
 
 from common.config.site import Site
 from common.data.withdrawn import Withdrawn, parse_withdrawn
-from common.errors import DataError
 from common.io.datasets import Sides, load_sides
+from common.io.tables import read_table
 
 ReadWithdrawn = Callable[[], Withdrawn]
 
@@ -23,15 +23,8 @@ def read_withdrawn(path: Path) -> Withdrawn:
     Raises:
         DataError: it can't be read, or is malformed.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"can't be read: {type(error).__name__}",
-            place=str(path),
-            remedy="put the list of the withdrawn back; without it nothing is computed",
-        ) from None
-    return parse_withdrawn(text.replace("\r\n", "\n"), str(path))
+    text = read_table(path, "put the list of the withdrawn back; without it nothing is computed")
+    return parse_withdrawn(text, str(path))
 
 
 def reader_of(site: Site, base: Path) -> ReadWithdrawn | None:
