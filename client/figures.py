@@ -1,7 +1,7 @@
 """An institution's own figures: its loss, its scores, its spend. They stay at the institution.
 
     state/figures/STUDY/metrics.jsonl   what was done, a line each: docs/metrics.md
-    state/progress.json                 what the worker is at, this moment
+    state/figures/STUDY/progress.json   what the worker is at, this moment
 
 STUDY is the beginning of the study's hash: a site may take part in one study after another.
 
@@ -81,22 +81,24 @@ class SiteFigures:
         self._study, self._name, self._clock = study, institution, clock
         self._hash = study_hash(study)
         self._path = paths.metrics(self._hash)
-        self._file = DisplayFile(paths.progress, log)
+        self._file = DisplayFile(paths.progress(self._hash), log)
         self._now = Doing(since=clock())
         self._shown, self._failed = 0.0, False
         self._worked = False
         self._written: Counter[tuple[str, int]] = Counter()
 
-    def begin(self, train: int, test: int) -> None:
+    def begin(self, train: int, test: int, ledger: LedgerState | None = None) -> None:
         """The worker is ready.
 
         Args:
             train, test: documents to train on, and held out.
+            ledger: with a mechanism.
         """
+        documents = {"train_documents": train, "held_out_documents": test}
         with self._harmless():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal.mend(self._path)
-            self._line("start", train_documents=train, held_out_documents=test, **self._promised())
+            self._line("start", **documents, **self._promised(), **self._spent(ledger))
         self._rest()
 
     def heard(self, request: Request) -> None:
@@ -165,7 +167,9 @@ class SiteFigures:
         if state is None or privacy is None:
             return {}
         events = spent(state, unit=privacy.unit, study=self._hash, purposes=("train", "evaluate"))
-        return {"epsilon": pld_epsilon(events, privacy.delta)}
+        with self._harmless():  # without the figure the line is worth writing
+            return {"epsilon": pld_epsilon(events, privacy.delta) if events else 0.0}
+        return {}
 
     def _is_due(self, kind: str, round_: int) -> bool:
         """Whether a line of this kind and round is written still."""
@@ -190,9 +194,10 @@ class SiteFigures:
 
     def _show(self) -> None:
         """Not more often than anybody can see."""
-        if abs(self._clock() - self._shown) >= _SHOW_EVERY_S:
-            self._shown = self._clock()
-            self._file.write(asdict(self._now))
+        with self._harmless():
+            if abs(self._clock() - self._shown) >= _SHOW_EVERY_S:
+                self._shown = self._clock()
+                self._file.write(asdict(self._now))
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:

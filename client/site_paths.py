@@ -52,10 +52,9 @@ class SitePaths:
         """The site's own figures of a study, by its hash."""
         return self.state / "figures" / study[:16] / "metrics.jsonl"
 
-    @property
-    def progress(self) -> Path:
-        """What the worker is at."""
-        return self.state / "progress.json"
+    def progress(self, study: str) -> Path:
+        """What the worker is at, in a study."""
+        return self.metrics(study).with_name("progress.json")
 
     def log(self, name: str) -> Path:
         """Log file of one process."""

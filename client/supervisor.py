@@ -5,7 +5,6 @@ All of them as one OS user, for development: each side as a user of its own is `
 
 import contextlib
 import datetime
-import fcntl
 import os
 import socket
 import time
@@ -31,6 +30,7 @@ from common.errors import (
     StorageError,
     UsageError,
 )
+from common.io.disk import is_locked
 from common.io.flower_internals import flower_environment
 from common.io.processes import Child, free_port, is_free, module_command, stopping
 
@@ -250,7 +250,7 @@ def await_locks(state: Path, tell: Callable[[str], None], limit_s: float = _LOCK
         FederationError: one still does after `limit_s`.
     """
     deadline, told = time.monotonic() + limit_s, False
-    while held := [path for path in sorted(state.rglob("*.lock")) if _is_held(path)]:
+    while held := [path for path in sorted(state.rglob("*.lock")) if is_locked(path)]:
         if time.monotonic() > deadline:
             raise FederationError(
                 "in use by another process",
@@ -261,15 +261,6 @@ def await_locks(state: Path, tell: Callable[[str], None], limit_s: float = _LOCK
             tell(f"waiting for another process, which holds {held[0]}")
         told = True
         time.sleep(0.2)
-
-
-def _is_held(path: Path) -> bool:
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def listens(path: Path) -> bool:

@@ -108,7 +108,8 @@ def make_session(
             figures.report(kind, own)
 
     if figures is not None:
-        figures.begin(len(party.train.documents), len(party.test.documents))
+        ledger = None if guard is None else guard.state
+        figures.begin(len(party.train.documents), len(party.test.documents), ledger)
     return Session(
         study,
         party,

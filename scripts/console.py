@@ -26,9 +26,18 @@ from common.metrics.entities import Scores
 from common.privacy.notice import notices
 from scripts.highlight import visible
 
+
+class Steady(Console):
+    """A console whose reader may go away: what it would have said is dropped, and nothing ends."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; Rich would end the process."""
+        self.quiet = True
+
+
 _WIDE = None if sys.stdout.isatty() else 130
 out = Console(emoji=False, width=_WIDE)
-err = Console(emoji=False, stderr=True)
+err = Steady(emoji=False, stderr=True)
 
 
 def show_notices(study: Study) -> None:

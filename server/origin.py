@@ -162,21 +162,6 @@ def alone(run: RunDir, name: str, wait_s: float = 0.0) -> Iterator[None]:
         DISK.close(descriptor)
 
 
-def is_held(run: RunDir, name: str) -> bool:
-    """Whether a process has one of the locks; whoever wants it in this very moment tries again."""
-    try:
-        descriptor = os.open(run.path / name, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def end_with_server(run: RunDir) -> None:
     """End this process, unsaid, as soon as the `fedner server` that has the run folder is gone.
 

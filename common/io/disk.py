@@ -175,3 +175,18 @@ def _write_new(disk: Disk, path: Path, parts: tuple[bytes | memoryview, ...]) ->
         disk.fsync(descriptor)
     finally:
         disk.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has a lock; whoever wants it in this very moment tries again."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -102,10 +102,11 @@ class RunState:
             self.institutions[name].rounds += 1
 
     def _on_evaluation(self, event: Mapping[str, Any], _time: datetime | None) -> None:
-        round_, self.noised = event["round"], event["noised"]
-        self.f1s[round_] = event["f1"]
-        for label in self.study.task.labels:
-            self.label_f1s.setdefault(label, {})[round_] = event["entities"][label]["f1"]
+        round_, f1 = int(event["round"]), event["f1"]
+        found = {label: event["entities"][label]["f1"] for label in self.study.task.labels}
+        self.f1s[round_], self.noised = f1, event["noised"]
+        for label, value in found.items():
+            self.label_f1s.setdefault(label, {})[round_] = value
 
     def _on_refusal(self, event: Mapping[str, Any], _time: datetime | None) -> None:
         one = self.institutions.setdefault(event["institution"], Institution())

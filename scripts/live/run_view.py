@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from common.io.disk import is_locked
 from scripts.highlight import visible
 from scripts.live.lines import run_line
 from scripts.live.parts import about, bar, f1_trends, framed, heading, plain
@@ -15,7 +16,7 @@ from scripts.live.run_state import RunState
 from scripts.live.tail import Tail
 from scripts.reporting.figures import duration, size
 from scripts.stages import STAGES
-from server.origin import COORDINATOR_LOCK, ORIGIN, SERVER_LOCK, is_held
+from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, SERVER_LOCK
 from server.progress import AWAIT, Moment, read_moment
 from server.run_dir import METRICS, RunDir
 
@@ -45,6 +46,7 @@ class RunView:
         self._tail = Tail(self.metrics)
         self.state = RunState(run.study())
         self._steps: dict[str, tuple[int, int]] = {}
+        self._unread = 0
 
     line = staticmethod(run_line)
 
@@ -52,7 +54,10 @@ class RunView:
         """Take what is new in the metrics, and give it."""
         events = self._tail.new()
         for event in events:
-            self.state.take(event)
+            try:
+                self.state.take(event)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                self._unread += 1
         return events
 
     def step(self, name: str, done: int, of: int) -> None:
@@ -62,7 +67,7 @@ class RunView:
     @property
     def is_over(self) -> bool:
         """Whether the run has come to an end, whatever end."""
-        return self._run.status()["state"] in _ENDED
+        return self._status()["state"] in _ENDED
 
     @property
     def trouble(self) -> str:
@@ -87,12 +92,17 @@ class RunView:
         )
         down = "not recorded" if state.study.secure is None else size(state.bytes_down)
         foot = f"{size(state.bytes_up)} up, down {down}"
+        if self._unread:
+            foot += f"; {self._unread} lines of the metrics can't be read"
         return framed(f"{state.study.study}: {self._run.path.name}", parts, foot)
 
     def _status(self) -> Mapping[str, str]:
         """As the run says; or that who would say so is gone."""
         said = self._run.status()
-        if said["state"] in _ENDED or any(is_held(self._run, lock) for lock in _LOCKS):
+        if said["state"] == "unknown":  # nothing was begun, or it is of `fedner train`
+            trained = (self._run.path / MODEL).exists()
+            return {"state": "finished", "message": ""} if trained else said
+        if said["state"] in _ENDED or any(is_locked(self._run.path / lock) for lock in _LOCKS):
             return said
         message = "no coordinator is at work on it"
         if (self._run.path / ORIGIN).exists():

@@ -1,7 +1,7 @@
 """Draws a live view on a terminal."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from rich.console import Console, RenderableType
@@ -23,11 +23,23 @@ def shown(view: Callable[[], RenderableType], console: Console) -> Iterator[bool
     if not console.is_terminal:
         yield False
         return
-    with Live(
+    live = Live(
         get_renderable=lambda: _drawn(view), console=console, refresh_per_second=_A_SECOND,
         vertical_overflow="crop",
-    ):  # fmt: skip
+    )  # fmt: skip
+    with suppress(OSError):
+        live.start()
+    try:
         yield True
+    finally:
+        with suppress(OSError):
+            live.stop()
+
+
+def say(console: Console, line: str) -> None:
+    """Print one line as it is; a terminal or file that does not take it ends nothing."""
+    with suppress(OSError):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _drawn(view: Callable[[], RenderableType]) -> RenderableType:

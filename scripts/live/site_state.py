@@ -31,23 +31,12 @@ class SiteState:
     spent: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
-    _last: int = 0
 
     def take(self, event: Mapping[str, Any]) -> None:
         """One line more."""
-        round_ = event.get("round", self._last)
-        if round_ < self._last:
-            self._forget()
-        self._last = round_
         handle = getattr(self, f"_on_{event['event']}", None)
         if handle is not None:
             handle(event)
-
-    def _forget(self) -> None:
-        """A lower round than the one before: the study was begun again."""
-        self.rounds, self.spent, self.bytes_up, self.bytes_down = 0, None, 0, 0
-        for by_round in (self.losses, self.f1s, *self.label_f1s.values()):
-            by_round.clear()
 
     def _on_start(self, event: Mapping[str, Any]) -> None:
         self.starts += 1
@@ -55,19 +44,29 @@ class SiteState:
         self.held_out_documents = event["held_out_documents"]
         self.unit, self.delta = event.get("unit", ""), event.get("delta")
         self.planned = event.get("epsilon_planned")
+        self.spent = event.get("epsilon", self.spent)
 
     def _on_train(self, event: Mapping[str, Any]) -> None:
+        begin_again(event["round"], self.losses)
         self.losses[event["round"]] = event["loss"]
 
     def _on_evaluate(self, event: Mapping[str, Any]) -> None:
+        found = {label: event["entities"][label]["f1"] for label in self.study.task.labels}
+        begin_again(event["round"], self.f1s, *self.label_f1s.values())
         self.f1s[event["round"]] = event["f1"]
-        for label in self.study.task.labels:
-            f1 = event["entities"][label]["f1"]
-            self.label_f1s.setdefault(label, {})[event["round"]] = f1
+        for label, value in found.items():
+            self.label_f1s.setdefault(label, {})[event["round"]] = value
 
     def _on_reply(self, event: Mapping[str, Any]) -> None:
         if event["asked"] == "train":
-            self.rounds = max(self.rounds, event["round"])
+            self.rounds = event["round"]
         self.bytes_up += event["bytes_up"]
         self.bytes_down += event["bytes_down"]
         self.spent = event.get("epsilon", self.spent)
+
+
+def begin_again(round_: int, *by_round: dict[int, float]) -> None:
+    """A lower round than the last one of its kind: the study was begun again."""
+    if by_round[0] and round_ < max(by_round[0]):
+        for one in by_round:
+            one.clear()

@@ -12,6 +12,8 @@ from client.site_paths import SitePaths
 from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
+from common.io.audit_file import LOCK
+from common.io.disk import is_locked
 from common.io.display_file import read_display
 from scripts.live.lines import site_line
 from scripts.live.parts import bar, f1_trends, framed, heading, plain, sparkline
@@ -48,34 +50,45 @@ class SiteView:
         self._paths = SitePaths.of(site, base)
         self.metrics = self._paths.metrics(study_hash(study))
         self._tail = Tail(self.metrics)
+        self._progress = self._paths.progress(study_hash(study))
         self.state = SiteState(study)
+        self._unread = 0
 
     is_over = False
     """A worker waits for the coordinator until it is stopped."""
-    trouble = ""
     line = staticmethod(site_line)
+
+    @property
+    def trouble(self) -> str:
+        """That nobody is at work."""
+        return "" if is_locked(self._paths.state / LOCK) else "the worker does not run"
 
     def read(self) -> list[dict[str, Any]]:
         """Take what is new in the site's figures, and give it."""
         events = self._tail.new()
         for event in events:
-            self.state.take(event)
+            try:
+                self.state.take(event)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                self._unread += 1
         return events
 
     def __call__(self) -> RenderableType:
         """As it stands."""
         self.read()
-        state, doing = self.state, read_display(self._paths.progress) or {}
+        state, doing = self.state, read_display(self._progress) or {}
         of = state.study.training.rounds
         parts = (
             bar(state.rounds, of, f"round {state.rounds} of {of}"),
-            Text(self._doing(doing)),
+            Text(self.trouble or self._doing(doing), style="bold red" if self.trouble else ""),
             Text(self._documents()),
             self._budget(),
             *self._scores(),
             *_refusals(doing),
         )
         foot = f"{size(state.bytes_up)} up, {size(state.bytes_down)} down; stays at this site"
+        if self._unread:
+            foot += f"; {self._unread} lines can't be read"
         return framed(f"{self._name}: {state.study.study}", parts, foot)
 
     def _doing(self, doing: Mapping[str, Any]) -> str:
@@ -101,8 +114,7 @@ class SiteView:
             return Text("privacy: none; updates leave without clipping or noise", style="bold red")
         if state.planned is None:
             return Text("privacy: known once the worker has started")
-        spent = 0.0 if state.rounds == 0 else state.spent
-        so_far = "not told" if spent is None else f"{spent:.4f}"
+        so_far = "not told" if state.spent is None else f"{state.spent:.4f}"
         return Text(
             f"privacy: epsilon {so_far} spent by this site's ledger, of "
             f"{state.planned:.4f} at delta {state.delta:g}, for each {state.unit}"

@@ -10,7 +10,7 @@ A source is one of
     roster.yaml PATH
     groups.json PATH              of what `fedner evaluate --groups --json` printed
 
-`metrics.jsonl` is the run's, or in an institution's own report that in its `state`, where
+`metrics.jsonl` is the run's, or in an institution's own report that in `state/figures/STUDY`, where
 `alone/metrics.jsonl` is that of the run which trained on its documents alone;
 
 so that whoever reads a page can look each figure up, and a test does.

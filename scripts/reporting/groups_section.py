@@ -35,10 +35,11 @@ def groups_section(content: Mapping[str, Any] | None) -> Section:
         "subtraction; of a group with nothing annotated there is nothing to find, "
         "so that it is in no comparison; a p is that of a permutation test.",
     )
+    model: Text = ("Hash of the weights that were scored: ", _of(content, "weights_sha256"), ".")
     return Section(
         name="groups",
         title=title,
-        texts=(*(text for place in places for text in _gaps(content, place)), how),
+        texts=(model, *(text for place in places for text in _gaps(content, place)), how),
         tables=tuple(_table(content, place) for place in places),
     )
 

@@ -10,8 +10,9 @@ import yaml
 
 from common.config.canonical import study_hash
 from common.errors import FederationError, FednerError, UsageError
+from common.io.disk import is_locked
 from scripts.reporting.source import MICRO
-from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, SERVER_LOCK, is_held
+from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, SERVER_LOCK
 from server.run_dir import LOG, METRICS, STATUS, STUDY, RunDir
 
 REPORT: Final = "report.html"
@@ -27,6 +28,7 @@ class RunFacts:
     Attributes:
         started: when its first event was, or else when its study was written; UTC.
         made_by: `server`, `simulation`, or `train`.
+        has_started: whether its institutions were there once.
         state: in words; `damaged` if `damage` says why nothing more is known.
         message: of the status, how it ended early.
         epsilon: the largest of all institutions, of the plan; `None` without a mechanism, and
@@ -46,6 +48,7 @@ class RunFacts:
     state: str = "damaged"
     message: str = ""
     made_by: str | None = None
+    has_started: bool = False
     study: str | None = None
     study_sha256: str | None = None
     institutions: tuple[str, ...] = ()
@@ -139,6 +142,7 @@ def _read(path: Path, started: str | None) -> RunFacts:
         state=_state(run, status["state"], events, study.training.rounds),
         message=status["message"],
         made_by=_made_by(run, events),
+        has_started=bool(starts),
         study=study.study,
         study_sha256=study_hash(study),
         institutions=study.federation.institutions,
@@ -206,7 +210,7 @@ def _state(run: RunDir, said: str, events: Sequence[Mapping[str, Any]], rounds: 
         return "finished"
     if said in {"failed", "lost"}:
         return f"ended early, {after}"
-    if not any(is_held(run, lock) for lock in (SERVER_LOCK, COORDINATOR_LOCK)):
+    if not any(is_locked(run.path / lock) for lock in (SERVER_LOCK, COORDINATOR_LOCK)):
         return f"interrupted, {after}"
     if said == "starting" or not _of(events, "start"):
         return "waiting for institutions"

@@ -13,18 +13,16 @@ from server.run_dir import METRICS, RunDir
 ALONE: Final = f"alone/{METRICS}"
 """How the run that trained on this site's documents alone is named in sources."""
 _AVERAGES: Final = frozenset({MICRO, "macro", "weighted"})
-_WITH_ROUND: Final = ("train", "evaluate", "rounding", "reply")
 
 
-def latest_run(lines: Lines) -> int:
-    """Number of its first line: a lower round than the one before means a study begun again."""
-    first, before = 0, 0
-    for number in sorted(n for event in _WITH_ROUND for n in lines.of(event)):
-        round_ = lines.value(number, "round")
-        if round_ < before:
-            first = number
-        before = round_
-    return first
+def latest(lines: Lines, event: str) -> list[int]:
+    """Lines of an event since the study was last begun: a lower round than the one before."""
+    found: list[int] = []
+    for number in lines.of(event):
+        if found and lines.value(number, "round") < lines.value(found[-1], "round"):
+            found = []
+        found.append(number)
+    return found
 
 
 def alone_of(site: Site, run: RunDir, names: Sequence[str], supports: Mapping[str, Any]) -> Lines:

@@ -21,7 +21,7 @@ from scripts.reporting.figures import (
 )
 from scripts.reporting.groups_section import groups_section
 from scripts.reporting.page import Bar, Bars, Curve, Page, Plot, Section, Table, Text
-from scripts.reporting.site_inputs import alone_of, latest_run, require_groups_of
+from scripts.reporting.site_inputs import alone_of, latest, require_groups_of
 from scripts.reporting.source import MICRO, curves_table
 from server.run_dir import RunDir
 
@@ -81,10 +81,8 @@ class _SiteReport:
         self.study, self.lines, self.groups = study, lines, groups
         self.alone: Lines | None = None
         self.start = lines.of("start")[-1]
-        first = latest_run(lines)
-        self.evaluations = [n for n in lines.of("evaluate") if n >= first]
-        self.replies = [n for n in lines.of("reply") if n >= first]
-        self.losses = [n for n in lines.of("train") if n >= first]
+        self.evaluations, self.losses = latest(lines, "evaluate"), latest(lines, "train")
+        self.replies = latest(lines, "reply")
         self.trained = [n for n in self.replies if lines.value(n, "asked") == "train"]
         self.names = (*study.task.labels, MICRO)
 
@@ -209,13 +207,17 @@ class _SiteReport:
             lines.figure(self.start, "unit"),
             ". Other studies on the same data count as well: `fedner budget show`.",
         )
-        if not charged:
-            return Section(name="privacy", title=title, texts=(planned, ("Nothing is spent.",)))
+        known = charged or [self.start]
+        if not lines.has(known[-1], "epsilon"):
+            untold: Text = ("What is spent is not told here: `fedner budget show`.",)
+            return Section(name="privacy", title=title, texts=(planned, untold))
         spent: Text = (
             "Spent so far by this site's ledger: epsilon ",
-            lines.figure(charged[-1], "epsilon", significant),
+            lines.figure(known[-1], "epsilon", significant),
             ".",
         )
+        if not charged:
+            return Section(name="privacy", title=title, texts=(planned, spent))
         curve = self._curve(_last_by_round(lines, charged), "epsilon", significant)
         plot = Plot(title="Epsilon spent", across="round", up="epsilon", curves={"spent": curve})
         return Section(

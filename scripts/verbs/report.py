@@ -86,7 +86,7 @@ def _page(path: Path, alone: Path | None, groups: Path | None) -> tuple[Page, st
 def _groups(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-        if content["groups"]["attributes"]:
+        if content["groups"]["attributes"] and content["entities"] and content["weights_sha256"]:
             return dict(content)
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -158,8 +158,8 @@ def _head(run: RunFacts) -> Sequence[tuple[str, str]]:
 
 
 def _no_report(run: RunFacts) -> str:
-    """How one is made; of a model that `train` made there is none."""
-    return "" if run.made_by == "train" else f"none yet: fedner report {run.path}"
+    """How one is made; before the start, and of a model that `train` made, there is none."""
+    return f"none yet: fedner report {run.path}" if run.has_started else ""
 
 
 def _size(count: int | None) -> str:

@@ -27,7 +27,7 @@ from scripts.console import (
 )
 from scripts.kit_texts import DEMO
 from scripts.live.run_view import RunView
-from scripts.live.show import shown
+from scripts.live.show import say, shown
 from scripts.verbs.partial import partial_model_told, same_model, save_partial
 from scripts.verbs.simulate import new_run_path
 from server.federation import Federation
@@ -269,7 +269,7 @@ def _serve(
                 check_start(event)
             line = "" if drawn else view.line(event)
             if line:
-                err.print(line, markup=False, highlight=False, soft_wrap=True)
+                say(err, line)
 
         serve_study(run, at, on_event)
 

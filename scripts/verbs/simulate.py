@@ -28,7 +28,7 @@ from scripts.console import (
     show_path,
 )
 from scripts.live.run_view import RunView
-from scripts.live.show import shown
+from scripts.live.show import say, shown
 from scripts.ray_engine import simulate_on_ray
 from scripts.simulated_scores import record_by_institution, record_data, scores_at_home
 from scripts.simulation import EPHEMERAL, Bench, simulate
@@ -141,7 +141,7 @@ def _simulate(bench: Bench, run: RunDir, model: NerModel) -> None:
         def on_event(event: str, figures: Mapping[str, Any]) -> None:
             line = "" if drawn else view.line({"event": event, **figures})
             if line:
-                err.print(line, markup=False, highlight=False, soft_wrap=True)
+                say(err, line)
 
         simulate(bench, run, model, on_event, view.step)
 

@@ -12,7 +12,7 @@ from common.io.configs import load_any, load_study
 from scripts.console import out
 from scripts.live.event_files import EventFiles
 from scripts.live.run_view import RunView
-from scripts.live.show import shown
+from scripts.live.show import say, shown
 from scripts.live.site_view import SiteView
 from server.run_dir import RunDir
 
@@ -83,7 +83,7 @@ def _follow(view: View, files: EventFiles | None) -> None:
                 before, trouble = trouble, view.trouble
                 news = [trouble] if trouble != before else []
                 for line in filter(None, [*map(view.line, view.read()), *news]):
-                    out.print(line, markup=False, highlight=False, soft_wrap=True)
+                    say(out, line)
             if files is not None:
                 files.take_new()
             if over:

@@ -13,16 +13,19 @@ from rich.console import Console
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
-from common.config.load import parse_study
+from common.config.load import parse_site, parse_study
 from common.errors import UsageError
+from common.io.disk import DISK
 from common.io.display_file import DisplayFile, read_display
+from scripts.console import Steady
 from scripts.live.event_files import EventFiles, scalars
 from scripts.live.lines import run_line, site_line
 from scripts.live.parts import about, sparkline
 from scripts.live.run_state import RunState
 from scripts.live.run_view import RunView
-from scripts.live.show import shown
+from scripts.live.show import say, shown
 from scripts.live.site_state import SiteState
+from scripts.live.site_view import SiteView
 from scripts.live.tail import Tail
 from server.origin import COORDINATOR_LOCK, SERVER_LOCK, alone
 from server.progress import Progress, read_moment
@@ -246,7 +249,9 @@ def test_the_view_of_a_private_run_has_epsilon_by_plan_and_promised(tmp_path):
 
 def test_the_view_before_the_first_word_of_the_coordinator_says_that_it_starts(tmp_path, at_work):
     run = RunDir.create(tmp_path / "run", study_text(privacy=PRIVACY))
-    assert "interrupted" in drawn(RunView(run))
+    assert "interrupted" not in drawn(RunView(run))  # a simulation that prepares its institutions
+    run.set_status("starting")
+    assert "interrupted" in drawn(RunView(run))  # a server that is gone
     at_work.enter_context(alone(run, SERVER_LOCK))
     text = drawn(RunView(run))
     for words in ("starts", "not here yet", "privacy: local", "time left unknown"):
@@ -416,4 +421,85 @@ def test_of_a_study_begun_again_an_institution_sees_the_latest_run():
     for round_ in (1, 2, 3, 1):
         state.take(event("train", round=round_, loss=float(round_)))
         state.take(event("reply", round=round_, asked="train", bytes_up=1, bytes_down=2))
-    assert (state.rounds, state.losses, state.bytes_up) == (1, {1: 1.0}, 1)
+    assert (state.rounds, state.losses) == (1, {1: 1.0})
+
+
+def test_kept_bytes_that_are_sent_again_leave_the_scores_that_they_had():
+    """With a mechanism a study that is begun again computes nothing anew."""
+    state = SiteState(study())
+    state.take(event("evaluate", round=3, f1=0.5, entities=scores(*[0.5] * 6)))
+    for asked in ("train", "evaluate"):
+        state.take(event("reply", round=1, asked=asked, bytes_up=1, bytes_down=2, epsilon=3.5))
+    assert (state.rounds, state.f1s, state.spent) == (1, {3: 0.5}, 3.5)
+
+
+def test_a_site_that_only_evaluated_has_what_it_spent_and_what_is_not_told_is_no_zero(tmp_path):
+    text = study_text(privacy=PRIVACY)
+    view = site_view(tmp_path, text)
+    start = event("start", train_documents=9, held_out_documents=3, unit="patient", delta=1e-3,
+                  epsilon_planned=6.0)  # fmt: skip
+    add(view, start)
+    assert "epsilon not told spent" in drawn(view)
+    add(view, event("reply", round=1, asked="evaluate", bytes_up=1, bytes_down=2, epsilon=3.5))
+    assert "epsilon 3.5000 spent" in drawn(view)
+
+
+def test_a_worker_that_does_not_run_is_not_said_to_train(tmp_path):
+    view = site_view(tmp_path, study_text())
+    doing = {"asked": "train", "round": 2, "since": 1.0, "step": 3, "steps": 9}
+    DisplayFile(view.metrics.with_name("progress.json"), logging.getLogger("t")).write(doing)
+    assert "the worker does not run" in drawn(view)
+    assert "step 3 of 9" not in drawn(view)
+    lock = DISK.lock(tmp_path / "state" / "audit.lock")
+    assert "round 2: trains, step 3 of 9" in drawn(view)
+    DISK.close(lock)
+
+
+def site_view(folder, text):
+    (folder / "study.yaml").write_text(text)
+    site = parse_site(SITE, "site.yaml")
+    view = SiteView(site, parse_study(text, "study.yaml"), folder)
+    view.metrics.parent.mkdir(parents=True)
+    return view
+
+
+def add(view, line):
+    with view.metrics.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def test_a_line_that_can_not_be_read_is_counted_and_hides_no_other(run):
+    odd = [event("evaluation", round="x", noised=False, f1=1), event("round", round=3)]
+    with (run.path / "metrics.jsonl").open("a") as file:
+        for line in (*odd, {**EVENTS[7], "round": 3}):
+            file.write(json.dumps(line) + "\n")
+    text = drawn(RunView(run))
+    assert "round 3 of 4" in text
+    assert "2 lines of the metrics can't be read" in text
+
+
+class Broken(io.StringIO):
+    """A terminal that is gone."""
+
+    def write(self, _text):
+        raise BrokenPipeError
+
+
+def test_a_terminal_that_is_gone_ends_nothing(run):
+    console = Steady(file=Broken(), force_terminal=True, width=100)
+    reached = []
+    with shown(RunView(run), console) as is_drawn:
+        say(console, "a line")
+        reached.append(is_drawn)
+    assert reached == [True]
+
+
+SITE = """\
+institution: north
+study: study.yaml
+coordinator: 127.0.0.1:9192
+data:
+  train: {format: jsonl, path: train.jsonl}
+  test: {format: jsonl, path: test.jsonl}
+state: state
+"""

@@ -11,7 +11,7 @@ from common.config.canonical import study_hash
 from common.config.load import parse_study
 from common.io.display_file import read_display
 from common.wire import Refusal, Request
-from tests.unit.test_live import study_text
+from tests.unit.test_live import PRIVACY, study_text
 
 STUDY = parse_study(study_text(), "study.yaml")
 
@@ -96,7 +96,7 @@ def test_refusals_greetings_and_stages_fill_no_disk_and_are_counted(figures, pat
     answered(figures, clock, "train")
     (reply,) = lines(paths, "reply")
     assert reply["refused"] == {"policy": 50}
-    now = read_display(paths.progress)
+    now = read_display(paths.progress(study_hash(STUDY)))
     assert now["refused"] == {"policy": 50}
     assert now["last_refusal"] == "train of round 1: policy: the reason"
     assert now["bytes_up"] == 151 * 5
@@ -122,12 +122,12 @@ def test_steps_are_shown_twice_a_second_at_most_and_the_wait_at_once(figures, pa
         for step in range(10):
             clock.now += 0.2
             figures.step(step + 1, 10)
-            shown.append(read_display(paths.progress)["step"])
+            shown.append(read_display(paths.progress(study_hash(STUDY)))["step"])
         return b""
 
     figures.answering(session, lambda: None)(b"")
     assert shown == [0, 0, 3, 3, 3, 6, 6, 6, 9, 9]
-    now = read_display(paths.progress)
+    now = read_display(paths.progress(study_hash(STUDY)))
     assert (now["asked"], now["since"]) == ("", clock.now)
 
 
@@ -175,22 +175,35 @@ def test_however_often_it_is_asked_a_worker_writes_five_lines_of_a_kind_and_roun
     assert len(lines(paths, "reply")) == len(lines(paths, "evaluate")) == 5
     figures.report("evaluate", {"round": 2, "f1": 0.5})
     assert len(lines(paths, "evaluate")) == 6
-    assert read_display(paths.progress)["bytes_up"] == 40 * 5
+    assert read_display(paths.progress(study_hash(STUDY)))["bytes_up"] == 40 * 5
 
 
-def test_a_ledger_that_can_not_be_accounted_for_changes_no_reply(figures, paths, clock, caplog):
+PRIVATE = parse_study(study_text(PRIVACY), "study.yaml")
+
+
+def test_an_accountant_that_fails_changes_no_reply_and_is_not_called_zero(
+    paths, clock, caplog, monkeypatch
+):
+    def fails(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("client.figures.spent", lambda *_, **__: ("something",))
+    monkeypatch.setattr("client.figures.pld_epsilon", fails)
+    figures = SiteFigures(PRIVATE, "north", paths, clock)
+
     def session(_data):
         figures.heard(asked(figures, "train"))
         figures.working()
         return b"the reply"
 
-    def ledger():
-        raise MemoryError
-
     with caplog.at_level(logging.WARNING):
-        assert figures.answering(session, ledger)(b"") == b"the reply"
+        figures.begin(9, 3)
+        assert figures.answering(session, lambda: object())(b"") == b"the reply"
     (record,) = caplog.records
     assert "MemoryError" in record.getMessage()
+    start, reply = map(json.loads, paths.metrics(study_hash(PRIVATE)).read_text().splitlines())
+    assert (start["event"], reply["event"], reply["round"]) == ("start", "reply", 1)
+    assert "epsilon" not in reply
 
 
 def test_each_study_of_a_site_has_a_file_of_its_own(paths, clock, figures):
