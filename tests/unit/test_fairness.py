@@ -212,7 +212,8 @@ def test_a_group_with_nothing_annotated_is_shown_and_reported_as_such():
     )
     assert line.count("nothing to find") == 3
     groups = Groups(key="patient", attributes=("sex",), rows={})
-    content = json.loads(json.dumps({"groups": fairness_json(groups, [found], 1)}, allow_nan=False))
+    said = {"weights_sha256": "ab", "groups": fairness_json(groups, [found], 1)}
+    content = json.loads(json.dumps(said, allow_nan=False))
     f, m = content["groups"]["attributes"][0]["groups"]
     assert (m["entities"], m["low"], m["high"]) == ({}, None, None)
     assert f["entities"]["micro"]["support"] == 20
