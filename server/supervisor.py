@@ -58,13 +58,14 @@ def serve_study(run: RunDir, at: str | Federation, on_event: OnEvent) -> None:
     link = on_loopback(at) if isinstance(at, str) else behind_gate(at)
     home = (run.path / "flower").absolute()
     with alone(run, COORDINATOR_LOCK, PREDECESSOR_LIMIT_S):  # its last word comes before ours
+        wait_s = 0.0 if run.status()["state"] == "unknown" else PREDECESSOR_LIMIT_S
         run.set_status("starting")
     seen = len(run.events())
     environment = flower_environment(home)
     with written(home):
         home.mkdir(exist_ok=True)
         write_bytes(home / "config.toml", link.connection.encode())
-    _await_free(link, PREDECESSOR_LIMIT_S if seen else 0.0)
+    _await_free(link, wait_s)
     child = Child("superlink", link.command, environment, run.path / SUPERLINK_LOG)
     with stopping(child):
         child.start()

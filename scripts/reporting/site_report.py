@@ -83,7 +83,6 @@ class _SiteReport:
         self.start = lines.of("start")[-1]
         self.evaluations, self.losses = latest(lines, "evaluate"), latest(lines, "train")
         self.replies = latest(lines, "reply")
-        self.trained = [n for n in self.replies if lines.value(n, "asked") == "train"]
         self.names = (*study.task.labels, MICRO)
 
     @property

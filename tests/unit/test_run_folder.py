@@ -364,6 +364,28 @@ def test_a_taken_port_is_refused_before_anything_is_started_there(tmp_path: Path
     assert not (run.path / "superlink.log").exists()
 
 
+class ReachedError(Exception):
+    """The SuperLink would be started now."""
+
+
+def test_a_predecessors_superlink_may_take_its_time_to_go_though_nothing_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was killed while it waited for its institutions: the metrics have no line yet."""
+    run = RunDir.create(tmp_path / "run", study_yaml(study_of()))
+    run.set_status("running")
+
+    def start(_child: object) -> None:
+        raise ReachedError
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setattr("server.supervisor.time.sleep", lambda _: other.close())
+        monkeypatch.setattr("server.supervisor.Child.start", start)
+        with pytest.raises(ReachedError):
+            serve_study(run, address, lambda _: None)
+
+
 @pytest.mark.parametrize("step", ["set_status", "mend"])
 def test_a_disk_that_is_full_from_some_step_on_is_the_runs_end_and_is_in_its_status(
     begun: RunDir, monkeypatch: pytest.MonkeyPatch, step: str
