@@ -13,7 +13,7 @@ from scripts.highlight import visible
 from scripts.live.lines import run_line
 from scripts.live.parts import about, bar, f1_trends, framed, heading, plain
 from scripts.live.run_state import RunState
-from scripts.live.tail import Tail
+from scripts.live.tail import Tail, unread
 from scripts.reporting.figures import duration, size
 from scripts.stages import STAGES
 from server.origin import COORDINATOR_LOCK, MODEL, ORIGIN, SERVER_LOCK
@@ -53,11 +53,7 @@ class RunView:
     def read(self) -> list[dict[str, Any]]:
         """Take what is new in the metrics, and give it."""
         events = self._tail.new()
-        for event in events:
-            try:
-                self.state.take(event)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                self._unread += 1
+        self._unread += unread(events, self.state.take)
         return events
 
     def step(self, name: str, done: int, of: int) -> None:

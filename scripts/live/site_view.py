@@ -18,7 +18,7 @@ from common.io.display_file import read_display
 from scripts.live.lines import site_line
 from scripts.live.parts import bar, f1_trends, framed, heading, plain, sparkline
 from scripts.live.site_state import SiteState
-from scripts.live.tail import Tail
+from scripts.live.tail import Tail, unread
 from scripts.reporting.figures import duration, size
 
 _DOING: Final = {
@@ -66,11 +66,7 @@ class SiteView:
     def read(self) -> list[dict[str, Any]]:
         """Take what is new in the site's figures, and give it."""
         events = self._tail.new()
-        for event in events:
-            try:
-                self.state.take(event)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                self._unread += 1
+        self._unread += unread(events, self.state.take)
         return events
 
     def __call__(self) -> RenderableType:

@@ -1,6 +1,7 @@
 """New lines of a growing `metrics.jsonl`."""
 
 import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ class Tail:
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
         return [line for line in map(_parsed, whole.splitlines()) if line is not None]
+
+
+def unread(events: Iterable[Mapping[str, Any]], take: Callable[[Mapping[str, Any]], None]) -> int:
+    """Hand each event over; how many of them `take` could make nothing of."""
+    failed = 0
+    for event in events:
+        try:
+            take(event)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            failed += 1
+    return failed
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
