@@ -22,8 +22,13 @@ ENVIRONMENT = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    """Warnings that nobody here can mend, and a SIGINT that children can be interrupted with."""
+    """Warnings that nobody here can mend, a SIGINT that children can be interrupted with, and
+    short folders: a socket's path has 107 bytes.
+    """
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # "gw1", its folder "popen-gw1"
+        config.option.basetemp = str(Path(config.option.basetemp).with_name(worker[2:]))
     # a shell that starts the suite in the background makes it, and all its children, ignore SIGINT
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from common.io.disk import DISK
 from scripts.cli import app
 from scripts.reporting.runs import differing, facts_of
+from server import supervisor
 from server.origin import COORDINATOR_LOCK, SERVER_LOCK, Origin
 from server.run_dir import RunDir
 
@@ -222,8 +223,9 @@ def test_no_folder_no_run_and_one_run_alone_are_wrong_usage(folder, tmp_path):
     assert "no runs" in runs("list", tmp_path / "empty").output
 
 
-def test_a_run_is_gone_on_with_at_another_address(folder):
+def test_a_run_is_gone_on_with_at_another_address(folder, monkeypatch):
     """Seen by where it tries to serve: another process has that port."""
+    monkeypatch.setattr(supervisor, "PREDECESSOR_LIMIT_S", 1.0)  # a minute for it to go
     run = RunDir.open(folder / "one")
     Origin.of(run.study(), None, "127.0.0.1:9192").save(run)
     set_status(run.path, "starting")
