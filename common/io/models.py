@@ -82,6 +82,8 @@ def load_model(folder: Path, device: str = "auto") -> NerModel:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if not isinstance(manifest, dict):
+            raise ValueError(MANIFEST)
         study = parse_study((folder / STUDY).read_text("utf-8"), str(folder / STUDY))
         found = file_sha256(folder / WEIGHTS)
     except (OSError, ValueError) as error:

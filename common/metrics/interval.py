@@ -32,7 +32,8 @@ def micro_f1_interval(
     """The percentile interval of the micro-averaged strict entity F1.
 
     It says nothing of another training seed, nor of documents of another kind; with few units it
-    is too narrow.
+    is too narrow. A draw in which nothing is annotated and nothing found has no score, and is left
+    out; where all draws are so, both ends are 0, as the score of no entities is elsewhere.
 
     Args:
         rows: `[units, Evaluation.size(labels)]`, counts of each unit alone.
@@ -47,7 +48,7 @@ def micro_f1_interval(
     triples = rows[:, : 3 * len(labels)].reshape(len(rows), -1, 3).sum(axis=1)
     drawn = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
     correct, predicted, gold = (drawn @ triples).T
-    f1 = np.divide(2.0 * correct, predicted + gold, out=np.zeros(resamples),
-                   where=predicted + gold > 0)  # fmt: skip
-    low, high = np.quantile(f1, [(1 - level) / 2, (1 + level) / 2])
+    scored = predicted + gold > 0
+    f1 = 2.0 * correct[scored] / (predicted + gold)[scored]
+    low, high = np.quantile(f1, [(1 - level) / 2, (1 + level) / 2]) if len(f1) else (0.0, 0.0)
     return Interval(float(low), float(high))

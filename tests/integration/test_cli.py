@@ -133,6 +133,15 @@ def test_every_verbs_help_shows_an_example_that_fits_it(fedner, path):
             assert (ROOT / word).is_file()
 
 
+@pytest.mark.parametrize("path", VERBS, ids=" ".join)
+def test_every_verbs_help_says_what_each_argument_and_option_is(fedner, path):
+    """With a click that typer does not know, those of arguments are lost without a word."""
+    shown = " ".join(fedner(*path, "--help").out.translate({ord("│"): " ", ord("`"): ""}).split())
+    for parameter in VERBS[path].params:
+        assert parameter.help, parameter.name
+        assert " ".join(parameter.help.replace("`", "").split()[:3]) in shown, parameter.name
+
+
 def test_help_names_the_exit_codes_and_nothing_at_all_is_help(fedner):
     text = " ".join(fedner("--help").out.split())
     for code in ("2 usage", "3 configuration", "4 data", "5 encoder", "6 policy", "10 identity",
@@ -284,6 +293,16 @@ def test_a_fault_of_ours_is_not_disguised_as_the_users(fedner, monkeypatch):
 
 
 # --- predictions
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "null", "{}"])
+def test_a_model_whose_manifest_is_damaged_exits_with_5(fedner, model_folder, tmp_path, manifest):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "fedner.json").write_text(manifest)
+    refused = fedner("predict", folder, "--text", TEXT)
+    assert refused.code == 5
+    assert str(folder) in refused.err
+    assert "remedy" in refused.err
 
 
 def _known(model_folder, documents):

@@ -53,6 +53,11 @@ def test_units_without_any_entity_score_nothing():
     assert (found.low, found.high) == (0.0, 0.0)
 
 
+def test_draws_without_any_entity_are_left_out():
+    found = interval([(1, 1, 1)] + [(0, 0, 0)] * 9)  # a third of the draws miss the one that counts
+    assert (found.low, found.high) == (1.0, 1.0)
+
+
 def test_the_level_is_how_much_lies_between_the_ends():
     units = [(1, 1, 1)] * 30 + [(0, 1, 1)] * 30
     narrow, wide = interval(units, level=0.5), interval(units, level=0.99)
