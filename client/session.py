@@ -7,6 +7,7 @@ here and travels as a code.
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from client.consent import Consent, Denied, Witness
@@ -31,6 +32,7 @@ from common.secagg.errors import OutOfOrderError, SecaggError, UnsignedError
 from common.secagg.pipeline import Levels, Packed
 from common.sums import counts_to_sum
 from common.wire import (
+    HEADS,
     MAX_HEADER_BYTES,
     RECEIPTS,
     UNKNOWN,
@@ -42,6 +44,7 @@ from common.wire import (
     decode_reply,
     decode_request,
     encode,
+    head_text,
     is_hash,
     receipts_text,
     vector_to_bytes,
@@ -288,7 +291,7 @@ class Session:
         body: bytes = b"",
         sums: bytes = b"",
     ) -> Reply:
-        return Reply(
+        reply = Reply(
             kind=request.kind,
             study=self._hash,
             round=request.round,
@@ -298,6 +301,10 @@ class Session:
             body=body,
             sums=sums,
         )
+        if self._sums is None or not reply.ledger:
+            return reply
+        signed = self._sums.party.signer.sign(HEADS, head_text(reply))
+        return replace(reply, ledger_signature=signed)
 
     def _refusal(self, kind: Kind, round_: int, code: Refusal) -> Reply:
         return Reply(

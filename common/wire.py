@@ -21,12 +21,13 @@ import numpy.typing as npt
 from common.config.study import NAME_PATTERN, SHA256_PATTERN
 from common.errors import ProtocolError
 
-MAGIC: Final = b"FDN3"
+MAGIC: Final = b"FDN4"
 MAX_HEADER_BYTES: Final = 1 << 20
 RECEIPTS: Final = b"fedner receipts v1"
+HEADS: Final = b"fedner heads v1"
+"""Labels of signatures."""
 UNKNOWN: Final = "unknown"
 """In place of study and institution, in an answer of a worker that can't say more."""
-"""Label of a signature."""
 
 _PARTS: Final[dict[str, type]] = {"body_sha256": str, "sums_sha256": str, "sums_bytes": int}
 LEDGER_PATTERN: Final = r"([0-9a-f]{32}:[1-9][0-9]{0,17}:[0-9a-f]{64})?"
@@ -91,6 +92,8 @@ class Reply:
     Attributes:
         refusal: empty if the worker did as asked.
         ledger: head of the institution's privacy ledger, `LEDGER:SEQ:HASH`; empty if it has none.
+        ledger_signature: of `head_text` by the institution's identity; empty without a head, and
+            in a study without secure aggregation, which asks for no identity.
         facts: only in answer to `hello`; keys among `CLEAR_FACTS`.
         body: `train`: float32 `[dimension]`, the update. `evaluate`: int64, the counts. Empty in a
             study with secure aggregation.
@@ -103,13 +106,23 @@ class Reply:
     institution: str
     refusal: str = ""
     ledger: str = ""
+    ledger_signature: str = ""
     facts: dict[str, str | int] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     sums: bytes = field(default=b"", repr=False)
 
 
 CLEAR_FIELDS: Final = frozenset(
-    {"kind", "study", "round", "institution", "refusal", "ledger", "facts"}
+    {
+        "kind",
+        "study",
+        "round",
+        "institution",
+        "refusal",
+        "ledger",
+        "ledger_signature",
+        "facts",
+    }
 )
 
 
@@ -163,6 +176,18 @@ def receipts_text(request: Request) -> bytes:
     named = {"kind": request.kind, "study": request.study, "round": request.round}
     sums = hashlib.sha256(request.sums).hexdigest()
     return _header_text({**named, "sums": sums, "receipts": request.receipts})
+
+
+def head_text(reply: Reply) -> bytes:
+    """What is signed of a ledger's head, under `HEADS`: it, and the reply that it lies in.
+
+    So nobody who carries replies can put another head in the place of one, or an earlier one of
+    another round or session.
+    """
+    named = {"kind": reply.kind, "study": reply.study, "round": reply.round}
+    sums = hashlib.sha256(reply.sums).hexdigest()
+    said = {"institution": reply.institution, "ledger": reply.ledger}
+    return _header_text({**named, "sums": sums, **said})
 
 
 def decode_reply(data: bytes) -> Reply:

@@ -46,7 +46,7 @@ from server.mail import Leaving, Letter, Lost, Take
 from server.optimizer import ServerOptimizer, Vector
 from server.outcome import Take as TakeReply
 from server.progress import AWAIT, Progress
-from server.receipts import ReceiptBook
+from server.receipts import ReceiptBook, head_of
 from server.run_dir import RunDir
 from server.sums import Answers, GivenError
 from server.terms import Terms, common_terms, require_as_begun
@@ -254,7 +254,7 @@ class Coordinator:
         self._exchange.discover(request, enough)
         self._audit.came("hello", 0, {name: encode(r) for name, r in found.items()}, found)
         self._require(found, "answered", 0)
-        self._countersign({name: reply.ledger for name, reply in found.items()})
+        self._countersign({name: self._head(reply) for name, reply in found.items()})
         return common_terms(found)
 
     def _evaluate(self, collect: Collector, optimizer: ServerOptimizer, round_: int) -> None:
@@ -320,7 +320,7 @@ class Coordinator:
             expected = (kind, self._hash, round_, name, "")
             said = (reply.kind, reply.study, reply.round, reply.institution, reply.refusal)
             if said == expected:
-                heads[name] = reply.ledger
+                heads[name] = self._head(reply)
                 self._refused.pop(name, None)
                 self._progress.answered(name)
                 take(name, reply)
@@ -380,6 +380,10 @@ class Coordinator:
             return request
         signed = self._standing.identity.signer.sign(RECEIPTS, receipts_text(request))
         return replace(request, receipts_signature=signed)
+
+    def _head(self, reply: Reply) -> str:
+        keys = None if self._standing is None else self._standing.roster.public_keys
+        return head_of(reply, keys)
 
     def _countersign(self, heads: Mapping[str, str]) -> None:
         if self._book is not None:

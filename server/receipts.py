@@ -2,7 +2,9 @@
 
 An institution's chain of entries can't show that its end was cut off or that the whole is an old
 copy. So its head goes out with every reply, is countersigned here, and comes back with the next
-request: an institution that has less than what was seen refuses to go on.
+request: an institution that has less than what was seen refuses to go on. Where institutions have
+identities they sign their heads: else who carries a reply could have a head of its own making
+countersigned, behind which the true ledger would be taken for an old copy.
 """
 
 import errno
@@ -18,15 +20,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.errors import BudgetError, FederationError
+from common.identity.signing import verify
 from common.io.disk import DISK, replace_file
 from common.io.signing import make_signer, read_signer
 from common.privacy.ledger_codec import countersign, head_from_text
 from common.privacy.ledger_entries import Head, Receipt
+from common.wire import HEADS, Reply, head_text
 
 log = logging.getLogger("fedner.server")
 
 KEY: Final = "signing.key"
-HEADS: Final = "ledger-heads.json"
+BOOK: Final = "ledger-heads.json"
 LOCK: Final = "ledger-heads.lock"
 TURN_S: Final = 30.0
 """A turn is one small file, written and flushed."""
@@ -76,7 +80,7 @@ class ReceiptBook:
         try:
             self._write()
         except OSError as error:
-            log.error("receipts wait in memory: %s: %s", self._folder / HEADS, error.strerror)
+            log.error("receipts wait in memory: %s: %s", self._folder / BOOK, error.strerror)
 
     def keep(self) -> None:
         """Put on disk what waits.
@@ -89,7 +93,7 @@ class ReceiptBook:
         except OSError as error:
             raise FederationError(
                 f"receipts can't be written: {error.strerror or type(error).__name__}",
-                place=str(self._folder / HEADS),
+                place=str(self._folder / BOOK),
                 remedy="free some space or mend the disk, then `fedner server --resume`: nobody "
                 "was asked for a vector yet",
             ) from None
@@ -101,7 +105,7 @@ class ReceiptBook:
             known = self._read()  # another study of this coordinator may have seen more meanwhile
             ours = {n: r for n, r in self._unkept.items() if not _is_beyond(known.get(n), r)}
             content = json.dumps({**known, **ours}, indent=2).encode() + b"\n"
-            replace_file(DISK, self._folder / HEADS, content)
+            replace_file(DISK, self._folder / BOOK, content)
             self._unkept = {}
 
     def _known(self) -> dict[str, dict[str, Any]]:
@@ -113,7 +117,7 @@ class ReceiptBook:
         Raises:
             FederationError: it is damaged.
         """
-        path = self._folder / HEADS
+        path = self._folder / BOOK
         if not path.exists():
             return {}
         try:
@@ -142,6 +146,25 @@ class ReceiptBook:
                     raise TimeoutError(errno.ETIMEDOUT, said)
                 time.sleep(0.05)
             yield
+
+
+def head_of(reply: Reply, public_keys: Mapping[str, str] | None) -> str:
+    """Head of the ledger that a reply states; empty if the institution did not sign it.
+
+    Args:
+        public_keys: of the institutions; absent in a study that asks for no identity.
+    """
+    if public_keys is None or not reply.ledger:
+        return reply.ledger
+    key = public_keys.get(reply.institution, "")
+    if verify(key, HEADS, head_text(reply), reply.ledger_signature):
+        return reply.ledger
+    log.error(
+        "round %d: the head of %s's ledger is not signed by it, and not countersigned: whoever "
+        "carries its replies has changed it",
+        reply.round, reply.institution,
+    )  # fmt: skip
+    return ""
 
 
 def _locked(descriptor: int) -> bool:

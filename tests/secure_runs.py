@@ -92,6 +92,7 @@ class Run:
     Attributes:
         requests: (name, bytes) as they came to institutions.
         replies: (name, bytes) as they left.
+        relay: hands a reply of an institution on, as it came or otherwise.
         updates, packed: by name and round: the update, and its levels as rounded, unmasked.
         rounded: how often an institution rounded an update of a round.
         request: the newest that came to an institution.
@@ -101,6 +102,7 @@ class Run:
     def __init__(self, bench, folder, fault=None):
         self.bench, self.folder, self.study = bench, folder, bench.study
         self.fault = fault or (lambda _run, _asked: None)
+        self.relay = lambda _name, reply: reply
         self.model = bench.model("cpu")
         self.cast = None if self.study.secure is None else Cast.of(self.study)
         self.requests, self.replies, self.logs = [], [], []
@@ -161,7 +163,7 @@ class Run:
         finally:
             self._inside = False
         self.replies.append((name, reply))
-        return reply
+        return self.relay(name, reply)
 
     def _listen(self, name, rounding):
         truly = rounding.round

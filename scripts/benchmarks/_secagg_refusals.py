@@ -102,6 +102,22 @@ REFUSALS = (
         '"study": request.study, "round": request.round}', '"study": request.study}',
         "test_receipts_that_the_coordinator_did_not_sign_leave_the_ledger_as_it_is",
     ),
+    Check(
+        "heads are signed", "server/receipts.py",
+        "if verify(key, HEADS, head_text(reply), reply.ledger_signature):", "if True:",
+        "test_a_head_that_its_institution_did_not_sign_is_not_countersigned_and_locks_nobody",
+    ),
+    Check(
+        "a head's signature covers it", "common/wire.py",
+        '"institution": reply.institution, "ledger": reply.ledger}',
+        '"institution": reply.institution}',
+        "test_a_head_that_its_institution_did_not_sign_is_not_countersigned_and_locks_nobody",
+    ),
+    Check(
+        "a head's signature covers the reply it lies in", "common/wire.py",
+        'return _header_text({**named, "sums": sums, **said})', "return _header_text(said)",
+        "test_a_head_that_its_institution_did_not_sign_is_not_countersigned_and_locks_nobody",
+    ),
     _without(
         "a request's study", _SESSION, "request.study != self._hash",
         "test_another_study_is_refused",

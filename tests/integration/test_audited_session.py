@@ -226,7 +226,7 @@ def test_a_refusal_of_a_real_session_is_there_with_its_code_and_its_reason(dealt
         answer = dealt.answering("north", stack)
         other = encode(WireRequest(kind="train", study="f" * 64, round=1))
         assert decode_reply(answer(other)).refusal == "other-study"
-        assert decode_reply(answer(b"FDN3 and more")).refusal == "malformed-request"
+        assert decode_reply(answer(b"FDN4 and more")).refusal == "malformed-request"
     replies = bodies(dealt.found("north"), Reply)
     assert [r.code for r in replies] == ["other-study", "malformed-request"]
     assert "is asked, this site's is" in replies[0].reasons[0]

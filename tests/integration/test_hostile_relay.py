@@ -155,7 +155,7 @@ def _malformed(worker, target):
     yield pickle.dumps(_Evil(target))
     yield good[:4] + struct.pack(">I", 0xFFFFFFFF) + good[8:]
     yield good[:4] + struct.pack(">I", len(good)) + good[8:]
-    yield b"FDN3" + struct.pack(">I", 1 << 16) + b"[" * (1 << 16)
+    yield b"FDN4" + struct.pack(">I", 1 << 16) + b"[" * (1 << 16)
     yield good + pickle.dumps(_Evil(target))
     yield good.replace(b'"train"', b'"shell"')
     yield good.replace(b'"round":1', b'"path":1')

@@ -10,12 +10,14 @@ import pytest
 from common.errors import FederationError
 from common.identity.signing import Signer
 from common.io.ledger_file import LedgerFile
+from common.privacy.ledger_entries import Receipt
 from common.secagg import statements
 from common.secagg.bundle import join, split
 from common.secagg.codec import decode
 from common.secagg.codec import encode as encode_message
 from common.sums import grid_of
 from common.wire import decode_reply, decode_request, encode
+from server.receipts import ReceiptBook
 from tests.secure_runs import NAMES, STAGES, Run, bench_of, federation
 
 GONE = NAMES[1]
@@ -242,6 +244,36 @@ def test_a_forged_instruction_trains_nothing_charges_nothing_and_the_true_one_go
     assert [reply.refusal for reply in told] == ["secure-sum"] * 3
     (event,) = run.run.events("round")
     assert event["sum"]["survivors"] == list(NAMES)
+
+
+@pytest.mark.parametrize("head", [f"{'7' * 32}:9007199254740992:{'0' * 64}", None, ""])
+def test_a_head_that_its_institution_did_not_sign_is_not_countersigned_and_locks_nobody(
+    make, tmp_path, head
+):
+    """Who carries the replies of one institution: with a head of its own, an earlier one, none."""
+    first = []
+
+    def relay(name, data):
+        reply = decode_reply(data)
+        if name != GONE or not reply.ledger:
+            return data
+        first.append(reply)
+        signed = {"ledger": first[0].ledger, "ledger_signature": first[0].ledger_signature}
+        return encode(replace(reply, **(signed if head is None else {"ledger": head})))
+
+    run = Run(make(privacy=PRIVATE, training=PRIVATE_ROUND), tmp_path)
+    run.relay = relay
+    run.carry_out()
+    assert len(first) > 2
+    assert run.run.events("refusal") == []
+    book = ReceiptBook(tmp_path / "coordinator").receipts(NAMES)
+    assert set(book) == set(NAMES if head is None else others(GONE))
+    for name in others(GONE):
+        assert book[name]["seq"] > 2
+    if head is None:  # as it was at the start
+        assert str(Receipt(**book[GONE]).head) == first[0].ledger
+    said = [line for line in run.logs if f"the head of {GONE}'s ledger is not signed by it" in line]
+    assert bool(said) == (head != "")
 
 
 def head_of(run):

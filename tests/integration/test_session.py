@@ -292,8 +292,8 @@ def test_weights_that_are_not_finite_are_refused(session, model, request_bytes, 
 
 def _garbage(good):
     yield b""
-    yield b"FDN3"
-    yield b"FDN3\xff\xff\xff\xff"
+    yield b"FDN4"
+    yield b"FDN4\xff\xff\xff\xff"
     yield b"FDN1" + good[4:]
     yield good[:-1]
     yield good + b"x"
@@ -303,7 +303,7 @@ def _garbage(good):
     yield b"\x80\x04\x95" + bytes(20)
     yield b"GET / HTTP/1.1\r\n\r\n"
     yield np.random.default_rng(1).bytes(5000)
-    yield b"FDN3" + struct.pack(">I", 60_000) + b"[" * 60_000
+    yield b"FDN4" + struct.pack(">I", 60_000) + b"[" * 60_000
 
 
 def test_garbage_is_refused_as_malformed(untouchable, request_bytes):

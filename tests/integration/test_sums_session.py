@@ -246,6 +246,7 @@ def test_the_clear_header_is_the_allow_list_in_a_secure_sum_too(run):
     for name, reply in run.replies:
         said = {key: getattr(reply, key) for key in CLEAR_FIELDS}
         assert said.pop("ledger").count(":") == 2
+        assert len(said.pop("ledger_signature")) == 128
         assert said == {
             "kind": reply.kind, "study": run.hash, "round": 1, "institution": name,
             "refusal": "", "facts": {},

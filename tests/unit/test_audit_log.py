@@ -143,7 +143,7 @@ def test_the_digest_of_a_message_changes_with_every_byte_of_it():
     other = encode(WireRequest(kind="train", study=STUDY, round=1, body=b"mode1", sums=b"sum"))
     assert digest_of(message) != digest_of(other)
     assert digest_of(message) == digest_of(bytes(bytearray(message)))
-    for data in (b"", b"FDN3", message[:7], message[:40], b"else" + message[4:]):
+    for data in (b"", b"FDN4", message[:7], message[:40], b"else" + message[4:]):
         assert digest_of(data) == digest(data.decode("latin1")) if not data else digest_of(data)
         assert digest_of(data) != digest_of(message)
     assert digest_of(b"else" + message[4:]) != digest_of(b"else" + other[4:])

@@ -108,7 +108,7 @@ def test_any_reply_is_decoded_as_it_was(reply: Reply) -> None:
 
 def test_the_frame_is_magic_then_length_then_header_then_body() -> None:
     data = encode(REQUEST)
-    assert data[:4] == b"FDN3"
+    assert data[:4] == b"FDN4"
     (length,) = struct.unpack(">I", data[4:8])
     assert json.loads(data[8 : 8 + length]) == {
         "kind": "train",
