@@ -21,6 +21,7 @@ from common.config.site import Policy
 from common.config.study import Study
 from common.data.withdrawn import Withdrawn, ids_of
 from common.errors import PolicyError
+from common.io.memory import give_back
 from common.metrics.entities import as_json
 from common.metrics.evaluation import Evaluation
 from common.model.build import Vector
@@ -146,6 +147,7 @@ class Work:
 
     def _fit(self, round_: int, stage: Stage) -> None:
         loss = self._model.fit(self._party.train, stage, progress=self._progress)
+        give_back()
         self._report("train", {"round": round_, "loss": loss})
 
     def _fit_privately(self, guard: Guard, stage: Stage, keys: Keys) -> None:
@@ -158,6 +160,7 @@ class Work:
             Randomness(keys("sampling"), keys("noise")),
             self._progress,
         )
+        give_back()
 
     def evaluate(self, request: Request) -> bytes:
         """Counts of the request's model on the held-out documents, int64."""
