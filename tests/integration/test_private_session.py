@@ -115,11 +115,18 @@ def test_a_whole_study_spends_what_was_planned_and_no_more(study, start, ask, tm
     assert all(reserved.vector for reserved in reserves(tmp_path))
 
 
-def test_the_update_is_noise_of_the_planned_size(study, model, start, ask):
-    """Signal is far below the noise here: per coordinate it has the stddev of one Adam step."""
-    update = vector_from_bytes(ask(start()).body, model.layout.size)
-    assert np.isfinite(update).all()
+def test_the_update_is_noise_of_the_planned_size(tiny_encoder, model, start, ask):
+    """One step of plain SGD: what all units add together is far below the noise of all weights."""
+    one_step = "steps_per_round: 1, optimizer: sgd, schedule: constant"
+    privacy = PRIVACY.replace("steps_per_round: 2", one_step)
+    study = tiny.study(tiny_encoder, privacy=privacy, training=TRAINING, model=MODEL)
+    update = vector_from_bytes(ask(start(study_=study), study_=study).body, model.layout.size)
+    mechanism = plan_of(study, NAME).mechanism
+    on_the_sum = mechanism.noise_multiplier * study.local_privacy.clip
+    planned = study.training.learning_rate * on_the_sum / (0.5 * 8)
     assert (update != 0).mean() > 0.99
+    assert update.std() == pytest.approx(planned, rel=0.03)
+    assert abs(update.mean()) < 5 * planned / np.sqrt(len(update))
 
 
 def test_a_retry_after_a_restart_sends_the_same_bytes_and_is_charged_once(start, ask, tmp_path):
