@@ -1,11 +1,17 @@
-"""Windows into padded tensors: buckets of like length, explicit positions and token types."""
+"""Windows into padded tensors: batches of like length, explicit positions and token types.
+
+Guarantee: where windows are batched by `sorted_batches` over `Collator.padded` lengths, what a
+window is padded to follows from the window alone. Padding is no empty thing: attention masks add a
+large negative number, and a model whose scores overflow attends to padding all the same. A window's
+gradients and scores would then follow from who else is in its batch.
+"""
 
 import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,6 +21,7 @@ from common.errors import EncoderError
 
 IGNORED = -100
 _BUCKET_BATCHES = 50
+_PAD_MULTIPLE: Final = 8
 
 Batch = dict[str, torch.Tensor]
 
@@ -77,7 +84,7 @@ class Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Pads windows to the longest of the batch, with what the encoder's `forward` takes.
+    """Pads windows to one length, with what the encoder's `forward` takes.
 
     `position_ids` and `token_type_ids` are contiguous `[batch, tokens]`: per-example clipping
     needs a batch axis on every input. RoBERTa counts positions from its padding index.
@@ -105,10 +112,28 @@ class Collator:
             tokenizer.pad_id, "token_type_ids" in taken, first, int(positions.num_embeddings)
         )
 
-    def __call__(self, windows: Sequence[Window], labels: Sequence[Sequence[int]] | None) -> Batch:
-        """Tensors of int64 `[batch, tokens]`; `labels` are word tags of the owned words."""
-        longest = max(len(w.input_ids) for w in windows)
-        ids = np.full((len(windows), longest), self.pad_id, np.int64)
+    def padded(self, window: Window) -> int:
+        """Sub-words that a window is padded to by itself: few lengths, so that batches are large.
+
+        The next multiple of 8, or as many as the encoder has positions.
+        """
+        length = len(window.input_ids)
+        wanted = -(-length // _PAD_MULTIPLE) * _PAD_MULTIPLE
+        return max(length, min(wanted, self.n_positions - self.first_position))
+
+    def __call__(
+        self,
+        windows: Sequence[Window],
+        labels: Sequence[Sequence[int]] | None,
+        length: int | None = None,
+    ) -> Batch:
+        """Tensors of int64 `[batch, tokens]`; `labels` are word tags of the owned words.
+
+        Args:
+            length: to pad to; by default that of the longest window.
+        """
+        length = length or max(len(w.input_ids) for w in windows)
+        ids = np.full((len(windows), length), self.pad_id, np.int64)
         mask = np.zeros_like(ids)
         targets = np.full_like(ids, IGNORED)
         for row, window in enumerate(windows):
@@ -116,7 +141,7 @@ class Collator:
             mask[row, : len(window.input_ids)] = 1
             if labels is not None:
                 targets[row, list(window.positions)] = labels[row]
-        positions = np.broadcast_to(np.arange(longest), ids.shape) + self.first_position
+        positions = np.broadcast_to(np.arange(length), ids.shape) + self.first_position
         if self.first_position:
             positions = np.where(mask == 1, positions, self.first_position - 1)
         arrays = {
@@ -151,10 +176,11 @@ def shuffled_batches(
 
 
 def sorted_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Indices in order of length, in batches of at most `token_budget` padded sub-words."""
+    """Indices in order of length: batches of one length, at most `token_budget` sub-words each."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and lengths[i] * (len(batch) + 1) > token_budget:
+        full = lengths[i] * (len(batch) + 1) > token_budget
+        if batch and (full or lengths[i] != lengths[batch[0]]):
             yield batch
             batch = []
         batch.append(i)

@@ -1,4 +1,8 @@
-"""Predicted tags of documents: float32, each word by the window that owns it, then Viterbi."""
+"""Predicted tags of documents: float32, each word by the window that owns it, then Viterbi.
+
+A document's tags follow from it alone, whatever documents it is predicted with, but for the
+rounding of sums that a library adds in another order in another batch.
+"""
 
 from collections.abc import Sequence
 
@@ -33,12 +37,12 @@ def predict_tags(
     scores = [
         np.zeros((len(document_words(d)), 2 * len(labels) + 1), np.float32) for d in documents
     ]
-    lengths = [len(w.input_ids) for w in windows]
+    lengths = [collate.padded(w) for w in windows]
     model.to(device).eval()
     done = 0
     with torch.inference_mode():
         for rows in sorted_batches(lengths, TOKEN_BUDGET):
-            batch = collate([windows[i] for i in rows], None)
+            batch = collate([windows[i] for i in rows], None, lengths[rows[0]])
             logits = model(**{k: v.to(device) for k, v in batch.items()}).logits
             log_probs = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
             for row, i in enumerate(rows):

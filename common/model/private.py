@@ -8,9 +8,11 @@ Guarantees:
     * The number of units drawn shows nowhere: the divisor is the declared expected number, an
       empty draw is a real step (noise alone), and progress counts steps.
     * Loss and norms are not returned.
+    * What a unit adds does not follow from who else was drawn, but for the rounding of sums that a
+      library adds in another order in a batch of another size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,9 +53,9 @@ class PrivateData:
         if rows != list(range(len(self.examples.windows))):
             raise DataError("every window belongs to exactly one unit of privacy")
 
-    def length(self, row: int) -> int:
-        """Sub-words of a window."""
-        return len(self.examples.windows[row].input_ids)
+    def length(self, rows: Iterable[int]) -> int:
+        """Sub-words that these windows of one unit are padded to."""
+        return max(self.collate.padded(self.examples.windows[row]) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +129,23 @@ def noisy_gradient(
 def physical_batches(
     data: PrivateData, chosen: Sequence[int], token_budget: int
 ) -> Iterator[list[int]]:
-    """Chosen units in batches of at most `token_budget` padded sub-words, like lengths together.
+    """Chosen units in batches of at most `token_budget` padded sub-words.
 
-    A unit that exceeds the budget alone has a batch of its own. Units without a window are left
-    out: their contribution is zero.
+    All units of a batch are padded to one length, which each has by itself: see
+    `common.model.inputs`. The budget counts what clipping makes of them: as many rows for each
+    unit as the largest has. A unit that exceeds it alone has a batch of its own. Units without a
+    window are left out: their contribution is zero.
     """
     present = [unit for unit in chosen if data.units.rows[unit]]
-    longest = {u: max(data.length(row) for row in data.units.rows[u]) for u in present}
+    size = {u: (data.length(data.units.rows[u]), len(data.units.rows[u])) for u in present}
     batch: list[int] = []
-    n_rows = 0
-    for unit in sorted(present, key=lambda u: (longest[u], u)):
-        rows = len(data.units.rows[unit])
-        if batch and longest[unit] * (n_rows + rows) > token_budget:
+    for unit in sorted(present, key=lambda u: (size[u], u)):
+        length, rows = size[unit]
+        full = length * rows * (len(batch) + 1) > token_budget
+        if batch and (full or length != size[batch[0]][0]):
             yield batch
-            batch, n_rows = [], 0
+            batch = []
         batch.append(unit)
-        n_rows += rows
     if batch:
         yield batch
 
@@ -151,9 +154,9 @@ def _add(
     clipper: UnitClipper, data: PrivateData, units: list[int], losses: "_Losses", budget: int
 ) -> None:
     rows = [row for unit in units for row in data.units.rows[unit]]
-    longest = max(data.length(row) for row in rows)
-    if len(units) == 1 and longest * len(rows) > budget:
-        width = max(1, budget // longest)
+    length = data.length(rows)
+    if len(units) == 1 and length * len(rows) > budget:
+        width = max(1, budget // length)
         parts = [rows[i : i + width] for i in range(0, len(rows), width)]
         clipper.add_large([partial(losses, part) for part in parts], [len(p) for p in parts])
         return
@@ -179,12 +182,13 @@ def _losses(
 ) -> torch.Tensor:
     """Loss of each window: the sum over its labelled words, `[rows]`."""
     windows = [data.examples.windows[i] for i in rows]
-    batch: Batch = data.collate(windows, [data.examples.labels[i] for i in rows])
+    labels = [data.examples.labels[i] for i in rows]
+    batch: Batch = data.collate(windows, labels, data.length(rows))
     inputs = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-    labels = inputs.pop("labels")
+    targets = inputs.pop("labels")
     with autocast(training.precision, device):
         logits = model(**inputs).logits
-    return token_losses(logits, labels)
+    return token_losses(logits, targets)
 
 
 def _optimizer(trained: list[nn.Parameter], privacy: LocalPrivacy) -> torch.optim.Optimizer:

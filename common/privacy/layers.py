@@ -20,6 +20,11 @@ in bfloat16 again, the unit's contribution moves by at most `2^-8 c S`. All of i
 norm before the factor is taken: `Scratch.norms`. Sums over units are summed and kept in float32, so
 that one unit's part isn't lost or blown up by the rounding of the others'
 (`common.privacy.products`).
+
+Underflow. Where numbers are small, `g_s . g_t` of n of them is off by up to `n 2^-126`: it comes
+out as zero though `g` is not, and the `a` beside it may be as large as float32 goes. So
+`n_g 2^-126 (sum over t of |a_t|)^2`, and the same with `a` and `g` exchanged, are added to the
+square as well. What a `g` below `2^-126` adds is less than a `2^-63`th of the root of that.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +42,7 @@ _GHOST_ERROR: Final = 2.0**-22
 _GHOST_ERROR_PER_POSITION: Final = 2.0**-28
 _DOT_ERROR: Final = 2.0**-26
 _FEW_POSITIONS: Final = 256
+_SMALLEST: Final = 2.0**-126
 _BFLOAT16_GRAM: Final = 2.0**-7 * (1 + 2.0**-7)
 _BFLOAT16_STORE: Final = 2.0**-8 * (1 + 2.0**-6)
 _DIRECT_LIMIT: Final = 1 << 16
@@ -96,12 +102,24 @@ class Rows:
 
 
 class Gram:
-    """Inner products of all positions of each unit: float32 `[units, L, L]`."""
+    """Inner products of all positions of each unit.
 
-    def __init__(self, values: torch.Tensor, rounded: bool):
+    Args:
+        values: float32 `[units, L, L]`.
+        rounded: whether each was rounded to bfloat16.
+        width: numbers in each product's factors.
+
+    Attributes:
+        hidden: root of what underflow may have hidden of one product.
+        span: at least the sum of the factors' lengths over a unit's positions: `[units]`.
+    """
+
+    def __init__(self, values: torch.Tensor, rounded: bool, width: int):
         self.values = values
         self.rounded = rounded
         self.squares = values.diagonal(dim1=1, dim2=2).clamp(min=0)
+        self.hidden = (width * _SMALLEST) ** 0.5
+        self.span = (self.squares * (1 + _BFLOAT16_GRAM) + self.hidden**2).sqrt().sum(1)
 
 
 class Scratch:
@@ -187,8 +205,11 @@ class Scratch:
         further = ((lengths > 0).sum(1) - _FEW_POSITIONS).clamp(min=0)
         self._ghost_slack += (_GHOST_ERROR + _GHOST_ERROR_PER_POSITION * further) * magnitude
         self._ghost_slack += _DOT_ERROR * slack
+        span = a.span + bias * a.values.shape[1]
+        self._ghost_slack += (g.hidden * span).square() + (a.hidden * g.span).square()
         if stored:
-            self._store_slack += slack
+            lengths = (g.squares + g.hidden**2) * (a.squares + bias + a.hidden**2)
+            self._store_slack += lengths.sqrt().sum(1).square()
 
     def norms(self) -> torch.Tensor:
         """Upper bound of each unit's contribution at factor 1: float32 `[units]`."""
@@ -213,7 +234,8 @@ class Scratch:
         """Gram matrices; layers whose gradients arrive one after the other share them."""
         last = self._last_gram.get(side)
         if last is None or last[0] is not values:
-            last = self._last_gram[side] = (values, Gram(*gram(self.rows.gather(values))))
+            made = Gram(*gram(self.rows.gather(values)), width=values.shape[-1])
+            last = self._last_gram[side] = (values, made)
         return last[1]
 
 

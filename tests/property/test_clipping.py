@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -174,6 +174,39 @@ def test_no_contribution_is_longer_than_the_clip(size, content, how) -> None:
     assert found.norm() <= clip
     if norms[0] > 0 and outputs == inputs == "random":
         assert found.norm() >= 0.9 * min(clip, float(norms[0]))
+
+
+exponents = st.integers(-32, 18)
+
+
+@settings(SLOW, max_examples=300)
+@given(
+    st.tuples(st.sampled_from([1, 8, 300]), st.integers(1, 40), st.integers(0, 10**6)),
+    st.tuples(kinds, kinds, exponents, exponents, st.sampled_from([1e-3, 1.0])),
+    st.tuples(ways, st.booleans()),
+)
+@example((300, 40, 0), ("alike", "alike", 18, -22, 1e-3), (False, False))
+@example((300, 40, 0), ("alike", "alike", 18, -20, 1e-3), (False, True))
+@example((300, 40, 0), ("alike", "alike", -22, 18, 1e-3), (False, True))
+def test_no_number_is_so_small_or_large_that_its_contribution_is_longer(size, content, how) -> None:
+    """A coordinator sends the model: a layer's inputs and gradients may be of any size."""
+    (width, tokens, seed), (inputs, outputs, of_inputs, of_outputs, clip) = size, content
+    way, bfloat16 = how
+    generator = torch.Generator().manual_seed(seed)
+    x = 10.0**of_inputs * tokens_of(inputs, tokens, width, generator)[None]
+    weights = 10.0**of_outputs * tokens_of(outputs, tokens, width, generator)[None]
+    layer = nn.Linear(width, width, bias=seed % 2 == 0)
+
+    def losses(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            y = layer(x)
+        return (y.float() * weights).sum((1, 2))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers.LinearLayer, "_direct", lambda s, *_: way or "weight" not in s.own)
+        with UnitClipper(layer, clip) as clipper, clipper.rows([0]):
+            clipper.add(losses(x))
+    assert clipper.total.double().norm() <= clip
 
 
 @SLOW

@@ -23,6 +23,7 @@ from common.model.private import (
     physical_batches,
     train_privately,
 )
+from common.model.running import attend_for
 from common.model.train import Examples, Stage, token_losses
 from common.privacy.clipping import UnitClipper
 from common.privacy.keystream import Keystream, Seed
@@ -63,7 +64,10 @@ def examples_of(lengths: Sequence[int]) -> Examples:
     return Examples(windows=tuple(windows), labels=tuple(labels))
 
 
-def data_of(rows: Sequence[Sequence[int]], lengths: Sequence[int], collate: Any = None):
+COLLATE = Collator(pad_id=0, takes_token_types=True, first_position=0, n_positions=512)
+
+
+def data_of(rows: Sequence[Sequence[int]], lengths: Sequence[int], collate: Collator = COLLATE):
     return PrivateData(examples=examples_of(lengths), units=units_of(rows), collate=collate)
 
 
@@ -152,18 +156,27 @@ def test_every_unit_drawn_that_has_windows_is_in_one_batch_and_no_other_is(drawn
 def test_a_batch_fits_the_budget_unless_it_is_one_large_unit(drawn) -> None:
     data, chosen, budget = drawn
     for batch in physical_batches(data, chosen, budget):
-        rows = [row for unit in batch for row in data.units.rows[unit]]
-        padded = len(rows) * max(data.length(row) for row in rows)
+        most = max(len(data.units.rows[unit]) for unit in batch)
+        padded = most * len(batch) * data.length(data.units.rows[batch[0]])
         assert padded <= budget or len(batch) == 1
 
 
 @settings(deadline=None)
 @given(divided())
-def test_batches_hold_units_of_like_length(drawn) -> None:
+def test_what_a_unit_is_padded_to_follows_from_itself(drawn) -> None:
     data, chosen, budget = drawn
-    order = [u for batch in physical_batches(data, chosen, budget) for u in batch]
-    longest = [max(data.length(row) for row in data.units.rows[unit]) for unit in order]
-    assert longest == sorted(longest)
+    for batch in physical_batches(data, chosen, budget):
+        alone = {data.length(data.units.rows[unit]) for unit in batch}
+        together = data.length([row for unit in batch for row in data.units.rows[unit]])
+        assert alone == {together}
+
+
+def test_one_large_unit_does_not_widen_all_others() -> None:
+    """Clipping makes as many rows of each unit as the largest of its batch has."""
+    rows = [tuple(range(16)), *((row,) for row in range(16, 32))]
+    data = data_of(rows, [8] * 32)
+    batches = list(physical_batches(data, range(17), 256))
+    assert batches == [list(range(1, 17)), [0]]
 
 
 def test_an_empty_draw_has_no_batch() -> None:
@@ -179,6 +192,62 @@ def test_a_window_of_no_unit_or_of_two_is_refused(rows) -> None:
 
 
 # --- the noised sum
+
+
+LIKE_PADDING = 39
+
+
+def attending_to_padding(model, collate: Collator):
+    """A model whose scores overflow on words: attention is all padding's, or `LIKE_PADDING`'s.
+
+    Where there is neither, they are NaN. What is changed are weights that a coordinator sends.
+    """
+    base = model.base_model
+    half = base.config.hidden_size // 2
+    there = torch.tensor([1.0, -1.0] * half)
+    embeddings = base.embeddings
+
+    def without(x: torch.Tensor) -> torch.Tensor:
+        return x - torch.outer(x @ there / (2 * half), there)
+
+    with torch.no_grad():
+        words = embeddings.word_embeddings.weight
+        words.copy_(without(0.3 * torch.randn_like(words)) - there)
+        words[[collate.pad_id, LIKE_PADDING]] = torch.tensor([1.0, 1.0, -1.0, -1.0] * (half // 2))
+        for other in (embeddings.position_embeddings, embeddings.token_type_embeddings):
+            other.weight.copy_(without(other.weight))
+        attention = base.encoder.layer[0].attention.self
+        for weight in (*attention.value.parameters(), attention.query.weight, attention.key.bias):
+            weight.zero_()
+        attention.query.bias.fill_(1e19)
+        attention.key.weight.copy_((there / (2 * half)).expand(2 * half, -1) * 3e18)
+    return model
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_no_model_makes_the_others_follow_from_who_is_longest(
+    model, study, tiny_encoder, precision
+) -> None:
+    collate = Collator.of(model, Tokenizer.load(tiny_encoder))
+    attend_for(attending_to_padding(model.train(), collate), CPU)
+    recipe = recipe_of(study, 4096, clip=0.1, divisor=1.0)
+    recipe = replace(recipe, training=replace(recipe.training, precision=precision))
+    data = data_of([(row,) for row in range(21)], [9] * 20 + [14], collate)
+    windows = [replace(w, input_ids=tuple(min(i, 38) for i in w.input_ids))
+               for w in data.examples.windows]  # fmt: skip
+    longest = (2, LIKE_PADDING, *windows[-1].input_ids[2:])
+    windows[-1] = replace(windows[-1], input_ids=longest)
+
+    def sum_of(n: int) -> torch.Tensor:
+        examples = Examples(windows=tuple(windows[:n]), labels=data.examples.labels[:n])
+        units = units_of([(row,) for row in range(n)])
+        return noised(
+            model, PrivateData(examples=examples, units=units, collate=collate), recipe
+        ).double()
+
+    whole, without = sum_of(21), sum_of(20)
+    assert 0 < whole.norm() < 0.1 * 21
+    assert (whole - without).norm() <= 0.1 * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("physical_tokens", [16, 30, 64, 4096])
@@ -210,8 +279,8 @@ def test_a_unit_larger_than_a_batch_goes_in_parts_that_fit(model, data, study, m
 
     monkeypatch.setattr(UnitClipper, "add_large", add_large)
     monkeypatch.setattr(UnitClipper, "rows", announced)
-    noised(model, data, recipe_of(study, physical_tokens=30))
-    # six rows of up to 14 sub-words: two at a time; the others fit together or alone
+    noised(model, data, recipe_of(study, physical_tokens=40))
+    # six rows of up to 14 sub-words, padded to 16: two at a time; the others fit, of two lengths
     assert parts == [[2, 2, 2]]
     assert batches == [[0], [0, 0], [0, 0], [0, 0], [0, 0]]
 
