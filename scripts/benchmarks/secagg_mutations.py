@@ -48,6 +48,7 @@ _TESTS = (
     "tests/integration/test_reply_parts.py",
     "tests/integration/test_session.py",
     "tests/integration/test_sums_session.py",
+    "tests/integration/test_secure_simulation.py",
     "tests/unit/test_secagg_packing.py",
 )
 
