@@ -56,7 +56,7 @@ def study_of(encoder, unit: str, context: str, steps: int = STEPS) -> Study:
     return tiny.study(
         encoder,
         text=f"{{context: {context}, max_tokens: 80, overlap_tokens: 8}}",
-        model="{train: full, dropout: 0}",
+        model="{train: head, dropout: 0}",
         training=f"{{rounds: {ROUNDS}, learning_rate: 1e-3, precision: float32}}",
         privacy=f"{{mechanism: local, unit: {unit}, steps_per_round: {steps}, {PRIVACY}}}",
         simulation=NOTES,
