@@ -147,7 +147,8 @@ def head_from_text(text: str) -> Head:
         raise BudgetError(
             "expected a head as LEDGER:SEQ:HASH",
             place=text[:120],
-            remedy="copy it from `fedner budget show` or from the coordinator's receipt",
+            remedy="copy it from `fedner budget show`, or join `ledger`, `seq` and `hash` of the "
+            "institution's receipt in the coordinator's ledger-heads.json",
         ) from None
 
 
