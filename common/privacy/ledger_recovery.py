@@ -135,19 +135,11 @@ def _assumed(
 
 
 def _delta(unit: Unit, found: Salvage, said: Sequence[float], per_study: Sequence[float]) -> float:
-    """The greatest delta at which anything was said of a unit's lifetime; else of its studies.
-
-    At it the readable events are composed. What is unproven has a say only where nothing else
-    has: a greater delta makes epsilon smaller.
-    """
-    for proof in (Proof.OPEN, Proof.NONE):
-        bodies = [one.body for one in found.entries if one.proof >= proof]
-        deltas = [*said, *(s.delta for body in bodies for s in of_lifetime(unit, body))]
-        deltas = deltas or [r.delta for r in found.bodies(Reserve, proof) if r.unit == unit]
-        if deltas:
-            return max(deltas)
-    if per_study:
-        return max(per_study)
+    """The greatest delta at which anything was said of a unit's lifetime; else of its studies."""
+    deltas = [*said, *(s.delta for one in found.entries for s in of_lifetime(unit, one.body))]
+    deltas = deltas or [r.delta for r in found.bodies(Reserve, Proof.NONE) if r.unit == unit]
+    if deltas or per_study:
+        return max(deltas or per_study)
     raise _unknown(unit, "@DELTA")
 
 

@@ -71,6 +71,11 @@ def test_what_an_earlier_recovery_assumed_outlives_its_entry():
     assert recovered(without(first, 2), caps=(low,)).assumed == patient(42.5, 2 * DELTA)
 
 
+def test_what_an_earlier_recovery_assumed_counts_though_nothing_was_charged_since():
+    first = Chain(ledger="9" * 32).add(recovered(b"", caps=(), assume=GIVEN))
+    assert recovered(first.file).assumed == patient(40.0)
+
+
 GIVEN = {"patient": Given(epsilon=40.0, delta=DELTA)}
 
 
@@ -156,6 +161,32 @@ def test_an_unproven_entry_lowers_nothing():
             (plan,) = recovered(*files).assumed
             assert plan.epsilon >= 20.0
             assert plan.delta >= DELTA
+
+
+def test_a_proven_figure_covers_no_unproven_reserve_before_it():
+    own = charged(Chain(ledger="1" * 32), charge(1, "lung"), caps=(WIDE,))
+    key = Chain(STRANGER, institution="an-earlier-name")
+    charged(key, *(charge(n) for n in range(1, 9)))
+    plan = recovered(without(key, 1, 2, 3), own.file)
+    assert plan.assumed == patient(22.5, 2 * DELTA)
+
+
+def test_unproven_events_count_whatever_is_stated_beside_them():
+    chain = Chain(STRANGER, institution="another")
+    one = make_reserve(chain.state, (), charge(1, events=(steps(80),)), toy_epsilon)
+    chain.add(replace(one, epsilon=0.0, figures=()))
+    assert recovered(chain.file).assumed == patient(10.0)
+
+
+def test_unproven_studies_are_added_up_and_not_composed():
+    chain = charged(Chain(STRANGER, institution="another"), *(charge(1, s) for s in "abc"))
+    assert recovered(chain.file).assumed == patient(7.5, 3 * DELTA)
+
+
+def test_an_entry_keeps_the_best_proof_that_any_file_gives():
+    chain = charged(Chain(), charge(1), charge(2))
+    for files in ((chain.file, without(chain, 1)), (without(chain, 1), chain.file)):
+        assert recovered(*files, key=None).carried[0].events == (steps(40),)
 
 
 def test_who_vouches_for_an_entry_is_known():
