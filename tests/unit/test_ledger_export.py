@@ -91,9 +91,10 @@ def test_a_forged_cap_is_told_as_unsigned_and_fits_the_other_figures(name):
 
 
 def test_a_forged_number_as_large_as_a_machine_takes_is_no_crash():
-    forged = content()
-    forged["summary"]["units"][0]["cap"] = 10**400
-    refused(checked, forged)
+    for value in (10**400, float("inf")):
+        forged = content()
+        forged["summary"]["units"][0].update(cap=value, left=value)
+        assert refused(checked, forged).place == "summary.units[0]"
 
 
 def test_a_missing_or_an_added_name_is_found():
