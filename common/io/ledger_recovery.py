@@ -26,8 +26,9 @@ from common.io.signing import make_signer
 from common.privacy.events import Unit
 from common.privacy.ledger import Cap
 from common.privacy.ledger_codec import MalformedError, make_entry, parse_head
-from common.privacy.ledger_entries import Head, Recover
-from common.privacy.ledger_recovery import Given, Salvage, plan_recovery, salvage
+from common.privacy.ledger_entries import Head, Open, Recover
+from common.privacy.ledger_recovery import Given, plan_recovery
+from common.privacy.ledger_salvage import Proof, Salvage, salvage
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
 from common.privacy.ledger_state import LedgerState, advance, check_known
 
@@ -41,6 +42,7 @@ def recover(
     assume: Mapping[Unit, Given],
     heads: Sequence[Head] = (),
     studies: Sequence[str] = (),
+    old_copy: bool = False,
     clock: Clock = utc_seconds,
     random: Random = os.urandom,
     epsilon: Epsilon = pld_epsilon,
@@ -53,19 +55,22 @@ def recover(
 
     Args:
         heads: what the counterpart has seen of the old ledger, if known.
+        old_copy: the operator says that the ledger, though it is intact, is not the last word: it
+            is an older copy, or a clock that ran ahead has made its last entry.
 
     Raises:
-        BudgetError: the ledger is intact, in use, or there is nothing to go by; or the disk does
-            not allow it.
+        BudgetError: the ledger is intact, in use, or another institution's; or there is nothing to
+            go by; or the disk does not allow it.
     """
-    files = Files(folder=folder)
     files = Files(folder=folder)
     with os_errors(folder):
         lock = lock_folder(files, disk)
     try:
         with os_errors(folder):
             content, signer = read_files(files, disk), _signer(files, disk)
-            _check_lost(files, content, institution, signer, heads)
+            _check_owner(files, content, institution, signer)
+            if not old_copy:
+                _check_lost(files, content, institution, signer, heads)
             found = _salvage(files, content, institution, signer, disk)
             plan = plan_recovery(
                 found, reason=reason, caps=caps, assume=assume, studies=studies,
@@ -86,6 +91,19 @@ def _signer(files: Files, disk: Disk) -> Signer | None:
     with suppress(ValueError):
         return Signer(bytes.fromhex((disk.read(files.key) or b"").decode("ascii")))
     return None
+
+
+def _check_owner(files: Files, content: Content, institution: str, signer: Signer | None) -> None:
+    """Refuse what this folder's own key says is the ledger of another institution."""
+    found = salvage([content[0] or b""], institution, signer.public_key if signer else None)
+    other = [o.institution for o in found.bodies(Open, Proof.KEY) if o.institution != institution]
+    if other:
+        raise BudgetError(
+            f"is the ledger of {other[0]}, expected that of {institution}",
+            place=str(files.ledger),
+            remedy="check `state` in the site file: each institution has a folder of its own, and "
+            "keeps the name that stands in its ledger",
+        )
 
 
 def _check_lost(
@@ -109,7 +127,9 @@ def _check_lost(
         raise BudgetError(
             f"is intact up to entry {found.state.seq}: there is nothing to recover",
             place=str(files.ledger),
-            remedy="if the counterpart has seen more of it, give its head with --head",
+            remedy="if the counterpart has seen more of it, give its head with --head; if it is an "
+            "older copy, or its last entry was made by a clock that ran years ahead, --old-copy "
+            "begins a new one on top of it: what it says counts as spent, and the lifetime cap too",
         )
 
 
@@ -119,9 +139,10 @@ def _salvage(
     """What is readable; of earlier ledgers too, unless the last one tells of them."""
     key = signer.public_key if signer else None
     found = salvage([content[0] or b""], institution, key)
-    if found.bodies(Recover):
+    if found.bodies(Recover, Proof.KEY):
         return found
     lost = [name for name in disk.names(files.folder) if name.startswith(LOST)]
+    lost.sort(key=lambda name: (len(name), name))  # 10 after 9
     older = [disk.read(files.folder / name) or b"" for name in lost]
     return salvage([*older, content[0] or b""], institution, key)
 

@@ -42,6 +42,11 @@ _REMEDIES: Final = {
     "epsilon_lifetime (after a recovery also delta) in the site's policy.budget on purpose",
 }
 
+_MIXED: Final = (
+    "with spend on two units it takes no more charges at all; data that no study has used yet may "
+    "take part as an institution of another name, with a `state` of its own"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cap:
@@ -238,13 +243,22 @@ def _check_unit_is_capped(caps: Sequence[Cap], proposed: Charge) -> None:
 def _check_lifetime_is_known(
     state: LedgerState | None, caps: Sequence[Cap], proposed: Charge
 ) -> None:
-    """A lifetime cap needs a ledger whose whole spend is in its unit, and a recovery needs one."""
+    """A lifetime cap needs a ledger whose whole spend is in its unit, and a recovery needs one.
+
+    That a recovery assumed epsilon 0 for a unit is no spend on it.
+    """
     if state is None:
         return
     lifetime = [c for c in caps if c.unit == proposed.unit and c.epsilon_lifetime is not None]
-    others = [
-        u for u in UNITS if u != proposed.unit and (spent(state, unit=u) or assumed(state, u))
-    ]
+    others = [u for u in UNITS if u != proposed.unit and _is_spent(state, u)]
+    if state.recovered and others:
+        mixed = len(others) > 1 or _is_spent(state, proposed.unit)
+        raise _refused(
+            proposed,
+            f"this ledger follows a lost one and holds spend per {' and '.join(others)}: no cap "
+            f"can take that into account per {proposed.unit}",
+            _MIXED if mixed else f"agree on a study on unit {others[0]}, under a lifetime cap",
+        )
     if lifetime and others:
         raise _refused(
             proposed,
@@ -259,6 +273,11 @@ def _check_lifetime_is_known(
             f"add epsilon_lifetime for unit {proposed.unit} to the site's policy.budget, above "
             "what was assumed: `fedner budget show` has the figures",
         )
+
+
+def _is_spent(state: LedgerState, unit: Unit) -> bool:
+    lost = assumed(state, unit)
+    return bool(spent(state, unit=unit)) or (lost is not None and lost.epsilon > 0)
 
 
 def _told(cap: Cap) -> str:

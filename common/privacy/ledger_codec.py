@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from common.errors import BudgetError
 from common.identity.signing import Signer, verify
-from common.privacy.ledger_entries import Body, Head, Receipt
+from common.privacy.ledger_entries import MAX_INT, Body, Head, Receipt
 
 ENTRY_LABEL: Final = b"fedner ledger entry v1"
 HEAD_LABEL: Final = b"fedner ledger head v1"
@@ -99,15 +99,21 @@ def parse_entry(line: bytes) -> Entry:
         MalformedError: not the canonical bytes of an entry.
     """
     raw = _load(line)
-    if set(raw) != _KEYS or raw["kind"] not in KINDS:
+    if set(raw) != _KEYS:
         raise MalformedError("not the keys of an entry")
+    if not all(isinstance(raw[key], str) for key in ("kind", "prev", "signature")):
+        raise MalformedError("kind, prev and signature are texts")
+    if raw["kind"] not in KINDS:
+        raise MalformedError("an unknown kind")
     body = _validated(_SCHEMAS[raw["kind"]], raw["body"])
     entry = Entry(
         seq=raw["seq"], time=raw["time"], body=body, prev=raw["prev"], signature=raw["signature"]
     )
     if type(entry.seq) is not int or type(entry.time) is not int:
         raise MalformedError("seq and time are whole numbers")
-    if not _SIGNATURE.fullmatch(str(entry.signature)):
+    if not 1 <= entry.seq <= MAX_INT:
+        raise MalformedError("seq counts from 1")
+    if not _SIGNATURE.fullmatch(entry.signature):
         raise MalformedError("a signature is 128 hexadecimal digits in lower case")
     return _exact(entry, entry.line(), line)
 
@@ -141,7 +147,8 @@ def head_from_text(text: str) -> Head:
         raise BudgetError(
             "expected a head as LEDGER:SEQ:HASH",
             place=text[:120],
-            remedy="copy it from `fedner budget show` or from the coordinator's receipt",
+            remedy="copy it from `fedner budget show`, or join `ledger`, `seq` and `hash` of the "
+            "institution's receipt in the coordinator's ledger-heads.json",
         ) from None
 
 

@@ -13,6 +13,7 @@ from common.privacy.events import GaussianSteps, Unit
 
 FORMAT: Final = 1
 MAX_INT: Final = 2**53
+MAX_TEXT: Final = 1000
 
 Purpose = Literal["train", "evaluate", "search"]
 Scope = Literal["study", "cap per study", "lifetime cap"]
@@ -20,7 +21,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 LedgerId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]
 Seconds = Annotated[int, Field(ge=0, le=MAX_INT)]
 Delta = Annotated[float, Field(gt=0, lt=1)]

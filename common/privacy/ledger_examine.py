@@ -83,7 +83,11 @@ def examine(
 
 
 def verify_file(data: bytes, public_key: str, known_head: Head | None = None) -> LedgerState:
-    """Verify a ledger's file, or an export, with nothing but the institution's public key.
+    """Verify a ledger's file, or an export's entries, with nothing but the institution's key.
+
+    Args:
+        known_head: an entry that must be in it. One of a ledger that this one follows by a recovery
+            is not: unlike the institution itself, who asks here wants to see it.
 
     Raises:
         BudgetError: naming the first bad entry. An unfinished last entry is bad here.
@@ -93,10 +97,40 @@ def verify_file(data: bytes, public_key: str, known_head: Head | None = None) ->
     if state is None:
         raise bad_entry(1, "is missing: the file is empty")
     _check_owner(state, None, public_key)
-    check_known(state, known_head)
+    _check_holds(state, known_head)
     if rest:
         raise bad_entry(state.seq, "has no end of line")
     return state
+
+
+def check_counterpart(state: LedgerState, public_key: str | None) -> None:
+    """Whether the newest receipt in a ledger bears this key; `None` is any, or none.
+
+    Raises:
+        BudgetError: it bears another, or there is none.
+    """
+    if public_key is None or (state.anchored and state.anchored.public_key == public_key):
+        return
+    found = (
+        f"countersigned with {state.anchored.public_key}" if state.anchored else "not countersigned"
+    )
+    raise BudgetError(
+        f"is {found}, expected to be countersigned with {public_key}",
+        place=f"entry {state.anchored.seq if state.anchored else state.seq}",
+        remedy="ask the coordinator for its key and its newest receipt of this institution; if "
+        "they are others, do not rely on this ledger's end",
+    )
+
+
+def _check_holds(state: LedgerState, head: Head | None) -> None:
+    check_known(state, head)
+    if head is not None and not state.holds(head):
+        raise BudgetError(
+            f"follows ledger {head.ledger} by a recovery: entry {head.seq} of that is not in it",
+            place="entry 2",
+            remedy="check the file that was kept of the lost ledger (`ledger.lost-N`) against this "
+            "head, and this one against its own; what counts for the time before stands in entry 2",
+        )
 
 
 def _lines_of(data: bytes) -> bytes:

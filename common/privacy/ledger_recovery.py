@@ -2,24 +2,44 @@
 
 Guarantees:
     - All reserves that are readable and rightly signed count, wherever they stand in the old file.
-    - For each unit the time before counts as at least its lifetime cap, at least what is readable,
-      and at least what an earlier recovery assumed.
+    - For each unit that may have been charged the time before counts as at least its lifetime cap,
+      at least what is readable, at least what an earlier recovery assumed, and at least what any
+      readable entry states that had been spent by then: see `stated`.
+    - An entry whose signature can't be checked, or is wrong, adds to that and lowers nothing.
     - Studies that may have spent what is no longer readable take no further charge.
     - Nothing is guessed: without a lifetime cap the operator says what to assume.
+
+Which units may have been charged: those with readable spend, an earlier assumption or a figure of
+the operator's. If none has spend or an earlier assumption that is signed with the institution's own
+key, all units that the policy caps: each up to its lifetime cap.
+
+Which deltas may be compared: that epsilon e at delta d was spent also holds at each greater delta,
+and at no smaller one. So the assumption is made at the greatest delta at which any figure in it
+was said; then it is at least the greatest epsilon of them. Epsilons of several studies are
+added up only with their deltas added up, too (Dwork and Roth 2014, theorem 3.16).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from common.errors import BudgetError
-from common.privacy.events import UNITS, Unit, merge
+from common.privacy.events import UNITS, GaussianSteps, Unit, merge
 from common.privacy.ledger import Cap
-from common.privacy.ledger_codec import Entry, MalformedError, parse_entry
-from common.privacy.ledger_entries import Anchor, Assumed, Carried, Head, Open, Recover, Reserve
-from common.privacy.ledger_spend import Epsilon, compose, pld_epsilon
+from common.privacy.ledger_entries import (
+    Anchor,
+    Assumed,
+    Carried,
+    Head,
+    Recover,
+    Reserve,
+)
+from common.privacy.ledger_salvage import Proof, Salvage
+from common.privacy.ledger_spend import Epsilon, pld_epsilon
+from common.privacy.ledger_stated import of_lifetime, stated
 
-_Kind = TypeVar("_Kind")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,40 +48,6 @@ class Given:
 
     epsilon: float
     delta: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Salvage:
-    """What is readable of the old files: rightly signed entries, each once, and their heads."""
-
-    entries: tuple[Entry, ...]
-    heads: tuple[Head, ...]
-
-    def bodies(self, kind: type[_Kind]) -> tuple[_Kind, ...]:
-        return tuple(entry.body for entry in self.entries if isinstance(entry.body, kind))
-
-
-def salvage(files: Iterable[bytes], institution: str, public_key: str | None) -> Salvage:
-    """Read what can be read.
-
-    Args:
-        files: ledgers, damaged or not; other content is skipped.
-        public_key: the institution's ledger key, if it is still known. A key that an `open` entry
-            of this institution names is believed too: it can only add spend.
-    """
-    entries: dict[str, Entry] = {}
-    heads: dict[str, Head] = {}
-    for file in files:
-        ledger, keys = None, {public_key} - {None}
-        for entry in _parsed(file):
-            body = entry.body
-            if isinstance(body, Open) and body.institution == institution:
-                ledger, keys = body.ledger, {*keys, body.public_key}
-            if any(key is not None and entry.is_signed_by(key) for key in keys):
-                entries[entry.hash()] = entry
-                if ledger is not None:
-                    heads[ledger] = Head(ledger=ledger, seq=entry.seq, hash=entry.hash())
-    return Salvage(entries=tuple(entries.values()), heads=tuple(heads.values()))
 
 
 def plan_recovery(
@@ -84,15 +70,16 @@ def plan_recovery(
 
     Raises:
         BudgetError: there is a unit for which neither a lifetime cap nor the operator says what to
-            assume, or no unit at all.
+            assume, or no unit at all; two units would count as spent, one of them for its cap alone
+            or by an unproven entry; or what is readable has no finite epsilon.
     """
     earlier, carried = found.bodies(Recover), _carried(found)
     all_heads = _unique([*(h for e in earlier for h in e.heads), *found.heads, *heads])
-    known = {*assume, *(c.unit for c in caps), *(c.unit for c in carried)}
-    known |= {a.unit for e in earlier for a in e.assumed}
-    units = [unit for unit in UNITS if unit in known]
+    units = [unit for unit in UNITS if unit in _units(found, caps, assume)]
     if not units:
         raise _unknown(UNITS[0])
+    assumed = tuple(_assumed(unit, found, caps, assume, epsilon) for unit in units)
+    _check_usable(assumed, found, assume)
     keys = [anchor.receipt.public_key for anchor in found.bodies(Anchor)]
     keys = keys or [e.counterpart for e in earlier if e.counterpart]
     return Recover(
@@ -100,13 +87,29 @@ def plan_recovery(
         heads=all_heads,
         ledgers=_unique([*(i for e in earlier for i in e.ledgers), *(h.ledger for h in all_heads)]),
         carried=carried,
-        assumed=tuple(_assumed(unit, found, caps, assume, epsilon) for unit in units),
-        closed=_unique(
-            [*(s for e in earlier for s in e.closed), *(c.study for c in carried), *studies]
-        ),
+        assumed=assumed,
+        closed=_unique([*_closed(found), *studies]),
         kept=(),
         counterpart=keys[-1] if keys else None,
     )
+
+
+def _units(found: Salvage, caps: Sequence[Cap], assume: Mapping[Unit, Given]) -> set[Unit]:
+    """Those that may have been charged.
+
+    A cap is no sign of spend where that of some unit is proven: a charge that a lifetime cap
+    bounds is refused as soon as the ledger holds spend on another unit.
+    """
+    readable = {*assume, *_spent_units(found, Proof.NONE)}
+    proven = _spent_units(found, Proof.KEY)
+    return readable if proven else {*readable, *(cap.unit for cap in caps)}
+
+
+def _spent_units(found: Salvage, proof: Proof) -> set[Unit]:
+    earlier = found.bodies(Recover, proof)
+    carried = {c.unit for e in earlier for c in e.carried}
+    lost = {a.unit for e in earlier for a in e.assumed if a.epsilon > 0}
+    return {*carried, *lost, *(r.unit for r in found.bodies(Reserve, proof))}
 
 
 def _assumed(
@@ -121,33 +124,81 @@ def _assumed(
     figures = [g.epsilon for g in given] + [c.epsilon_lifetime or 0.0 for c in lifetime]
     if not figures:
         raise _unknown(unit)
-    earlier = found.bodies(Recover)
-    lost = max(
-        (a for e in earlier for a in e.assumed if a.unit == unit),
-        key=lambda a: a.epsilon,
-        default=None,
-    )
-    stated = [g.delta for g in given if g.delta is not None] + [c.delta for c in lifetime]
-    delta = _delta(unit, found, stated, lost)
-    carried = [event for e in earlier for c in e.carried if c.unit == unit for event in c.events]
-    since = merge(e for r in found.bodies(Reserve) if r.unit == unit for e in r.events)
-    readable = compose(carried, lost, since, delta, epsilon)
-    return Assumed(unit=unit, epsilon=max(readable, *figures), delta=delta)
+    said = [g.delta for g in given if g.delta is not None] + [c.delta for c in lifetime]
+    delta = _delta(unit, found, said, [c.delta for c in caps if c.unit == unit])
+    spoken = stated(unit, found.entries, epsilon)
+    value = max(*figures, epsilon(_events(unit, found), delta), *(s.epsilon for s in spoken))
+    delta = max([delta, *(s.delta for s in spoken)])
+    if not (value < math.inf and delta < 1):
+        raise _endless(unit, value, delta)
+    return Assumed(unit=unit, epsilon=value, delta=delta)
 
 
-def _delta(unit: Unit, found: Salvage, stated: Sequence[float], lost: Assumed | None) -> float:
+def _delta(unit: Unit, found: Salvage, said: Sequence[float], per_study: Sequence[float]) -> float:
     """The greatest delta at which anything was said of a unit's lifetime; else of its studies."""
-    reserves = [r for r in found.bodies(Reserve) if r.unit == unit]
-    deltas = [*stated, *([lost.delta] if lost else [])]
-    deltas += [f.delta for r in reserves for f in r.figures if f.scope == "lifetime cap"]
-    deltas = deltas or [r.delta for r in reserves]
-    if not deltas:
-        raise _unknown(unit, "@DELTA")
-    return max(deltas)
+    deltas = [*said, *(s.delta for one in found.entries for s in of_lifetime(unit, one.body))]
+    deltas = deltas or [r.delta for r in found.bodies(Reserve, Proof.NONE) if r.unit == unit]
+    if deltas or per_study:
+        return max(deltas or per_study)
+    raise _unknown(unit, "@DELTA")
+
+
+def _events(unit: Unit, found: Salvage) -> tuple[GaussianSteps, ...]:
+    """All that is readable, proven or not."""
+    parts: list[Carried | Reserve] = [
+        c for e in found.bodies(Recover, Proof.NONE) for c in e.carried
+    ]
+    parts += found.bodies(Reserve, Proof.NONE)
+    return merge(event for part in parts if part.unit == unit for event in part.events)
+
+
+def _check_usable(assumed: Sequence[Assumed], found: Salvage, assume: Mapping[Unit, Given]) -> None:
+    """Refuse to count spend on a second unit that nobody vouches for: it would end all charges."""
+    positive = [a.unit for a in assumed if a.epsilon > 0]
+    sure = {*_spent_units(found, Proof.OPEN), *(u for u, given in assume.items() if given.epsilon)}
+    loose = [unit for unit in positive if unit not in sure]
+    if len(positive) < 2 or not loose:
+        return
+    named = _spent_units(found, Proof.NONE)
+    grounds = [f"per {u} ({_ground(u, sure, named)})" for u in positive]
+    raise BudgetError(
+        f"spend would count {' and '.join(grounds)}: these do not add up, and nothing could ever "
+        "be charged again",
+        place="recovery",
+        remedy="; or ".join(_which_file(u) if u in named else _which_cap(u) for u in loose),
+    )
+
+
+def _ground(unit: Unit, sure: Collection[Unit], named: Collection[Unit]) -> str:
+    if unit in sure:
+        return "it was charged"
+    return "an entry that nobody vouches for" if unit in named else "its cap"
+
+
+def _which_cap(unit: Unit) -> str:
+    return (
+        f"if no study on {unit} was ever charged, take its entry out of policy.budget in the site "
+        "file, on purpose, and recover then"
+    )
+
+
+def _which_file(unit: Unit) -> str:
+    return (
+        f"if the entry on {unit} is not of this institution, move the file that holds it out of "
+        f"the folder; if it is, say so: --assume {unit}=EPSILON, above 0"
+    )
+
+
+def _closed(found: Salvage) -> Iterable[str]:
+    """Studies of which anything at all is readable, and those closed before."""
+    for proof in (found.bodies, found.unproven):
+        for earlier in proof(Recover):
+            yield from (*earlier.closed, *(c.study for c in earlier.carried))
+        yield from (reserve.study for reserve in proof(Reserve))
 
 
 def _carried(found: Salvage) -> tuple[Carried, ...]:
-    """All that is readable, merged by study."""
+    """All that is proven, merged by study."""
     readable: list[Carried | Reserve] = [c for e in found.bodies(Recover) for c in e.carried]
     parts: dict[str, list[Carried | Reserve]] = {}
     for part in (*readable, *found.bodies(Reserve)):
@@ -164,15 +215,7 @@ def _carried(found: Salvage) -> tuple[Carried, ...]:
     )
 
 
-def _parsed(file: bytes) -> Iterable[Entry]:
-    for line in file.split(b"\n"):
-        try:
-            yield parse_entry(line)
-        except MalformedError:
-            continue
-
-
-def _unique(values: Iterable[_Kind]) -> tuple[_Kind, ...]:
+def _unique(values: Iterable[_Value]) -> tuple[_Value, ...]:
     return tuple(dict.fromkeys(values))
 
 
@@ -180,5 +223,16 @@ def _unknown(unit: Unit, more: str = "") -> BudgetError:
     return BudgetError(
         f"what was spent per {unit} is not known: the policy has no lifetime cap for it",
         place="recovery",
-        remedy=f"say what to assume, rather too much: --assume {unit}=EPSILON{more}",
+        remedy=f"say what to assume, rather too much: --assume {unit}=EPSILON{more}; 0 only if no "
+        f"study on {unit} was ever charged",
+    )
+
+
+def _endless(unit: Unit, epsilon: float, delta: float) -> BudgetError:
+    return BudgetError(
+        f"what is readable per {unit} comes to epsilon {epsilon:g} at delta {delta:g}, expected a "
+        "finite one at a delta below 1",
+        place="recovery",
+        remedy="look for the line that says so; if it is not of this institution, move the file "
+        "that holds it out of the folder",
     )

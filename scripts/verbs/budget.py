@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from client.site_paths import SitePaths
 from common.config.canonical import study_hash
@@ -20,11 +19,14 @@ from common.io.ledger_recovery import recover as recover_ledger
 from common.privacy.events import UNITS, Unit
 from common.privacy.ledger import caps_of
 from common.privacy.ledger_codec import head_from_text
-from common.privacy.ledger_examine import verify_file
+from common.privacy.ledger_entries import MAX_TEXT
+from common.privacy.ledger_examine import check_counterpart, verify_file
+from common.privacy.ledger_export import check_export, export_of
 from common.privacy.ledger_recovery import Given
-from common.privacy.ledger_report import ACCOUNTANTS, summary
+from common.privacy.ledger_report import Account, summary
 from common.privacy.ledger_state import LedgerState
-from scripts.console import err, out, show_path
+from scripts.budget_view import show_figures, show_recovered, show_verified
+from scripts.console import err, show_path
 
 app = typer.Typer(help="The privacy ledger of an institution.", no_args_is_help=True)
 
@@ -60,9 +62,7 @@ def show(
     if as_json:
         typer.echo(json.dumps(figures, allow_nan=False))
         return
-    _show_head(figures)
-    out.print(_units_table(figures["units"]))
-    out.print(_studies_table(figures["studies"]))
+    show_figures(figures)
 
 
 @app.command("verify")
@@ -72,34 +72,36 @@ def verify(
     ],
     key: Annotated[str, typer.Option(help="The institution's public key: hexadecimal, or a file.")],
     heads: HeadText = None,
+    coordinator_key: Annotated[
+        str | None,
+        typer.Option(help="Public key of the coordinator's receipts, which must be on the newest."),
+    ] = None,
 ) -> None:
     """Check every entry's chain and signature; needs only this file and the public key.
 
+    Of an export the figures are computed again. A head must be in it.
+
     Example: fedner budget verify ledger.jsonl --key 1f…
     """
-    data, public_key = _read(path), _public_key(key)
+    data, public_key = _read(path), _public_key(key, "--key")
+    counterpart = _public_key(coordinator_key, "--coordinator-key") if coordinator_key else None
     known = [head_from_text(text) for text in heads or ()]
     try:
         state = verify_file(data, public_key)
         for head in known:
             verify_file(data, public_key, head)
+        check_counterpart(state, counterpart)
+        caps = check_export(data, state, _accountants)
     except BudgetError as error:
         place = f"{path}, {error.place}"
         raise BudgetError(error.message, place=place, remedy=error.remedy) from None
-    seen = state.anchored.seq if state.anchored else 0
-    for line in (
-        f"{path}: {state.seq} entries of {state.opened.institution}, {len(state.reserves)} "
-        f"reserves; chain and signatures are right",
-        f"countersigned up to entry {seen}; a cut end shows only against a head from elsewhere",
-        f"head {state.head}",
-    ):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    show_verified(path, state, caps)
 
 
 @app.command("export")
 def export(
     path: SitePath,
-    to: Annotated[Path, typer.Option("--out", help="A file to write.")],
+    to: Annotated[Path, typer.Option("--out", help="A new file to write.")],
 ) -> None:
     """Write the whole ledger, its public key and the figures into one JSON file.
 
@@ -107,18 +109,17 @@ def export(
     """
     site = load_site(path)
     folder = SitePaths.of(site, path.parent).ledger
+    _check_new(to, folder)
     found, lines = read_state(folder, site.institution)
     if found.state is None:
-        raise BudgetError("there is no ledger yet", place=str(folder))
-    content = {
-        "format": found.state.opened.format,
-        "institution": site.institution,
-        "public_key": found.state.opened.public_key,
-        "head": str(found.state.head),
-        "summary": _summary(site, found.state),
-        "entries": [json.loads(line) for line in lines.splitlines()],
-    }
-    write_json(to, content)
+        raise BudgetError(
+            "there is no ledger yet",
+            place=str(folder),
+            remedy="the first study with privacy that the worker takes part in begins one; if one "
+            'was here, see docs/ledger.md, "Recovery"',
+        )
+    caps = caps_of(site.policy.budget)
+    write_json(to, export_of(found.state, lines, caps, _accountants()))
     show_path("export", to)
 
 
@@ -135,6 +136,14 @@ def recover(
         list[str] | None,
         typer.Option("--study", help="Hash of a further study that may have been charged."),
     ] = None,
+    old_copy: Annotated[
+        bool,
+        typer.Option(
+            "--old-copy",
+            help="The ledger is intact, but an older copy, or a clock ran ahead: begin a new one "
+            "on top of it.",
+        ),
+    ] = False,
 ) -> None:
     """Begin a new ledger for a lost or damaged one; never lowers what counts as spent.
 
@@ -147,38 +156,107 @@ def recover(
     state = recover_ledger(
         SitePaths.of(site, path.parent).ledger,
         site.institution,
-        reason=reason,
+        reason=_reason(reason),
         caps=caps_of(site.policy.budget),
-        assume=dict(_given(text) for text in assume or ()),
+        assume=_assumptions(assume or ()),
         heads=[head_from_text(text) for text in heads or ()],
-        studies=[*(studies or ()), present],
+        studies=[*map(_study_hash, studies or ()), present],
+        old_copy=old_copy,
     )
-    _show_recovered(state)
+    show_recovered(state)
+
+
+def _accountants() -> Account:
+    from common.privacy.accountant import epsilon  # takes seconds to load
+
+    return epsilon
 
 
 def _summary(site: Site, state: LedgerState) -> dict[str, Any]:
-    from common.privacy.accountant import epsilon  # takes seconds to load
+    return summary(state, caps_of(site.policy.budget), _accountants())
 
-    return summary(state, caps_of(site.policy.budget), epsilon)
+
+def _check_new(to: Path, ledger: Path) -> None:
+    """An export replaces nothing, and nothing of a ledger."""
+    if to.resolve().is_relative_to(ledger.resolve()):
+        raise UsageError(
+            "lies in the ledger's own folder",
+            place=f"--out {to}",
+            remedy="name a file elsewhere",
+        )
+    if to.exists() or to.is_symlink():
+        raise UsageError(
+            "is there already", place=f"--out {to}", remedy="name a file that is not there yet"
+        )
+    if not to.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {to.parent}", place=f"--out {to}", remedy="make it first"
+        )
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"can't be read: {error.strerror}", place=str(path)) from None
+        raise UsageError(
+            f"can't be read: {error.strerror}",
+            place=str(path),
+            remedy="name a file that is there and that this user may read",
+        ) from None
 
 
-def _public_key(text: str) -> str:
-    if Path(text).is_file():
+def _public_key(text: str, option: str) -> str:
+    if _is_file(text):
         text = _read(Path(text)).decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise UsageError(
             "expected a public key of 64 hexadecimal digits, or a file that holds one",
-            place=f"--key {text[:80]}",
-            remedy="`fedner budget show` prints it; get it from the institution itself",
+            place=f"{option} {text[:80]}",
+            remedy="`fedner budget show` prints the institution's; a coordinator's stands in the "
+            "`start` line of its metrics.jsonl, as `coordinator_key`; get each from its owner",
         )
     return text
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # far too long for a path
+        return False
+
+
+def _reason(text: str) -> str:
+    if not 1 <= len(text.strip()) <= len(text) <= MAX_TEXT or not text.isprintable():
+        raise UsageError(
+            f"has {len(text)} characters, expected 1 to {MAX_TEXT} that can be printed",
+            place="--reason",
+            remedy='say in a sentence what happened: --reason "disk of 3 May failed"',
+        )
+    return text
+
+
+def _study_hash(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise UsageError(
+            "expected a study's hash of 64 hexadecimal digits",
+            place=f"--study {text[:80]}",
+            remedy="`fedner config check study.yaml` prints it",
+        )
+    return text
+
+
+def _assumptions(texts: Sequence[str]) -> dict[Unit, Given]:
+    given: dict[Unit, Given] = {}
+    for text in texts:
+        unit, figures = _given(text)
+        if unit in given:
+            raise UsageError(
+                f"there is a figure for {unit} already",
+                place=f"--assume {text}",
+                remedy="give one for each unit, the larger one",
+            )
+        given[unit] = figures
+    return given
 
 
 def _given(text: str) -> tuple[Unit, Given]:
@@ -200,85 +278,3 @@ def _given(text: str) -> tuple[Unit, Given]:
 
 def _is_sane(given: Given) -> bool:
     return 0 <= given.epsilon < float("inf") and (given.delta is None or 0 < given.delta < 1)
-
-
-def _show_head(figures: Mapping[str, Any]) -> None:
-    seen = figures["countersigned"]
-    lines = [
-        f"{figures['institution']}: ledger {figures['ledger']}, {figures['entries']} entries, "
-        + (f"countersigned up to {seen}" if seen else "not countersigned yet"),
-        f"public key {figures['public_key']}",
-        f"head {figures['head']}",
-    ]
-    if figures["recovered"]:
-        lines.append(f"recovered from a lost ledger: {figures['recovered']}")
-    lines += [f"note: {note}" for note in figures["notes"]]
-    for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _units_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    heads = ("unit", "delta", *_EPSILONS, "steps", "lifetime cap", "left", "assumed lost")
-    table = _table("all studies together", heads)
-    for row in rows:
-        lost = row["assumed"]
-        table.add_row(
-            row["unit"],
-            f"{row['delta']:g}",
-            *(_figure(row["epsilon"][name]) for name in ACCOUNTANTS),
-            str(row["steps"]),
-            _figure(row["cap"], "none"),
-            _figure(row["left"], ""),
-            f"{lost['epsilon']:g} at {lost['delta']:g}" if lost else "",
-        )
-    return table
-
-
-def _studies_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    heads = (
-        "study", "unit", "delta", *_EPSILONS, "target", "left", "cap", "left of cap", "rounds",
-        "steps", "committed", "not committed",
-    )  # fmt: skip
-    table = _table("by study", heads)
-    for row in rows:
-        table.add_row(
-            f"{row['name']} {row['study'][:8]}" + (" (lost)" if row["before_recovery"] else ""),
-            row["unit"],
-            f"{row['delta']:g}",
-            *(_figure(row["epsilon"][name]) for name in ACCOUNTANTS),
-            _figure(row["target"], ""),
-            _figure(row["left"], ""),
-            _figure(row["cap"], "none"),
-            _figure(row["left_of_cap"], ""),
-            *(str(row[name]) for name in ("rounds", "steps", "committed", "uncommitted")),
-        )
-    return table
-
-
-_EPSILONS = ("epsilon (PLD)", "PRV", "RDP")
-
-
-def _table(title: str, heads: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for head in heads:
-        table.add_column(head, overflow="fold", justify="left" if head in _WORDS else "right")
-    return table
-
-
-_WORDS = frozenset({"unit", "study"})
-
-
-def _figure(value: float | None, absent: str = "unbounded") -> str:
-    return absent if value is None else f"{value:.4f}"
-
-
-def _show_recovered(state: LedgerState) -> None:
-    recovered = state.recovered
-    for a in recovered.assumed if recovered else ():
-        out.print(
-            f"per {a.unit}: epsilon {a.epsilon:g} at delta {a.delta:g} counts as spent",
-            highlight=False,
-        )
-    for name in recovered.kept if recovered else ():
-        out.print(f"kept as {name}", markup=False, highlight=False)
-    out.print(f"head {state.head}", markup=False, highlight=False, soft_wrap=True)

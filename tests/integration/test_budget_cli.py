@@ -8,6 +8,7 @@ import pytest
 
 from client.site_paths import SitePaths
 from common.errors import BudgetError, UsageError
+from common.identity.fingerprint import key_fingerprint
 from common.io.configs import load_site
 from common.io.ledger_file import LedgerFile
 from common.privacy import accountant
@@ -15,7 +16,7 @@ from common.privacy.events import GaussianSteps
 from common.privacy.ledger import caps_of
 from common.privacy.ledger_codec import countersign
 from scripts import cli
-from tests.ledgers import COORDINATOR, NOON, charge, digest
+from tests.ledgers import COORDINATOR, NOON, STRANGER, charge, digest
 
 EVENT = GaussianSteps(sampling_rate=0.01, noise_multiplier=1.0, steps=50)
 BUDGET = """
@@ -183,7 +184,8 @@ def test_verify_finds_another_key_and_a_cut_end_by_a_head(fedner, site, filled, 
 @pytest.mark.parametrize("key", ["", "abc", "A" * 64])
 def test_verify_refuses_what_is_no_key_or_no_file(fedner, filled, folder, key):
     assert fedner("verify", folder / "ledger.jsonl", "--key", key).code == UsageError.exit_code
-    assert fedner("verify", folder / "none.jsonl", "--key", filled).code == UsageError.exit_code
+    result = fedner("verify", folder / "none.jsonl", "--key", filled)
+    assert (result.code, "remedy" in result.said) == (UsageError.exit_code, True)
 
 
 def test_an_export_holds_everything_and_verifies_like_the_ledger(fedner, site, filled, tmp_path):
@@ -200,8 +202,76 @@ def test_an_export_holds_everything_and_verifies_like_the_ledger(fedner, site, f
     assert (result.code, "entry 4" in result.said) == (9, True)
 
 
+def test_verify_refuses_an_export_with_a_forged_figure_and_tells_unsigned_caps(
+    fedner, site, filled, tmp_path
+):
+    out = tmp_path / "budget.json"
+    fedner("export", site, "--out", out)
+    shown = fedner("verify", out, "--key", filled).out
+    assert "figures follow from its entries" in shown
+    assert "signed by nobody: its caps per patient at delta 1e-05, 3 lifetime" in shown
+    content = json.loads(out.read_text())
+    content["summary"]["units"][0]["epsilon"]["pld"] = 0.1
+    out.write_text(json.dumps(content))
+    result = fedner("verify", out, "--key", filled)
+    assert result.code == 9
+    assert "summary.units[0].epsilon.pld: says 0.1, its entries give" in result.said
+
+
+def test_verify_names_the_countersigner_and_takes_the_coordinators_key(
+    fedner, filled, folder, tmp_path
+):
+    (tmp_path / "coordinator").write_text(COORDINATOR.public_key + "\n")
+    verify = ("verify", folder / "ledger.jsonl", "--key", filled)
+    shown = fedner(*verify).out
+    assert COORDINATOR.public_key in shown
+    assert key_fingerprint(COORDINATOR.public_key) in shown
+    for key in (COORDINATOR.public_key, tmp_path / "coordinator"):
+        assert fedner(*verify, "--coordinator-key", key).code == 0
+    result = fedner(*verify, "--coordinator-key", STRANGER.public_key)
+    assert (result.code, STRANGER.public_key in result.said) == (9, True)
+    result = fedner(*verify, "--coordinator-key", "abc")
+    assert (result.code, "--coordinator-key abc" in result.said) == (2, True)
+
+
+def test_verify_says_that_a_ledger_follows_a_lost_one(fedner, site, filled, folder):
+    lost = json.loads(fedner("show", site, "--json").out)["head"]
+    flip(folder / "ledger.jsonl", 2)
+    fedner("recover", site, "--reason", "a disk failed")
+    verify = ("verify", folder / "ledger.jsonl", "--key", filled)
+    shown = fedner(*verify).out
+    assert f"follows a lost ledger ({lost[:32]}), since: a disk failed" in shown
+    assert "per patient: epsilon 3 at delta 1e-05 counts as spent" in shown
+    result = fedner(*verify, "--head", lost)
+    assert (result.code, "by a recovery" in result.said) == (9, True)
+
+
+def test_verify_of_a_hostile_file_ends_with_9(fedner, filled, folder):
+    path = folder / "ledger.jsonl"
+    hostile = path.read_bytes().replace(b'"kind":"reserve"', b'"kind":["reserve"]', 1)
+    path.write_bytes(hostile)
+    result = fedner("verify", path, "--key", filled)
+    assert (result.code, "entry 2" in result.said) == (9, True)
+
+
+def test_export_replaces_no_file_and_nothing_of_a_ledger(fedner, site, filled, folder, tmp_path):
+    (tmp_path / "old.json").write_text("old")
+    (tmp_path / "link").symlink_to(folder)
+    before = (folder / "ledger.jsonl").read_bytes()
+    for out, said in (
+        (folder / "ledger.jsonl", "own folder"), (folder / "vault" / "new.json", "own folder"),
+        (tmp_path / "link" / "new.json", "own folder"), (tmp_path / "old.json", "already"),
+        (tmp_path / "none" / "new.json", "there is no folder"),
+    ):  # fmt: skip
+        result = fedner("export", site, "--out", out)
+        assert (result.code, said in result.said, "remedy" in result.said) == (2, True, True)
+    assert (folder / "ledger.jsonl").read_bytes() == before
+    assert (tmp_path / "old.json").read_text() == "old"
+
+
 def test_export_without_a_ledger_is_refused(fedner, site, tmp_path):
-    assert fedner("export", site, "--out", tmp_path / "budget.json").code == 9
+    result = fedner("export", site, "--out", tmp_path / "budget.json")
+    assert (result.code, "remedy" in result.said) == (9, True)
     assert not (tmp_path / "budget.json").exists()
 
 
@@ -239,6 +309,31 @@ def test_recover_without_caps_asks_and_takes_what_the_operator_says(fedner, site
 )  # fmt: skip
 def test_recover_refuses_a_figure_that_is_none(fedner, site, filled, option):
     assert fedner("recover", site, "--reason", "a try", option).code == UsageError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [(("--reason", ""), "--reason"), (("--reason", " "), "--reason"),
+     (("--reason", "x" * 1001), "--reason"), (("--reason", "\udcff"), "--reason"),
+     (("--reason", "a try", "--study", "heart"), "--study heart"),
+     (("--reason", "a try", "--assume=patient=50@1e-4", "--assume=patient=0.001@1e-4"),
+      "--assume patient=0.001@1e-4")],
+)  # fmt: skip
+def test_recover_refuses_wrong_texts_with_place_and_remedy(
+    fedner, site, filled, folder, options, place
+):
+    flip(folder / "ledger.jsonl", 2)
+    result = fedner("recover", site, *options)
+    assert result.code == UsageError.exit_code
+    assert f"error {place}: " in result.said
+    assert "remedy" in result.said
+    assert not (folder / "ledger.lost-1").exists()
+
+
+def test_recover_takes_an_old_copy_if_told_so(fedner, site, filled):
+    assert "--old-copy" in fedner("recover", site, "--reason", "a try").said
+    result = fedner("recover", site, "--reason", "put back from May", "--old-copy")
+    assert (result.code, "epsilon 3 at delta 1e-05 counts as spent" in result.out) == (0, True)
 
 
 def test_every_budget_verb_has_an_example(fedner):

@@ -73,7 +73,7 @@ def recovered(folder, **changes):
         "reason": "a test", "caps": (PATIENT,), "assume": {}, "clock": Clock(),
         "random": chance(), "epsilon": toy_epsilon,
     }  # fmt: skip
-    return recover(folder, INSTITUTION, **{**fields, **changes})
+    return recover(folder, changes.pop("institution", INSTITUTION), **{**fields, **changes})
 
 
 def test_what_was_acknowledged_is_there_at_the_next_start(folder):
@@ -634,3 +634,63 @@ def test_a_recovery_without_caps_asks_what_to_assume(folder):
     assert snapshot(folder) == before
     state = recovered(folder, caps=(), assume={"patient": Given(epsilon=99.0)})
     assert state.recovered.assumed[0].epsilon == 99.0
+
+
+def test_the_ledger_of_another_institution_is_not_recovered_intact_or_damaged(folder):
+    fill(folder)
+    for broken in (False, True):
+        if broken:
+            damage(folder)
+        before = snapshot(folder)
+        for options in ({}, {"old_copy": True}):
+            error = refused(recovered, folder, institution="north-clinic", **options)
+            assert "is the ledger of cardiac-centre, expected that of north-clinic" in error.message
+        assert snapshot(folder) == before
+
+
+def test_with_the_key_lost_the_ledger_of_an_earlier_name_counts(folder):
+    fill(folder, 8)
+    (folder / "signing.key").unlink()
+    state = recovered(folder, institution="cardiac-center")
+    assert state.recovered.assumed[0].epsilon == 20.0
+    assert digest("heart") in state.recovered.closed
+
+
+def test_an_old_copy_is_recovered_on_top_of_if_the_operator_says_so(folder):
+    head = fill(folder, 8)
+    assert "--old-copy" in refused(recovered, folder).remedy
+    state = recovered(folder, old_copy=True)
+    assert state.recovered.heads == (head,)
+    assert state.recovered.assumed[0].epsilon == 20.0
+    with open_ledger(folder, known_head=head) as ledger:
+        assert "study ran before" in refused(ledger.reserve, charge(9), (PATIENT,)).message
+
+
+def test_a_clock_that_ran_years_ahead_is_got_over_by_that_too(folder):
+    clock = Clock(NOON + 10 * 365 * 86400)
+    fill(folder, 1, clock=clock)
+    clock.now = NOON
+    with open_ledger(folder, clock=clock) as ledger:
+        refused(ledger.reserve, charge(2))
+    assert "clock" in refused(recovered, folder, clock=clock).remedy
+    recovered(folder, clock=clock, old_copy=True)
+    raised = Cap(unit="patient", delta=2 * DELTA, epsilon_lifetime=20.0)
+    with open_ledger(folder, clock=clock) as ledger:
+        ledger.reserve(charge(1, "lung"), (raised,))
+
+
+def test_only_a_recovery_signed_with_the_own_key_stands_for_the_ledgers_before_it(folder):
+    fill(folder, 8)
+    damage(folder)
+    recovered(folder)
+    kept = (folder / "ledger.jsonl").read_bytes()
+    stranger = folder.parent / "other"
+    open_ledger(stranger).close()
+    (stranger / "ledger.jsonl").unlink()
+    recovered(stranger, caps=(), assume={"patient": Given(epsilon=0.5, delta=DELTA)})
+    forged = (stranger / "ledger.jsonl").read_bytes()
+    for present in (kept.replace(b'"reason"', b'"reasom"'), forged):
+        (folder / "ledger.jsonl").write_bytes(present)
+        low = Cap(unit="patient", delta=DELTA, epsilon_lifetime=1.0)
+        assert recovered(folder, caps=(low,)).recovered.assumed[0].epsilon >= 17.5
+        (folder / "ledger.jsonl").write_bytes(kept)

@@ -18,6 +18,7 @@ from common.privacy.ledger_codec import (
 )
 from common.privacy.ledger_entries import Commit
 from common.privacy.ledger_examine import examine, verify_file
+from common.privacy.ledger_salvage import salvage
 from common.privacy.ledger_state import advance, check_receipt, fold
 from tests.ledgers import (
     COORDINATOR,
@@ -49,6 +50,18 @@ def test_every_kind_of_entry_reads_back_the_same(chain):
         assert again.is_signed_by(SIGNER.public_key)
 
 
+@pytest.mark.parametrize("key", ["kind", "prev", "signature"])
+@pytest.mark.parametrize("value", [["reserve"], {}, int("1" * 128), None])
+def test_a_text_of_another_type_is_damage_and_no_crash(chain, key, value):
+    changed = {**json.loads(chain.lines[1]), key: value}
+    line = json.dumps(changed, sort_keys=True, separators=(",", ":")).encode()
+    with pytest.raises(MalformedError):
+        parse_entry(line)
+    file = chain.lines[0] + b"\n" + line + b"\n"
+    assert refused(verify_file, file, SIGNER.public_key).place == "entry 2"
+    assert len(salvage([file], INSTITUTION, SIGNER.public_key).entries) == 1
+
+
 def test_a_line_is_canonical_json_of_seven_bit_text(chain):
     line = chain.make(replace(note(), text="größer")).line()
     assert line.isascii()
@@ -68,6 +81,7 @@ def test_floats_read_back_exactly():
         (b'"seq":2', b'"seq": 2'),
         (b'"seq":2', b'"seq":2.0'),
         (b'"seq":2', b'"seq":true'),
+        (b'"seq":2', b'"seq":0'),
         (b'"steps":20', b'"steps":20.0'),
         (b'"noise_multiplier":1.0', b'"noise_multiplier":1'),
         (b'"noise_multiplier":1.0', b'"noise_multiplier":1e0'),
