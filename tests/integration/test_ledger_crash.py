@@ -283,6 +283,16 @@ class Server:
         os.kill(pid, signal.SIGKILL)
         return int(self.ask("wait"))
 
+    def seconds_of(self, folder, vectors):
+        """How long a child takes on this machine, now, until it has sent so many."""
+        begun, pid = time.monotonic(), int(self.ask(str(folder)))
+        while len(lines_of(folder.parent / "sent")) < vectors:
+            time.sleep(0.002)
+        taken = time.monotonic() - begun
+        os.kill(pid, signal.SIGKILL)
+        self.ask("wait")
+        return taken
+
     def close(self):
         self.process.stdin.close()
         self.process.wait(10)
@@ -299,10 +309,12 @@ def server():
 def test_200_kills_leave_a_ledger_that_starts_and_holds_the_true_spend(server, tmp_path):
     chance_of = random.Random(3)
     found = Counter()
+    (tmp_path / "first").mkdir()
+    latest = max(0.12, 2 * server.seconds_of(tmp_path / "first" / "ledger", 2))
     for kill in range(KILLS):
         folder = tmp_path / str(kill // 10) / "ledger"
         folder.parent.mkdir(exist_ok=True)
-        assert server.kill_after(folder, chance_of.uniform(0, 0.12)) == signal.SIGKILL
+        assert server.kill_after(folder, chance_of.uniform(0, latest)) == signal.SIGKILL
         found[look_at(folder)] += 1
     assert sum(found.values()) == KILLS
     assert found["between reserve and vector"] > 5
