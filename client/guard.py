@@ -20,6 +20,7 @@ from common.config.site import Policy
 from common.config.study import Study
 from common.errors import BudgetError, ConfigError, ProtocolError
 from common.io.ledger_file import LedgerFile
+from common.io.ledger_folder import Check
 from common.io.vault import Vault, VaultName, release
 from common.metrics.evaluation import Evaluation
 from common.privacy.events import GaussianSteps
@@ -172,23 +173,34 @@ class Guard:
             log.warning("study %s: %s", self._study.study, said)
 
     def _forget_others(self) -> None:
-        """Drop the vectors of other studies. This one's stay: a coordinator that starts it again
-        gets the same bytes for the same requests, and nothing is charged twice.
+        """Drop the vectors of other studies and of ledgers that this one was recovered from; what
+        is no reserve of these stays. This study's stay: a coordinator that starts it again gets
+        the same bytes for the same requests, and nothing is charged twice.
         """
-        reserves = self._ledger.state.reserves.values()
-        self._vault.prune({VaultName.of(r) for r in reserves if r.body.study == self._hash})
+        state = self._ledger.state
+        others = {VaultName.of(r) for r in state.reserves.values() if r.body.study != self._hash}
+        self._vault.prune(others, state.recovered.ledgers if state.recovered else ())
 
 
-def open_guard(study: Study, institution: str, policy: Policy, folder: Path, size: int) -> Guard:
+def open_guard(
+    study: Study,
+    institution: str,
+    policy: Policy,
+    folder: Path,
+    size: int,
+    check: Check = lambda _state: None,
+) -> Guard:
     """The guard over the ledger and the vault of one folder, which stays locked.
 
     Args:
         size: number of trained weights.
+        check: as of `LedgerFile.open`: what is known of the ledger elsewhere.
 
     Raises:
         BudgetError: the ledger is in use or can't be trusted.
     """
-    ledger = LedgerFile.open(folder, institution, counterpart=policy.coordinator_key)
+    key = policy.coordinator_key
+    ledger = LedgerFile.open(folder, institution, counterpart=key, check=check)
     try:
         return Guard(study, institution, policy, ledger, Vault(folder), size)
     except BaseException:
