@@ -1,5 +1,6 @@
 """An old copy that its own folder gives away is refused, and what gives it away is kept."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from common.io.vault import Vault, VaultName, release
 from common.privacy.ledger import Cap
 from common.privacy.ledger_codec import countersign
 from common.privacy.ledger_entries import Head
+from common.privacy.ledger_examine import verify_file
 from common.privacy.ledger_state import LedgerState
 from common.privacy.ledger_traces import first_bytes
 from tests.integration.test_ledger_file import snapshot
@@ -23,6 +25,7 @@ from tests.ledgers import (
     DELTA,
     INSTITUTION,
     NOON,
+    STRANGER,
     Clock,
     chance,
     charge,
@@ -279,6 +282,18 @@ def test_an_old_copy_that_a_receipt_has_shown_stays_refused_after_a_restart(fold
         assert ledger.head == head
 
 
+def test_what_a_receipt_has_shown_counts_beside_an_older_head_that_is_known(folder: Path) -> None:
+    found_old(folder)
+    lines = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    held = verify_file(lines[0], open_key(lines[0])).head
+    assert "older copy" in refused(open_ledger, folder, known_head=held).message
+
+
+def open_key(line: bytes) -> str:
+    """The public key in a ledger's first line."""
+    return str(json.loads(line)["body"]["public_key"])
+
+
 def test_an_old_copy_that_a_receipt_has_shown_is_recovered(folder: Path) -> None:
     head, _ = found_old(folder)
     recovered(folder)
@@ -338,6 +353,17 @@ def test_receipts_without_a_charge_between_them_are_checked_and_not_written(fold
         assert (
             "older copy" in refused(ledger.anchor, countersign(beyond, COORDINATOR, NOON)).message
         )
+
+
+def test_a_receipt_with_another_pinned_key_is_written_without_a_charge(folder: Path) -> None:
+    with open_ledger(folder) as ledger:
+        ledger.reserve(charge(1))
+        ledger.anchor(countersign(ledger.head, COORDINATOR, NOON))
+    with open_ledger(folder, counterpart=STRANGER.public_key) as ledger:
+        for _ in range(3):
+            ledger.anchor(countersign(ledger.head, STRANGER, NOON))
+        assert ledger.state.seq == 4
+        assert ledger.state.counterpart == STRANGER.public_key
 
 
 def test_each_reserve_and_each_commit_is_countersigned_once(folder: Path) -> None:
