@@ -199,8 +199,7 @@ def open_guard(
     Raises:
         BudgetError: the ledger is in use or can't be trusted.
     """
-    key = policy.coordinator_key
-    ledger = LedgerFile.open(folder, institution, counterpart=key, check=check)
+    ledger = LedgerFile.open(folder, institution, check=check, counterpart=policy.coordinator_key)
     try:
         return Guard(study, institution, policy, ledger, Vault(folder), size)
     except BaseException:
