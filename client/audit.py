@@ -9,6 +9,7 @@ Guarantees:
       Nothing is lost with it: a vector with noise is kept, and sent when the log works again.
     * Each reserve of the privacy ledger is there once, before the reply that it was made for; after
       a crash, with the next reply.
+    * A ledger that has not what this log has seen of it does not start: see `check_ledger`.
     * How the process ended, and why it would not start, is the last entry, unless it was killed.
 
 A request that was answered before and comes again in the same bytes gets the same reply from the
@@ -33,10 +34,12 @@ from common.audit.words import digest_of, name_of, reasons_of, sayable
 from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
+from common.errors import BudgetError
 from common.identity.signing import Signer
-from common.io.audit_file import AuditFile
+from common.io.audit_file import LOG, AuditFile
 from common.io.standing import site_identity
-from common.privacy.ledger_state import LedgerState, Reserved
+from common.privacy.ledger_codec import head_from_text
+from common.privacy.ledger_state import REMEDY, LedgerState, Reserved, remedy_with
 from common.wire import Kind, Refusal, encode, is_hash
 from common.wire import Reply as WireReply
 from common.wire import Request as WireRequest
@@ -97,6 +100,23 @@ class SiteAudit:
             return reply
 
         return handle
+
+    def check_ledger(self, state: LedgerState | None) -> None:
+        """Refuse a ledger that lacks the newest head or reserve in this log, or is another one.
+
+        One that follows a lost ledger by a recovery is right: not all ids of lost ones are known.
+
+        Raises:
+            BudgetError: an older copy was put back, or a ledger was begun where one was.
+        """
+        chain = self._log.chain
+        if chain.ledger:
+            head = head_from_text(chain.ledger)
+            if _is_old(state, head.ledger, lambda s: s.holds(head)):
+                raise _old(f"the head {head}", remedy_with(head))
+        spend = chain.spend
+        if spend and _is_old(state, spend.ledger, lambda s: _has(s, spend)):
+            raise _old(f"the charge of entry {spend.reserve} of ledger {spend.ledger}", REMEDY)
 
     def heard(self, request: WireRequest) -> None:
         """Keep what is asked for the request's entry."""
@@ -219,6 +239,26 @@ def _choices(site: Site, study: Study) -> Iterator[Choice]:
         yield "one-user"
     if site.authority is None:
         yield "no-tls"
+
+
+def _is_old(state: LedgerState | None, ledger: str, holds: Callable[[LedgerState], bool]) -> bool:
+    """Whether a ledger lacks what is known of the one with this id."""
+    if state is None or state.opened.ledger != ledger:
+        return state is None or state.recovered is None
+    return not holds(state)
+
+
+def _has(state: LedgerState, spend: Spend) -> bool:
+    reserved = state.reserves.get(spend.reserve)
+    return reserved is not None and _spend(reserved) == spend
+
+
+def _old(what: str, remedy: str) -> BudgetError:
+    return BudgetError(
+        f"has {what}, which the privacy ledger has not: it is an older copy, or another",
+        place=LOG,
+        remedy=remedy,
+    )
 
 
 def _spend(reserved: Reserved) -> Spend:

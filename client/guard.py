@@ -20,6 +20,7 @@ from common.config.site import Policy
 from common.config.study import Study
 from common.errors import BudgetError, ConfigError, ProtocolError
 from common.io.ledger_file import LedgerFile
+from common.io.ledger_folder import Check
 from common.io.vault import Vault, VaultName, release
 from common.metrics.evaluation import Evaluation
 from common.privacy.events import GaussianSteps
@@ -35,6 +36,7 @@ log = logging.getLogger("fedner.worker")
 
 _DATASET: Final = "all documents"
 """One ledger covers all that an institution holds: its data sets compose."""
+_INSECURE: Final = " (insecure seed: not private)"
 
 Keys = Callable[[str], Keystream]
 """Makes the keystream of one use. Each use once."""
@@ -137,7 +139,7 @@ class Guard:
     ) -> Charge:
         return Charge(
             study=self._hash,
-            name=self._study.study,
+            name=self._study.study + self._mark(),
             round=round_,
             purpose=purpose,
             request=hashlib.sha256(model).hexdigest(),
@@ -156,6 +158,10 @@ class Guard:
         if not self._ledger.attempts(charge):
             self._ledger.reserve(charge, self._caps)
 
+    def _mark(self) -> str:
+        """In the ledger for ever: whoever knows the seed can take this study's noise off."""
+        return _INSECURE if self.privacy.insecure_seed is not None else ""
+
     def _keystreams(self, use: str) -> Keys:
         number = self.privacy.insecure_seed
         seed = Seed(self._random(32), insecure=False) if number is None else Seed.for_tests(number)
@@ -172,23 +178,33 @@ class Guard:
             log.warning("study %s: %s", self._study.study, said)
 
     def _forget_others(self) -> None:
-        """Drop the vectors of other studies. This one's stay: a coordinator that starts it again
-        gets the same bytes for the same requests, and nothing is charged twice.
+        """Drop the vectors of other studies and of ledgers that this one was recovered from; what
+        is no reserve of these stays. This study's stay: a coordinator that starts it again gets
+        the same bytes for the same requests, and nothing is charged twice.
         """
-        reserves = self._ledger.state.reserves.values()
-        self._vault.prune({VaultName.of(r) for r in reserves if r.body.study == self._hash})
+        state = self._ledger.state
+        others = {VaultName.of(r) for r in state.reserves.values() if r.body.study != self._hash}
+        self._vault.prune(others, state.recovered.ledgers if state.recovered else ())
 
 
-def open_guard(study: Study, institution: str, policy: Policy, folder: Path, size: int) -> Guard:
+def open_guard(
+    study: Study,
+    institution: str,
+    policy: Policy,
+    folder: Path,
+    size: int,
+    check: Check = lambda _state: None,
+) -> Guard:
     """The guard over the ledger and the vault of one folder, which stays locked.
 
     Args:
         size: number of trained weights.
+        check: as of `LedgerFile.open`: what is known of the ledger elsewhere.
 
     Raises:
         BudgetError: the ledger is in use or can't be trusted.
     """
-    ledger = LedgerFile.open(folder, institution, counterpart=policy.coordinator_key)
+    ledger = LedgerFile.open(folder, institution, check=check, counterpart=policy.coordinator_key)
     try:
         return Guard(study, institution, policy, ledger, Vault(folder), size)
     except BaseException:

@@ -34,6 +34,7 @@ from common.errors import FednerError, PolicyError
 from common.io.configs import load_site, load_study
 from common.io.datasets import load_sides
 from common.io.encoders import resolve_encoder
+from common.io.ledger_folder import Check
 from common.io.standing import institution_standing
 from common.io.withdrawn_file import reader_of
 from common.model.ner import NerModel, set_threads
@@ -46,7 +47,11 @@ _SAY_EVERY_S: Final = 10.0
 
 
 def make_session(
-    site: Site, base: Path, watch: Watch | None = None, figures: SiteFigures | None = None
+    site: Site,
+    base: Path,
+    watch: Watch | None = None,
+    figures: SiteFigures | None = None,
+    check_ledger: Check = lambda _state: None,
 ) -> Session:
     """Check the policy, then load encoder and data; who has withdrawn is left out.
 
@@ -54,6 +59,7 @@ def make_session(
         base: folder of the site file, at which relative paths start.
         watch: told how each request fares.
         figures: told as well, and the site's own figures; `begin` says that all is ready.
+        check_ledger: as of `open_guard`.
 
     Raises:
         PolicyError: the site's policy refuses the study; nothing was opened.
@@ -91,9 +97,9 @@ def make_session(
             log.info("preparing %s: %s: %d", side, note, count)
     guard = None
     if study.local_privacy is not None:
-        folder = SitePaths.of(site, base).ledger
+        folder, size = SitePaths.of(site, base).ledger, model.layout.size
         log.info("reading the privacy ledger")
-        guard = open_guard(study, site.institution, site.policy, folder, model.layout.size)
+        guard = open_guard(study, site.institution, site.policy, folder, size, check_ledger)
         log.info("privacy ledger: %s", guard.head)
     pace = _Pace()
 
@@ -181,7 +187,7 @@ def _serve(site: Site, base: Path) -> None:
     figures = SiteFigures(study, site.institution, paths)
     with audited(site, base, study) as audit:
         group = None if site.relay_group is None else _group(site.relay_group)
-        session = make_session(site, base, audit, figures)
+        session = make_session(site, base, audit, figures, audit.check_ledger)
         answer = audit.answering(session.handle, lambda: session.ledger)
         answer = figures.answering(answer, lambda: session.ledger)
         _answer(paths, session, answer, group)

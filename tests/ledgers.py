@@ -146,5 +146,6 @@ def refused(call, *arguments, **keywords):
     """The error of a call that must be refused."""
     with pytest.raises(BudgetError) as caught:
         call(*arguments, **keywords)
+    assert caught.value.place is not None
     assert caught.value.remedy
     return caught.value

@@ -9,7 +9,7 @@ Guarantees:
 from dataclasses import dataclass
 
 from common.audit.codec import NO_HASH, Entry, Head
-from common.audit.entries import Open, Spend, Start, Stop
+from common.audit.entries import Open, Reply, Spend, Start, Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class Chain:
         key: public key that signs; `None`: nobody does.
         running: whether a process started and has not said that it ended.
         spend: the newest one.
+        ledger: head of the privacy ledger in the newest reply that has one: at a site, its own.
     """
 
     seq: int = 0
@@ -31,6 +32,7 @@ class Chain:
     opened: Open | None = None
     running: bool = False
     spend: Spend | None = None
+    ledger: str = ""
 
     @property
     def head(self) -> Head | None:
@@ -50,6 +52,7 @@ class Chain:
             opened=body if isinstance(body, Open) and self.opened is None else self.opened,
             running=isinstance(body, Start) or (self.running and not isinstance(body, Stop)),
             spend=body if isinstance(body, Spend) else self.spend,
+            ledger=(body.ledger if isinstance(body, Reply) else "") or self.ledger,
         )
 
     def wrong(self, entry: Entry) -> str:

@@ -2,6 +2,7 @@
 
     ledger.jsonl    one entry a line, only ever appended to
     ledger.head     number and hash of the last acknowledged entry
+    ledger.seen     a head that a receipt has shown this ledger not to have
     ledger.lock     held by the one process that may write
     ledger.torn-N   unfinished ends that a crash left, moved aside
     signing.key     the institution's ledger key
@@ -14,8 +15,11 @@ Guarantees:
     - After an error of the disk the next call verifies and repairs what is there, as a start does,
       before it does anything: an entry that may be on disk counts, one that was acknowledged and is
       gone is refused. While the disk fails, so does every call.
-    - Once the counterpart has shown this ledger to be an old copy, or someone else has written to
-      its file, this object refuses everything.
+    - What lies beside it and shows that there was more of it is refused: see
+      `common.privacy.ledger_traces`.
+    - Once the counterpart has shown this ledger to be an old copy, this object refuses everything,
+      and so does each start until the newest one is put back or a recovery follows. Once someone
+      else has written to its file, this object refuses everything.
 """
 
 import logging
@@ -25,8 +29,9 @@ from pathlib import Path
 
 from common.errors import BudgetError
 from common.identity.signing import Signer
-from common.io.disk import DISK, Disk, os_errors, write_at
+from common.io.disk import DISK, Disk, os_errors, replace_file, write_at
 from common.io.ledger_folder import (
+    Check,
     Clock,
     Files,
     Means,
@@ -38,7 +43,7 @@ from common.io.ledger_folder import (
     utc_seconds,
 )
 from common.privacy.ledger import Cap, Charge, charge_of, make_reserve
-from common.privacy.ledger_codec import make_entry
+from common.privacy.ledger_codec import encode_head, make_entry
 from common.privacy.ledger_entries import Anchor, Body, Commit, Head, Receipt
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
 from common.privacy.ledger_state import (
@@ -47,6 +52,7 @@ from common.privacy.ledger_state import (
     advance,
     check_known,
     check_receipt,
+    tells_more,
 )
 
 log = logging.getLogger("fedner.ledger")
@@ -78,6 +84,7 @@ class LedgerFile:
         counterpart: str | None = None,
         epsilon: Epsilon = pld_epsilon,
         disk: Disk = DISK,
+        check: Check = lambda _state: None,
     ) -> "LedgerFile":
         """Lock, verify and, after a crash, repair; a ledger that is not there is begun.
 
@@ -89,6 +96,7 @@ class LedgerFile:
             known_head: the newest head that the counterpart has countersigned, if known.
             counterpart: its public key, pinned; else that of the first receipt is kept.
             epsilon: the accountant.
+            check: told what was found, before anything is written; what it raises refuses it.
 
         Raises:
             BudgetError: another process has it; the files are not what a crash could have left;
@@ -104,7 +112,7 @@ class LedgerFile:
                     files=files, disk=disk, clock=clock, epsilon=epsilon, lock=lock,
                     counterpart=counterpart, signer=signer or signer_of(files, found, random, disk),
                 )  # fmt: skip
-                state, size, note = start(means, found, institution, random, known_head)
+                state, size, note = start(means, found, institution, random, known_head, check)
                 ledger = cls(means, state, size)
                 if note is not None:
                     ledger._append(note)
@@ -159,26 +167,44 @@ class LedgerFile:
         """
         self._check_usable()
         if reserved.ledger != self._state.opened.ledger:
-            raise BudgetError("a reserve of another ledger", place=f"entry {reserved.seq}")
+            raise BudgetError(
+                f"a reserve of another ledger, {reserved.ledger}; this is "
+                f"{self._state.opened.ledger}",
+                place=f"{self._means.files.ledger}, entry {reserved.seq}",
+                remedy="a fault of fedner's: nothing was written; start again",
+            )
         self._append(Commit(reserve=reserved.seq, vector=vector_sha256))
         return self._state.reserves[reserved.seq]
 
     def anchor(self, receipt: Receipt) -> None:
-        """Record a countersignature; one that is no newer than the last is only checked.
+        """Check a countersignature, and record it if it tells more than the last: `tells_more`.
 
         Raises:
             BudgetError: another key than before, or a wrong signature; or a head that this
-                ledger has not: it is an old copy then, and this object refuses everything.
+                ledger has not: it is an old copy then, and this object refuses everything, as
+                does the next start.
         """
         self._check_usable()
         pinned = self._means.counterpart
         check_receipt(self._state, receipt, pinned)
         self._failed = True
-        check_known(self._state, receipt.head)
+        try:
+            check_known(self._state, receipt.head)
+        except BudgetError as error:
+            self._remember(receipt.head)
+            place = f"{self._means.files.ledger}, {error.place}"
+            raise BudgetError(error.message, place=place, remedy=error.remedy) from None
         self._failed = False
-        newest = self._state.anchored
-        if self._state.holds(receipt.head) and (newest is None or receipt.seq > newest.seq):
+        if tells_more(self._state, receipt):
             self._append(Anchor(receipt=receipt, pinned=pinned is not None))
+
+    def _remember(self, head: Head) -> None:
+        """That this is an old copy, for the next start."""
+        path = self._means.files.seen
+        try:
+            replace_file(self._means.disk, path, encode_head(head))
+        except OSError as error:
+            log.error("%s: %s: only the next receipt shows it again", path, error.strerror)
 
     def close(self) -> None:
         """Give the lock back. Twice is once."""

@@ -2,36 +2,53 @@
 
 import hashlib
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from common.errors import BudgetError
 from common.identity.signing import Signer
 from common.io.disk import DISK, Disk, cut, make_folder, os_errors, replace_file, write_at
 from common.io.signing import make_signer, read_signer
+from common.privacy import ledger_traces
 from common.privacy.ledger_codec import NO_HASH, encode_head, make_entry
 from common.privacy.ledger_entries import FORMAT, Head, Note, Open
-from common.privacy.ledger_examine import Examined, examine
+from common.privacy.ledger_examine import Examined, examine, head_of
 from common.privacy.ledger_spend import Epsilon
-from common.privacy.ledger_state import REMEDY, LedgerState, advance
+from common.privacy.ledger_state import LedgerState, advance, check_known
+from common.privacy.ledger_traces import Traces, check_first, check_vectors
 
 LEDGER: Final = "ledger.jsonl"
 HEAD: Final = "ledger.head"
+SEEN: Final = "ledger.seen"
 LOCK: Final = "ledger.lock"
-TORN: Final = "ledger.torn-"
-LOST: Final = "ledger.lost-"
+TORN: Final = ledger_traces.TORN
+LOST: Final = ledger_traces.LOST
 KEY: Final = "signing.key"
-SEALED: Final = ".sealed"
 CLOCK_TOLERANCE_S: Final = 60
 _ID_BYTES: Final = 16
 
 Clock = Callable[[], int]
 Random = Callable[[int], bytes]
-Content = tuple[bytes | None, bytes | None]
-"""Bytes of ledger and head; `None` for a missing one."""
+Check = Callable[[LedgerState | None], None]
+"""Raises BudgetError on a ledger, or the lack of one, that is not what is known elsewhere."""
+
+
+class Content(NamedTuple):
+    """What a folder has of its ledger.
+
+    Attributes:
+        ledger, head: bytes of the files; `None` for a missing one.
+        seen: the newest head that the counterpart has shown this ledger not to have; `None`: none.
+        traces: of what was there before.
+    """
+
+    ledger: bytes | None
+    head: bytes | None
+    seen: bytes | None
+    traces: Traces
 
 
 def utc_seconds() -> int:
@@ -54,6 +71,10 @@ class Files:
         return self.folder / HEAD
 
     @property
+    def seen(self) -> Path:
+        return self.folder / SEEN
+
+    @property
     def lock(self) -> Path:
         return self.folder / LOCK
 
@@ -63,11 +84,11 @@ class Files:
 
     @property
     def vault_key(self) -> Path:
-        return self.folder / "vault.key"
+        return self.folder / ledger_traces.VAULT_KEY
 
     @property
     def vault(self) -> Path:
-        return self.folder / "vault"
+        return self.folder / ledger_traces.VAULT
 
     def next_aside(self, prefix: str, disk: Disk) -> Path:
         """The first name `prefix`N, counted from 1, that is free."""
@@ -133,9 +154,16 @@ def lock_folder(files: Files, disk: Disk) -> int:
 
 
 def read_files(files: Files, disk: Disk) -> Content:
-    """Content of ledger and head; the head is read first, so the ledger is never behind it."""
-    head = disk.read(files.head)
-    return disk.read(files.ledger), head
+    """What the folder has; the ledger is read last, so it is never behind the rest."""
+    names, vault = disk.names(files.folder), disk.names(files.vault)
+    seen, head = disk.read(files.seen), disk.read(files.head)
+    torn = [name for name in names if name.startswith(TORN)] if head is None else []
+    traces = Traces(
+        folder=tuple(names),
+        vault=tuple(vault),
+        torn={name: disk.read(files.folder / name) or b"" for name in torn},
+    )
+    return Content(ledger=disk.read(files.ledger), head=head, seen=seen, traces=traces)
 
 
 def examined(
@@ -145,11 +173,26 @@ def examined(
     public_key: str | None,
     known_head: Head | None,
 ) -> Examined:
-    """`examine`, with errors that name the file."""
+    """`examine`, and whether something beside the ledger knows more of it; errors name the file."""
+    with _named(files):
+        seen = head_of(found.seen, SEEN)
+        what = examine(
+            found.ledger, found.head, institution=institution, public_key=public_key,
+            known_head=known_head or seen,
+        )  # fmt: skip
+        if what.state is not None:
+            check_known(what.state, seen)
+            check_vectors(found.traces, what.state)
+        if found.head is None:
+            check_first(found.traces, institution, found.ledger or b"", what.state)
+    return what
+
+
+@contextmanager
+def _named(files: Files) -> Iterator[None]:
+    """Errors of what the ledger says, with its file."""
     try:
-        return examine(
-            *found, institution=institution, public_key=public_key, known_head=known_head
-        )
+        yield
     except BudgetError as error:
         place = f"{files.ledger}, {error.place}"
         raise BudgetError(error.message, place=place, remedy=error.remedy) from None
@@ -165,10 +208,10 @@ def read_state(folder: Path, institution: str, disk: Disk = DISK) -> tuple[Exami
     with os_errors(folder):
         signer = read_signer(files.key, disk)
         content = read_files(files, disk)
-        while content[1] != (head := disk.read(files.head)):  # its owner is writing just now
-            content = disk.read(files.ledger), head
+        while content.head != disk.read(files.head):  # its owner is writing just now
+            content = read_files(files, disk)
     found = examined(files, content, institution, signer.public_key if signer else None, None)
-    return found, (content[0] or b"")[: found.good_bytes]
+    return found, (content.ledger or b"")[: found.good_bytes]
 
 
 def begin(means: Means, institution: str, random: Random) -> tuple[LedgerState, bytes]:
@@ -192,7 +235,7 @@ def signer_of(files: Files, found: Content, random: Random, disk: Disk) -> Signe
     signer = read_signer(files.key, disk)
     if signer is not None:
         return signer
-    if any(found):
+    if any(found[:2]):
         raise BudgetError(
             "the ledger's signing key is missing",
             place=str(files.key),
@@ -202,7 +245,12 @@ def signer_of(files: Files, found: Content, random: Random, disk: Disk) -> Signe
 
 
 def start(
-    means: Means, content: Content, institution: str, random: Random, known_head: Head | None
+    means: Means,
+    content: Content,
+    institution: str,
+    random: Random,
+    known_head: Head | None,
+    check: Check = lambda _state: None,
 ) -> tuple[LedgerState, int, Note | None]:
     """Verify, begin or repair.
 
@@ -214,15 +262,15 @@ def start(
     """
     means.disk.fsync_folder(means.files.folder)  # the head's new name may stand in memory only
     found = examined(means.files, content, institution, means.signer.public_key, known_head)
-    if found.state is None:
-        _check_no_traces(means)
+    with _named(means.files):
+        check(found.state)
     note = _move_aside(means, found) if found.torn else None
     if found.state is None:
         state, line = begin(means, institution, random)
         _write_again(means, state, line, 0)
         return state, len(line), note
     if found.unacknowledged:
-        whole = (content[0] or b"")[: found.good_bytes]
+        whole = (content.ledger or b"")[: found.good_bytes]
         begins = whole.rfind(b"\n", 0, -1) + 1
         _write_again(means, found.state, whole[begins:], begins)
     return found.state, found.good_bytes, note
@@ -250,15 +298,3 @@ def _move_aside(means: Means, found: Examined) -> Note:
         file=aside.name,
         sha256=hashlib.sha256(found.torn).hexdigest(),
     )
-
-
-def _check_no_traces(means: Means) -> None:
-    """A ledger is begun only where none was before."""
-    lost = [n for n in means.disk.names(means.files.folder) if n.startswith(LOST)]
-    sealed = [n for n in means.disk.names(means.files.vault) if n.endswith(SEALED)]
-    if lost or sealed:
-        raise BudgetError(
-            f"there is no ledger, but {(lost + sealed)[0]} of an earlier one",
-            place=str(means.files.ledger),
-            remedy=REMEDY,
-        )

@@ -11,8 +11,11 @@ Guarantees:
     - Within `room` the disk has blocks for the vector and for the ledger's entries of it: a disk
       that others fill costs no vector that was charged. `room` itself charges nothing.
     - When `put` returns, the vector is on disk; after a crash during it there is all or nothing.
-    - What `get` returns is what was `put` under exactly this ledger, entry, study and round.
-    - Nothing is written over, and what can't be decrypted is moved aside, never deleted.
+    - What `get` returns is what was `put` under exactly this name: ledger, entry, study, round,
+      purpose, request and attempt. What an earlier version sealed, without the last three, is
+      returned only if it is the vector that the ledger's commit of this entry names.
+    - Nothing is written over, and what can't be decrypted is moved aside, never deleted. Nor is a
+      key made anew beside vectors that another one sealed.
 
 Nonces are random: with one key and fewer than 2^32 vectors that is within NIST SP 800-38D, 8.3.
 """
@@ -41,11 +44,13 @@ from common.io.disk import (
     write_all,
 )
 from common.io.ledger_file import LedgerFile
-from common.io.ledger_folder import SEALED, Files, Random
+from common.io.ledger_folder import Files, Random
 from common.io.signing import make_secret, read_secret
 from common.privacy.ledger import Cap, Charge
 from common.privacy.ledger_codec import canonical
+from common.privacy.ledger_entries import Purpose
 from common.privacy.ledger_state import Reserved
+from common.privacy.ledger_traces import SEALED
 
 log = logging.getLogger("fedner.vault")
 
@@ -68,17 +73,28 @@ class VaultName:
     seq: int
     study: str
     round: int
+    purpose: Purpose
+    request: str
+    attempt: int
 
     @classmethod
     def of(cls, reserved: Reserved) -> "VaultName":
         body = reserved.body
-        return cls(ledger=reserved.ledger, seq=reserved.seq, study=body.study, round=body.round)
+        return cls(
+            ledger=reserved.ledger, seq=reserved.seq, study=body.study, round=body.round,
+            purpose=body.purpose, request=body.request, attempt=body.attempt,
+        )  # fmt: skip
 
     @property
     def file(self) -> str:
         return f"{self.ledger}-{self.seq}{SEALED}"
 
     def associated(self) -> bytes:
+        more = [self.purpose, self.request, self.attempt]
+        return canonical(["fedner vault v2", self.ledger, self.seq, self.study, self.round, *more])
+
+    def associated_before(self) -> bytes:
+        """As versions before the purpose was in it had it."""
         return canonical(["fedner vault v1", self.ledger, self.seq, self.study, self.round])
 
 
@@ -86,7 +102,8 @@ class Vault:
     """The vault of one ledger's folder. Whoever uses it holds that ledger's lock.
 
     Raises:
-        BudgetError: the folder or its key can't be read or made.
+        BudgetError: the folder or its key can't be read or made, or the key of vectors that are
+            there is missing.
     """
 
     def __init__(self, folder: Path, *, random: Random = os.urandom, disk: Disk = DISK):
@@ -95,6 +112,7 @@ class Vault:
         with os_errors(files.vault):
             key = read_secret(files.vault_key, KEY_BYTES, disk)
             if key is None:
+                _check_none_sealed(files, disk)
                 key = make_secret(files.vault_key, KEY_BYTES, random, disk)
             make_folder(disk, files.vault)
         self._cipher = AESGCM(key)
@@ -109,8 +127,7 @@ class Vault:
             BudgetError: there is one already, it is too long, or the disk does not take it.
         """
         path = self._folder / name.file
-        if len(vector) > MAX_BYTES:
-            raise BudgetError(f"{len(vector)} bytes, at most {MAX_BYTES} fit", place=str(path))
+        _check_fits(len(vector), path)
         with os_errors(path):
             if self._disk.exists(path):
                 raise BudgetError(
@@ -129,8 +146,10 @@ class Vault:
         When it is entered, there was room for the ledger's next entries besides.
 
         Raises:
+            BudgetError: none so long can be sealed.
             StorageError: there is no room, or the disk fails; none is taken.
         """
+        _check_fits(size, self._folder)
         path, needed = self._folder / _ROOM, NONCE_BYTES + size + TAG_BYTES + ENTRIES_BYTES
         try:
             with os_errors(self._folder):
@@ -189,8 +208,11 @@ class Vault:
         finally:
             self._disk.close(descriptor)
 
-    def get(self, name: VaultName) -> bytes | None:
+    def get(self, name: VaultName, committed: str | None = None) -> bytes | None:
         """The stored vector; `None` if there is none that can be decrypted.
+
+        Args:
+            committed: SHA-256 that the ledger has of it, if it has.
 
         Raises:
             BudgetError: the disk does not give it.
@@ -200,14 +222,20 @@ class Vault:
             data = self._disk.read(path)
             if data is None:
                 return None
-            sealed = memoryview(data)
-            try:
-                return self._cipher.decrypt(
-                    sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name.associated()
-                )
-            except (InvalidTag, ValueError):
+            vector = self._opened(memoryview(data), name, committed)
+            if vector is None:
                 self._move_aside(path)
-                return None
+            return vector
+
+    def _opened(self, sealed: memoryview, name: VaultName, committed: str | None) -> bytes | None:
+        nonce, rest = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        with suppress(InvalidTag, ValueError):
+            return self._cipher.decrypt(nonce, rest, name.associated())
+        with suppress(InvalidTag, ValueError):
+            vector = self._cipher.decrypt(nonce, rest, name.associated_before())
+            if hashlib.sha256(vector).hexdigest() == committed:
+                return vector
+        return None
 
     def stored(self) -> Callable[[Reserved], bool]:
         """As the function of this name says of a folder."""
@@ -222,18 +250,23 @@ class Vault:
         with os_errors(self._folder):
             self._disk.fsync_folder(self._folder)
 
-    def prune(self, keep: Collection[VaultName]) -> int:
-        """Delete the stored vectors that are not in `keep`, and how many that were.
+    def prune(self, over: Collection[VaultName], ledgers: Collection[str] = ()) -> int:
+        """Delete stored vectors that are no longer needed, and how many that were; no others.
 
         What a crash left unfinished is deleted too.
+
+        Args:
+            over: their names, stored or not.
+            ledgers: ids of ledgers, all of whose vectors are no longer needed.
 
         Raises:
             BudgetError: the disk does not allow it.
         """
-        kept = {name.file for name in keep}
+        files = {name.file for name in over}
         with os_errors(self._folder):
             names = self._disk.names(self._folder)
-            gone = [name for name in names if name.endswith(SEALED) and name not in kept]
+            sealed = [name for name in names if name.endswith(SEALED)]
+            gone = [name for name in sealed if name in files or name.split("-")[0] in ledgers]
             unfinished = [name for name in names if name.endswith(SEALED + UNFINISHED)]
             for name in (*gone, *unfinished):
                 self._disk.remove(self._folder / name)
@@ -247,6 +280,28 @@ class Vault:
         log.error("%s can't be decrypted: moved aside; its round is charged anew", path.name)
         self._disk.rename(path, path.with_name(f"{path.name}.damaged-{number}"))
         self._disk.fsync_folder(self._folder)
+
+
+def _check_fits(size: int, place: Path) -> None:
+    if size > MAX_BYTES:
+        raise BudgetError(
+            f"a vector of {size} bytes can't be sealed, at most {MAX_BYTES} fit",
+            place=str(place),
+            remedy="agree on a study that trains fewer weights: `model.train`",
+        )
+
+
+def _check_none_sealed(files: Files, disk: Disk) -> None:
+    """A key is made only where it has nothing to open."""
+    sealed = [name for name in disk.names(files.vault) if name.endswith(SEALED)]
+    if sealed:
+        raise BudgetError(
+            f"the vault's key is missing, and {len(sealed)} vectors are sealed with it",
+            place=str(files.vault_key),
+            remedy=f"put it back from a copy. If it is gone for good, so are the vectors: move "
+            f"{files.vault}/*{SEALED} elsewhere by hand; what is asked for again of them is then "
+            "charged anew",
+        )
 
 
 def stored(folder: Path, disk: Disk = DISK) -> Callable[[Reserved], bool]:
@@ -291,7 +346,7 @@ def release(
             no room for `size` bytes, nothing was charged.
     """
     for earlier in reversed(ledger.attempts(charge)):
-        vector = vault.get(VaultName.of(earlier))
+        vector = vault.get(VaultName.of(earlier), earlier.vector)
         if vector is not None and _is_right(ledger, vault, earlier, vector):
             return vector
     with vault.room(size):

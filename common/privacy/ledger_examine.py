@@ -67,7 +67,7 @@ def examine(
     """
     lines, torn = _split(ledger or b"")
     state = fold(lines)
-    mark = _head_of(head)
+    mark = head_of(head, "ledger.head")
     if state is None:
         _check_fresh(ledger, mark, known_head)
     else:
@@ -154,13 +154,18 @@ def _split(ledger: bytes) -> tuple[list[bytes], bytes]:
     return lines, b""
 
 
-def _head_of(head: bytes | None) -> Head | None:
-    if head is None:
+def head_of(data: bytes | None, place: str) -> Head | None:
+    """The head in a file; `None` if there is no file.
+
+    Raises:
+        BudgetError: it is damaged.
+    """
+    if data is None:
         return None
     try:
-        return parse_head(head)
+        return parse_head(data)
     except MalformedError as error:
-        raise BudgetError(f"is damaged ({error})", place="ledger.head", remedy=REMEDY) from None
+        raise BudgetError(f"is damaged ({error})", place=place, remedy=REMEDY) from None
 
 
 def _check_fresh(ledger: bytes | None, mark: Head | None, known: Head | None) -> None:

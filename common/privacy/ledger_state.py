@@ -60,6 +60,7 @@ class LedgerState:
         studies: unit and delta of each study that has a reserve, by hash.
         counterpart: public key of the first receipt, or of the last pinned one.
         anchored: the newest receipt.
+        charges: numbers of the reserves and commits after what the newest receipt is of.
     """
 
     opened: Open
@@ -72,6 +73,7 @@ class LedgerState:
     anchored: Receipt | None = None
     recovered: Recover | None = None
     notes: tuple[Note, ...] = ()
+    charges: tuple[int, ...] = ()
 
     @property
     def seq(self) -> int:
@@ -160,7 +162,24 @@ def check_known(state: LedgerState, known_head: Head | None) -> None:
         message = f"the counterpart has seen entry {known_head.seq}, this ledger is an older copy"
     else:
         message = "the counterpart has seen another entry of this number"
-    raise BudgetError(message, place=f"entry {min(known_head.seq, state.seq + 1)}", remedy=REMEDY)
+    place = f"entry {min(known_head.seq, state.seq + 1)}"
+    raise BudgetError(message, place=place, remedy=remedy_with(known_head))
+
+
+def remedy_with(head: Head | str) -> str:
+    """`REMEDY` where a head is known that the ledger has not: a recovery is to be given it."""
+    return REMEDY.replace("budget recover`", f"budget recover --head {head}`")
+
+
+def tells_more(state: LedgerState, receipt: Receipt) -> bool:
+    """Whether a receipt is worth an entry: the first one, one with another key, or the first of
+    a reserve or commit. Of anything else, receipts would fill the ledger with each other.
+    """
+    newest = state.anchored
+    if newest is None or not state.holds(receipt.head):
+        return state.holds(receipt.head)
+    charged = bool(state.charges) and state.charges[0] <= receipt.seq
+    return receipt.seq > newest.seq and (charged or receipt.public_key != state.counterpart)
 
 
 def check_receipt(state: LedgerState, receipt: Receipt, pinned: str | None) -> None:
@@ -211,6 +230,7 @@ def _reserved(state: LedgerState, body: Reserve) -> LedgerState:
         reserves={**state.reserves, number: reserved},
         requests={**state.requests, request: (*earlier, number)},
         studies={**state.studies, body.study: kind},
+        charges=(*state.charges, number),
     )
 
 
@@ -220,7 +240,11 @@ def _committed(state: LedgerState, body: Commit) -> LedgerState:
         raise bad_entry(state.seq, f"commits entry {body.reserve}, which is no reserve")
     check_entry(reserved.vector is None, state.seq, f"commits entry {body.reserve} again")
     done = replace(reserved, vector=body.vector)
-    return replace(state, reserves={**state.reserves, body.reserve: done})
+    return replace(
+        state,
+        reserves={**state.reserves, body.reserve: done},
+        charges=(*state.charges, state.seq),
+    )
 
 
 def _anchored(state: LedgerState, body: Anchor) -> LedgerState:
@@ -233,7 +257,8 @@ def _anchored(state: LedgerState, body: Anchor) -> LedgerState:
     check_entry(
         verify_receipt(receipt, receipt.public_key), state.seq, "has a wrong countersignature"
     )
-    return replace(state, anchored=receipt, counterpart=receipt.public_key)
+    charges = tuple(number for number in state.charges if number > receipt.seq)
+    return replace(state, anchored=receipt, counterpart=receipt.public_key, charges=charges)
 
 
 def _request_of(body: Reserve) -> _Request:

@@ -938,8 +938,8 @@ GUARD = _in(
     ),
     (
         "vectors of this study stay",
-        "for r in reserves if r.body.study == self._hash})\n",
-        "for r in reserves if r.body.study != self._hash})\n",
+        "for r in state.reserves.values() if r.body.study != self._hash}\n",
+        "for r in state.reserves.values() if r.body.study == self._hash}\n",
         "test_vectors_of_another_study_are_dropped_and_this_ones_stay",
     ),
     (

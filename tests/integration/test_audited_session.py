@@ -1,6 +1,9 @@
 """Both sides' audit logs of whole studies: real sessions of workers, real worker processes."""
 
+import copy
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +40,8 @@ from common.io.configs import load_site, load_study
 from common.io.flower_internals import LocalGrid
 from common.io.identity_files import read_public
 from common.io.standing import coordinator_standing
+from common.privacy.ledger_codec import encode_head
+from common.privacy.ledger_examine import verify_file
 from common.secagg.bundle import join
 from common.wire import Request as WireRequest
 from common.wire import decode_reply, encode
@@ -113,7 +118,7 @@ class Dealt:
         path, site = self.site(name)
         SitePaths.of(site, path.parent).state.mkdir(parents=True, exist_ok=True)
         audit = stack.enter_context(audited(site, path.parent, self.study))
-        session = make_session(site, path.parent, audit)
+        session = make_session(site, path.parent, audit, None, audit.check_ledger)
         stack.callback(session.close)
         return audit.answering(session.handle, lambda: session.ledger)
 
@@ -168,6 +173,34 @@ def test_the_two_sides_logs_bear_each_other_out_and_show_each_others_cut_ends(se
     cut = examine(b"".join(lines[: len(lines) // 2]))
     assert cut.faults == ()
     assert list(lacks(secure.found("north"), cut))
+
+
+def test_an_old_copy_of_the_ledger_is_refused_by_the_sites_own_log(secure, tmp_path):
+    """Nothing in the ledger's own folder shows it: the vault is of the same time."""
+    copied = copy.copy(secure)
+    copied.folder = tmp_path / "f"
+    shutil.copytree(secure.folder, copied.folder, ignore=shutil.ignore_patterns("*.sock"))
+    path, site = copied.site("north")
+    folder = SitePaths.of(site, path.parent).ledger
+    newest = (folder / "ledger.jsonl").read_bytes()
+    lines = newest.splitlines(keepends=True)
+    old = put_ledger(folder, b"".join(lines[: len(lines) // 2]))
+    for file in (folder / "vault").iterdir():
+        if int(file.name.split("-")[1].split(".")[0]) not in old.reserves:
+            file.unlink()
+    code, said = client(path)
+    assert (code, "audit.jsonl: has the head" in " ".join(said.split())) == (9, True)
+    assert (folder / "ledger.jsonl").read_bytes() == b"".join(lines[: len(lines) // 2])
+    with audited(site, path.parent, copied.study) as audit:
+        audit.check_ledger(put_ledger(folder, newest))
+
+
+def put_ledger(folder, data):
+    """Put entries back with the head that stood then; their state."""
+    state = verify_file(data, json.loads(data.splitlines()[0])["body"]["public_key"])
+    (folder / "ledger.jsonl").write_bytes(data)
+    (folder / "ledger.head").write_bytes(encode_head(state.head))
+    return state
 
 
 def test_what_each_side_does_without_is_said_and_nothing_else(secure):

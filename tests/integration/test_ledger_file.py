@@ -211,7 +211,7 @@ def test_a_fault_at_any_call_is_refused_and_nothing_acknowledged_is_lost(tmp_pat
     failed = set()
     for number in count(1):
         folder = tmp_path / str(number) / "ledger"
-        disk, acknowledged = Faulty(number, code), []
+        disk, acknowledged, said = Faulty(number, code), [], None
         try:
             with open_ledger(folder, disk=disk) as ledger:
                 for round_ in (1, 2):
@@ -222,7 +222,9 @@ def test_a_fault_at_any_call_is_refused_and_nothing_acknowledged_is_lost(tmp_pat
         if disk.failed is None:
             break
         failed.add(disk.failed)
+        assert said is not None
         assert os.strerror(code) in said.message
+        assert said.place
         assert said.remedy
         with open_ledger(folder) as ledger:
             assert set(acknowledged) <= ledger.state.reserves.keys()

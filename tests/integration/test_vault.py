@@ -1,23 +1,28 @@
 """The vault: a retry sends the same bytes and is charged once; a lost vector is charged anew."""
 
 import errno
+import hashlib
 import logging
 import os
 import stat
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import count
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from common.errors import BudgetError, StorageError
+from common.errors import StorageError
 from common.io import vault as vault_module
 from common.io.disk import Disk
 from common.io.vault import Vault, VaultName, release
 from common.privacy.ledger import Cap
+from common.privacy.ledger_codec import canonical
 from common.privacy.ledger_spend import spent
 from tests.ledgers import DELTA, STEPS, charge, open_ledger, refused, steps
 
-NAME = VaultName(ledger="0" * 32, seq=2, study="a" * 64, round=1)
+NAME = VaultName(
+    ledger="0" * 32, seq=2, study="a" * 64, round=1, purpose="train", request="c" * 64, attempt=1
+)
 
 
 @pytest.fixture
@@ -91,14 +96,15 @@ def test_a_vector_that_is_not_there_is_none(folder):
     assert Vault(folder).get(NAME) is None
 
 
-@pytest.mark.parametrize("field", ["ledger", "seq", "study", "round"])
+@pytest.mark.parametrize("field", [each.name for each in fields(VaultName)])
 def test_a_vector_under_another_name_is_not_decrypted(folder, field, caplog):
     caplog.set_level(logging.ERROR, "fedner.vault")
     vault = Vault(folder)
     vault.put(NAME, b"vector")
     old = getattr(NAME, field)
     other = replace(NAME, **{field: old + 1 if isinstance(old, int) else "b" * len(old)})
-    path_of(folder).rename(path_of(folder, other))
+    if other.file != NAME.file:
+        path_of(folder).rename(path_of(folder, other))
     assert vault.get(other) is None
     assert "moved aside" in caplog.text
 
@@ -132,19 +138,94 @@ def test_a_vector_is_never_written_over(folder):
 def test_what_the_cipher_can_not_take_at_once_is_refused(folder, monkeypatch):
     monkeypatch.setattr(vault_module, "MAX_BYTES", 10)
     vault = Vault(folder)
-    with pytest.raises(BudgetError, match="at most 10"):
-        vault.put(NAME, bytes(11))
+    assert "11 bytes can't be sealed, at most 10" in refused(vault.put, NAME, bytes(11)).message
     vault.put(NAME, bytes(10))
 
 
-def test_pruning_keeps_what_is_named_and_deletes_the_rest(folder):
+def test_what_can_not_be_sealed_is_refused_before_it_is_charged(institution, monkeypatch):
+    monkeypatch.setattr(vault_module, "MAX_BYTES", 10)
+    institution.size = 11
+    for _ in range(2):
+        error = refused(institution.send)
+        assert "11 bytes can't be sealed" in error.message
+        assert not isinstance(error, StorageError)
+    assert not institution.ledger.state.reserves
+    assert not institution.trained
+    institution.size = 10
+    assert institution.send()
+
+
+# the key
+
+
+def test_a_lost_key_is_not_made_anew_beside_vectors_that_it_sealed(folder):
     vault = Vault(folder)
-    others = [replace(NAME, seq=seq) for seq in (3, 4)]
+    vault.put(NAME, b"vector")
+    key = (folder / "vault.key").read_bytes()
+    (folder / "vault.key").unlink()
+    error = refused(Vault, folder)
+    assert "1 vectors are sealed with it" in error.message
+    assert str(folder / "vault") in error.remedy
+    assert not (folder / "vault.key").exists()
+    (folder / "vault.key").write_bytes(key)
+    (folder / "vault.key").chmod(0o600)
+    assert Vault(folder).get(NAME) == b"vector"
+
+
+def test_a_key_that_is_gone_for_good_is_made_anew_once_its_vectors_are_moved_elsewhere(
+    institution, folder, tmp_path
+):
+    first = institution.send()
+    (folder / "vault.key").unlink()
+    refused(Vault, folder)
+    for path in (folder / "vault").glob("*.sealed"):
+        path.rename(tmp_path / path.name)
+    institution.vault = Vault(folder)
+    assert institution.send() != first
+    assert institution.steps == 2 * STEPS
+
+
+# what earlier versions sealed
+
+
+def seal_as_before(folder, name, vector):
+    """The name was ledger, entry, study and round."""
+    Vault(folder)
+    cipher = AESGCM(bytes.fromhex((folder / "vault.key").read_text()))
+    associated = canonical(["fedner vault v1", name.ledger, name.seq, name.study, name.round])
+    nonce = bytes(range(12))
+    path_of(folder, name).write_bytes(nonce + cipher.encrypt(nonce, vector, associated))
+
+
+def test_a_vector_of_an_earlier_version_is_served_if_it_is_the_committed_one(institution, folder):
+    reserved = institution.ledger.reserve(charge())
+    seal_as_before(folder, VaultName.of(reserved), b"vector of before")
+    institution.ledger.commit(reserved, hashlib.sha256(b"vector of before").hexdigest())
+    assert institution.send() == b"vector of before"
+    assert institution.trained == []
+
+
+@pytest.mark.parametrize("committed", [None, "0" * 64])
+def test_a_vector_of_an_earlier_version_that_nothing_binds_to_its_request_is_not(
+    institution, folder, committed
+):
+    reserved = institution.ledger.reserve(charge())
+    seal_as_before(folder, VaultName.of(reserved), b"of another request, perhaps")
+    if committed:
+        institution.ledger.commit(reserved, committed)
+    assert institution.send() == b"vector 0"
+    assert institution.steps == 2 * STEPS
+    assert len(list((folder / "vault").glob("*.damaged-1"))) == 1
+
+
+def test_pruning_deletes_what_is_named_and_keeps_the_rest(folder):
+    vault = Vault(folder)
+    others = [replace(NAME, seq=3), replace(NAME, ledger="1" * 32)]
     for name in (NAME, *others):
         vault.put(name, b"vector")
     unfinished = folder / "vault" / f".{NAME.file}.new"
     unfinished.write_bytes(b"half")
-    assert vault.prune([NAME]) == 2
+    assert vault.prune([others[0], replace(NAME, seq=9)], ["1" * 32]) == 2
     assert [path.name for path in (folder / "vault").iterdir()] == [NAME.file]
     assert vault.get(NAME) == b"vector"
 

@@ -50,7 +50,7 @@ def test_the_last_reserve_of_a_round_is_found_and_whether_its_vector_is_stored(
         assert last_reserve(folder, "train", 1) == Reserved(first.seq, stored=False)
         vault.put(VaultName.of(first), b"vector")
         assert last_reserve(folder, "train", 1) == Reserved(first.seq, stored=True)
-        vault.prune(())
+        vault.prune([VaultName.of(first)])
         assert last_reserve(folder, "train", 1) == Reserved(first.seq, stored=False)
         ledger.commit(first, digest("vector"))
         assert last_reserve(folder, "train", 1) == Reserved(first.seq, stored=True)

@@ -21,7 +21,7 @@ from common.wire import Reply as WireReply
 from common.wire import Request as WireRequest
 from tests.audits import SITE, STUDY, open_log
 from tests.disks import MemoryDisk
-from tests.ledgers import NOON, Chain, Clock, reserve
+from tests.ledgers import NOON, Chain, Clock, recover, refused, reserve
 from tests.unit.test_plan import study
 
 FOLDER = Path("/state")
@@ -175,6 +175,55 @@ def test_a_ledger_that_follows_a_lost_one_is_told_from_its_beginning(site):
     site.ledger = second.add(reserve(second, 1)).state
     site.handle(train(2))
     assert [(s.ledger[0], s.reserve) for s in site.bodies(Spend)] == [("0", 2), ("0", 3), ("1", 2)]
+
+
+def seen_by(site, chain):
+    """The site's log after one request with a ledger; opened again, as at a start."""
+    site.ledger = chain.state
+    site.handle(train())
+    return Site(MemoryDisk(site.disk.killed(), folders=[FOLDER])).audit
+
+
+def test_a_ledger_is_right_if_it_has_what_the_log_has_of_it(site):
+    site.audit.check_ledger(None)
+    chain = Chain()
+    site.audit.check_ledger(chain.add(reserve(chain, 1)).state)
+    again = seen_by(site, chain)
+    again.check_ledger(chain.state)
+    again.check_ledger(chain.commit(2).add(reserve(chain, 2)).state)
+
+
+def test_a_ledger_that_lacks_what_the_log_has_of_it_is_refused(site):
+    chain, before = Chain(), Chain()
+    before.add(reserve(before, 1))
+    chain.add(reserve(chain, 1)).add(reserve(chain, 2)).commit(3)
+    head = chain.state.head
+    again = seen_by(site, chain)
+    for state in (before.state, Chain().state, Chain(ledger="1" * 32).state, None):
+        error = refused(again.check_ledger, state)
+        assert f"has the head {head}" in error.message
+        assert f"--head {head}" in error.remedy
+
+
+def test_a_charge_whose_reply_was_refused_is_missed_in_an_old_ledger(site):
+    """No head is in such a reply; and nothing of another ledger is taken for it."""
+    chain = Chain()
+    old = chain.add(reserve(chain, 1)).state
+    seen_by(site, chain)
+    again = Site(MemoryDisk(site.disk.killed(), folders=[FOLDER]))
+    again.refuse = (Refusal.INTERNAL, "MemoryError")
+    audit = seen_by(again, chain.add(reserve(chain, 2)))
+    audit.check_ledger(chain.state)
+    assert "the charge of entry 3" in refused(audit.check_ledger, old).message
+    other = Chain()
+    other.add(reserve(other, 1)).add(reserve(other, 3))
+    assert "the charge of entry 3" in refused(audit.check_ledger, other.state).message
+
+
+def test_a_ledger_that_follows_the_lost_one_is_right(site):
+    first, second = Chain(), Chain(ledger="1" * 32)
+    again = seen_by(site, first.add(reserve(first, 1)))
+    again.check_ledger(second.add(recover()).state)
 
 
 def test_refusals_that_repeat_are_counted_and_do_not_fill_the_disk(site):
