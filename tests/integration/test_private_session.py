@@ -199,6 +199,9 @@ def test_an_insecure_seed_repeats_its_noise_and_says_so(tiny_encoder, start, ask
     ]
     assert bodies[0] == bodies[1]
     assert "INSECURE SEED" in caplog.text
+    with LedgerFile.open(tmp_path / "one", NAME) as ledger:
+        (reserved,) = ledger.state.reserves.values()
+    assert reserved.body.name == f"{study.study} (insecure seed: not private)"
     refusal = ask(start(tmp_path / "three", study, POLICY), study_=study).refusal
     assert refusal == Refusal.POLICY
 
