@@ -182,7 +182,7 @@ def head_text(reply: Reply) -> bytes:
     """What is signed of a ledger's head, under `HEADS`: it, and the reply that it lies in.
 
     So nobody who carries replies can put another head in the place of one, or an earlier one of
-    another round or session.
+    another round or session. A reply to `hello` belongs to no session.
     """
     named = {"kind": reply.kind, "study": reply.study, "round": reply.round}
     sums = hashlib.sha256(reply.sums).hexdigest()

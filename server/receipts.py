@@ -151,11 +151,16 @@ class ReceiptBook:
 def head_of(reply: Reply, public_keys: Mapping[str, str] | None) -> str:
     """Head of the ledger that a reply states; empty if the institution did not sign it.
 
+    Where heads are signed, none of `hello` counts: an earlier one could be said again, and bring a
+    ledger back that a recovery has ended.
+
     Args:
         public_keys: of the institutions; absent in a study that asks for no identity.
     """
     if public_keys is None or not reply.ledger:
         return reply.ledger
+    if reply.kind == "hello":
+        return ""
     key = public_keys.get(reply.institution, "")
     if verify(key, HEADS, head_text(reply), reply.ledger_signature):
         return reply.ledger

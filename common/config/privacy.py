@@ -1,7 +1,7 @@
 """The study's privacy section: what is protected, how strongly, and at which settings."""
 
 from dataclasses import is_dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 from common.config.data import STRICT
 from common.errors import ConfigError
 from common.privacy.events import Unit
+
+SMALLEST_CLIP: Final = 1e-6
+"""Far above what underflows in the norms of gradients; see `common.privacy.layers`."""
 
 
 def refusal(message: str, remedy: str, *, at: tuple[str, ...] = ()) -> PydanticCustomError:
@@ -108,7 +111,8 @@ class LocalPrivacy:
         declared_units: number of training units, as each institution declares it publicly: one
             number for all, or one per institution. Never the true count: `sampling_rate` times
             this is what noised sums are divided by.
-        physical_tokens: padded sub-words computed at once: speed and memory, not the guarantee.
+        physical_tokens: padded sub-words computed at once, at most: speed and memory, not the
+            guarantee. Units of unlike length or number of records are never computed at once.
         optimizer: what the institution does with its noised gradients.
         schedule: of its learning rate: `linear` as without a mechanism, or `constant`, where the
             coordinator's own optimiser has a schedule.
@@ -128,7 +132,7 @@ class LocalPrivacy:
     epsilon: float | None = Field(default=None, gt=0)
     noise_multiplier: float | None = Field(default=None, gt=0)
     delta: float = Field(gt=0, lt=1)
-    clip: float = Field(gt=0)
+    clip: float = Field(ge=SMALLEST_CLIP)
     sampling_rate: float = Field(gt=0, le=1)
     steps_per_round: int = Field(ge=1, le=1_000_000)
     declared_units: DeclaredUnits

@@ -115,10 +115,12 @@ class Collator:
     def padded(self, window: Window) -> int:
         """Sub-words that a window is padded to by itself: few lengths, so that batches are large.
 
-        The next multiple of 8, or as many as the encoder has positions.
+        The next multiple of 8 above its length, or as many as the encoder has positions. So a
+        batch of shorter windows always has padding, and an attention mask: where none is needed,
+        transformers leaves it out and takes another kernel.
         """
         length = len(window.input_ids)
-        wanted = -(-length // _PAD_MULTIPLE) * _PAD_MULTIPLE
+        wanted = (length // _PAD_MULTIPLE + 1) * _PAD_MULTIPLE
         return max(length, min(wanted, self.n_positions - self.first_position))
 
     def __call__(

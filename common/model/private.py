@@ -131,18 +131,19 @@ def physical_batches(
 ) -> Iterator[list[int]]:
     """Chosen units in batches of at most `token_budget` padded sub-words.
 
-    All units of a batch are padded to one length, which each has by itself: see
-    `common.model.inputs`. The budget counts what clipping makes of them: as many rows for each
-    unit as the largest has. A unit that exceeds it alone has a batch of its own. Units without a
-    window are left out: their contribution is zero.
+    All units of a batch have one shape, which each has by itself: as many rows, padded to one
+    length (see `common.model.inputs`). Else products of one unit's positions would be summed in
+    another order beside a larger unit, and where they cancel, that is all that is left. A unit that
+    exceeds the budget alone has a batch of its own. Units without a window are left out: their
+    contribution is zero.
     """
     present = [unit for unit in chosen if data.units.rows[unit]]
-    size = {u: (data.length(data.units.rows[u]), len(data.units.rows[u])) for u in present}
+    shape = {u: (data.length(data.units.rows[u]), len(data.units.rows[u])) for u in present}
     batch: list[int] = []
-    for unit in sorted(present, key=lambda u: (size[u], u)):
-        length, rows = size[unit]
+    for unit in sorted(present, key=lambda u: (shape[u], u)):
+        length, rows = shape[unit]
         full = length * rows * (len(batch) + 1) > token_budget
-        if batch and (full or length != size[batch[0]][0]):
+        if batch and (full or shape[unit] != shape[batch[0]]):
             yield batch
             batch = []
         batch.append(unit)

@@ -211,7 +211,7 @@ def _not_covered(study: Study, plan: Plan) -> tuple[str, ...]:
         f"the missing tail of the noise: at most 1 % of delta {plan.delta:g} on top",
         "facts about a unit that follow from other units",
         "floating-point rounding: in a batch of another size it moves the other units' gradients "
-        "too, in bfloat16 more than in float32, and more where a model was made to amplify it",
+        "and counts, in bfloat16 more than in float32, and more where a model was made for it",
     ]
     if plan.counts is None:
         said.append("held-out units: evaluation counts leave exact")

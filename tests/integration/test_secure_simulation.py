@@ -10,7 +10,6 @@ import pytest
 from common.errors import FederationError
 from common.identity.signing import Signer
 from common.io.ledger_file import LedgerFile
-from common.privacy.ledger_entries import Receipt
 from common.secagg import statements
 from common.secagg.bundle import join, split
 from common.secagg.codec import decode
@@ -267,11 +266,8 @@ def test_a_head_that_its_institution_did_not_sign_is_not_countersigned_and_locks
     assert len(first) > 2
     assert run.run.events("refusal") == []
     book = ReceiptBook(tmp_path / "coordinator").receipts(NAMES)
-    assert set(book) == set(NAMES if head is None else others(GONE))
-    for name in others(GONE):
-        assert book[name]["seq"] > 2
-    if head is None:  # as it was at the start
-        assert str(Receipt(**book[GONE]).head) == first[0].ledger
+    assert set(book) == set(others(GONE))
+    assert all(receipt["seq"] > 2 for receipt in book.values())
     said = [line for line in run.logs if f"the head of {GONE}'s ledger is not signed by it" in line]
     assert bool(said) == (head != "")
 

@@ -232,7 +232,7 @@ def test_add_on_a_clipper_that_was_not_entered_is_refused() -> None:
     assert all(p.grad is None for p in toy.parameters())
 
 
-@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("clip", [0.0, 9e-7, -1.0, float("nan"), float("inf")])
 def test_a_clip_that_bounds_nothing_is_refused(clip: float) -> None:
     with pytest.raises(ConfigError):
         UnitClipper(Toy(), clip)
@@ -469,6 +469,20 @@ def test_one_token_repeated_many_times_stays_within_the_clip(tokens: int) -> Non
     module = nn.Embedding(4, 48)
     for value in ALIKE:
         assert 0.999 <= realised(module, 1.0, alike_losses(module, tokens, value)) <= 1.0
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**62, 1e25, 1e38])
+def test_a_large_unit_of_any_norm_stays_within_the_clip(scale: float) -> None:
+    """Beyond 2^63 it adds nothing: its factor would have few bits left."""
+    module = nn.Linear(256, 256, bias=False)
+    with UnitClipper(module, 1e-5) as clipper:
+        norm = clipper.add_large(
+            [lambda: (module(torch.ones(1, 1, 256)) * scale / 256).sum((1, 2))], [1]
+        )
+    assert norm == pytest.approx(scale)
+    realised_ = float(clipper.total.double().norm())
+    assert realised_ <= 1e-5
+    assert (realised_ > 0.99e-5) == (scale < 2.0**63)
 
 
 @pytest.mark.parametrize("width", [384, 3072])

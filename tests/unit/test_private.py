@@ -163,20 +163,31 @@ def test_a_batch_fits_the_budget_unless_it_is_one_large_unit(drawn) -> None:
 
 @settings(deadline=None)
 @given(divided())
-def test_what_a_unit_is_padded_to_follows_from_itself(drawn) -> None:
+def test_units_of_a_batch_have_one_shape_each_by_itself(drawn) -> None:
     data, chosen, budget = drawn
     for batch in physical_batches(data, chosen, budget):
         alone = {data.length(data.units.rows[unit]) for unit in batch}
         together = data.length([row for unit in batch for row in data.units.rows[unit]])
         assert alone == {together}
+        assert len({len(data.units.rows[unit]) for unit in batch}) == 1
+        for window in data.examples.windows:
+            assert 0 < data.collate.padded(window) - len(window.input_ids) <= 8
 
 
 def test_one_large_unit_does_not_widen_all_others() -> None:
     """Clipping makes as many rows of each unit as the largest of its batch has."""
     rows = [tuple(range(16)), *((row,) for row in range(16, 32))]
     data = data_of(rows, [8] * 32)
-    batches = list(physical_batches(data, range(17), 256))
-    assert batches == [list(range(1, 17)), [0]]
+    assert list(physical_batches(data, range(17), 4096)) == [list(range(1, 17)), [0]]
+
+
+@pytest.mark.parametrize(("positions", "expected"), [(512, (8, 8, 16, 24)), (9, (8, 8, 9, 15))])
+def test_a_window_is_padded_above_its_length_up_to_the_encoders_positions(
+    positions, expected
+) -> None:
+    collate = replace(COLLATE, n_positions=positions)
+    windows = examples_of((3, 7, 8, 16 if positions == 512 else 15)).windows
+    assert tuple(collate.padded(window) for window in windows) == expected
 
 
 def test_an_empty_draw_has_no_batch() -> None:
