@@ -197,15 +197,17 @@ class Run:
 
         handler, root = Handler(level=logging.DEBUG), logging.getLogger()
         fedner = logging.getLogger("fedner")
-        levels = root.level, fedner.level
+        levels = root.level, fedner.level, fedner.propagate
         root.addHandler(handler)
         fedner.setLevel(logging.DEBUG)
+        fedner.propagate = True  # whatever a run of the command line before has left
         try:
             yield
         finally:
             root.removeHandler(handler)
             root.setLevel(levels[0])
             fedner.setLevel(levels[1])
+            fedner.propagate = levels[2]
 
     def levels(self, name, round_):
         """What an institution rounded its update to, modulo `2^k`."""
