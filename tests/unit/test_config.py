@@ -243,7 +243,7 @@ WRONG_PRIVACY = [
     ("delta: 1e-5", "delta: 0.01", "privacy.delta: ", "not less than 1 / 300"),
     ("delta: 1e-5", "delta: 1", "privacy.delta: ", "less than 1"),
     ("  delta: 1e-5\n", "", "privacy.delta: ", "missing"),
-    ("clip: 0.1", "clip: 0", "privacy.clip: ", "greater than 0"),
+    ("clip: 0.1", "clip: 0", "privacy.clip: ", "0.000001 (got 0)"),
     ("sampling_rate: 0.05", "sampling_rate: 0", "privacy.sampling_rate: ", "greater than 0"),
     ("sampling_rate: 0.05", "sampling_rate: 1.1", "privacy.sampling_rate: ", "or equal to 1"),
     ("sampling_rate: 0.05", "sampling_rate: 0.009", "privacy.sampling_rate: ", "one unit"),
