@@ -96,8 +96,11 @@ class Guard:
         """Give the ledger's lock back."""
         self._ledger.close()
 
-    def hear(self, receipts: Mapping[str, Mapping[str, Any]]) -> None:
+    def hear(self, receipts: Mapping[str, Mapping[str, Any]], *, vouched: bool = False) -> None:
         """Check and record what the coordinator has countersigned of this ledger.
+
+        Args:
+            vouched: whether the coordinator's identity has signed for them.
 
         Raises:
             BudgetError: it has seen more than this ledger holds: an old copy was restored.
@@ -105,7 +108,7 @@ class Guard:
         """
         receipt = receipts.get(self._institution)
         if receipt is not None:
-            self._ledger.anchor(_receipt(receipt))
+            self._ledger.anchor(_receipt(receipt), vouched=vouched)
 
     def train(self, round_: int, model: bytes, compute: Compute) -> bytes:
         """The update of a round, charged once: bytes that have been noised."""

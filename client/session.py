@@ -209,7 +209,7 @@ class Session:
 
     def _hear(self, request: Request) -> None:
         if self._guard is not None:
-            self._guard.hear(request.receipts)
+            self._guard.hear(request.receipts, vouched=self._sums is not None)
 
     def _plain(self, request: Request) -> bytes:
         """What leaves in a study that shows the coordinator each institution's own."""

@@ -176,13 +176,17 @@ class LedgerFile:
         self._append(Commit(reserve=reserved.seq, vector=vector_sha256))
         return self._state.reserves[reserved.seq]
 
-    def anchor(self, receipt: Receipt) -> None:
+    def anchor(self, receipt: Receipt, *, vouched: bool = False) -> None:
         """Check a countersignature, and record it if it tells more than the last: `tells_more`.
+
+        Args:
+            vouched: whether the receipt came under the signature of somebody who is known.
 
         Raises:
             BudgetError: another key than before, or a wrong signature; or a head that this
                 ledger has not: it is an old copy then, and this object refuses everything, as
-                does the next start.
+                does the next start. Not so on the word of a key that nobody vouches for, pinned
+                or heard before: anybody could lock the ledger with it.
         """
         self._check_usable()
         pinned = self._means.counterpart
@@ -191,7 +195,8 @@ class LedgerFile:
         try:
             check_known(self._state, receipt.head)
         except BudgetError as error:
-            self._remember(receipt.head)
+            if vouched or pinned is not None or self._state.counterpart is not None:
+                self._remember(receipt.head)
             place = f"{self._means.files.ledger}, {error.place}"
             raise BudgetError(error.message, place=place, remedy=error.remedy) from None
         self._failed = False

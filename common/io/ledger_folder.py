@@ -18,7 +18,7 @@ from common.privacy.ledger_entries import FORMAT, Head, Note, Open
 from common.privacy.ledger_examine import Examined, examine, head_of
 from common.privacy.ledger_spend import Epsilon
 from common.privacy.ledger_state import LedgerState, advance, check_known
-from common.privacy.ledger_traces import Traces, check_first, check_vectors
+from common.privacy.ledger_traces import Traces, check_first, check_replaced, check_vectors
 
 LEDGER: Final = "ledger.jsonl"
 HEAD: Final = "ledger.head"
@@ -158,10 +158,13 @@ def read_files(files: Files, disk: Disk) -> Content:
     names, vault = disk.names(files.folder), disk.names(files.vault)
     seen, head = disk.read(files.seen), disk.read(files.head)
     torn = [name for name in names if name.startswith(TORN)] if head is None else []
+    lost = [name for name in names if name.startswith(LOST)]
+    lost.sort(key=lambda name: (len(name), name))  # 10 after 9
     traces = Traces(
         folder=tuple(names),
         vault=tuple(vault),
         torn={name: disk.read(files.folder / name) or b"" for name in torn},
+        lost={name: disk.read(files.folder / name) or b"" for name in lost},
     )
     return Content(ledger=disk.read(files.ledger), head=head, seen=seen, traces=traces)
 
@@ -183,6 +186,7 @@ def examined(
         if what.state is not None:
             check_known(what.state, seen)
             check_vectors(found.traces, what.state)
+            check_replaced(found.traces, what.state)
         if found.head is None:
             check_first(found.traces, institution, found.ledger or b"", what.state)
     return what

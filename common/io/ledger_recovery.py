@@ -31,6 +31,7 @@ from common.privacy.ledger_recovery import Given, plan_recovery
 from common.privacy.ledger_salvage import Proof, Salvage, salvage
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
 from common.privacy.ledger_state import LedgerState, advance, check_known
+from common.privacy.ledger_traces import ledger_of
 
 
 def recover(
@@ -71,17 +72,21 @@ def recover(
             _check_owner(files, content, institution, signer)
             if not old_copy:
                 _check_lost(files, content, institution, signer, heads)
-            found = _salvage(files, content, institution, signer, disk)
+            found = _salvage(content, institution, signer)
             plan = plan_recovery(
                 found, reason=reason, caps=caps, assume=assume, studies=studies,
-                heads=(*_head_in(content), *heads), epsilon=epsilon,
+                heads=(*_head_in(content.head), *_head_in(content.seen), *heads), epsilon=epsilon,
             )  # fmt: skip
             kept = _keep(files, content, damaged_key=signer is None, disk=disk)
             means = Means(
                 files=files, disk=disk, clock=clock, epsilon=epsilon, counterpart=None, lock=lock,
                 signer=signer or make_signer(files.key, random, disk),
             )  # fmt: skip
-            return _begin(means, institution, random, replace(plan, kept=kept))
+            state = _begin(means, institution, random, replace(plan, kept=kept))
+            if content.seen is not None:  # what it said is among the heads
+                disk.rename(files.seen, files.next_aside(LOST, disk))
+                disk.fsync_folder(files.folder)
+            return state
     finally:
         disk.close(lock)
 
@@ -133,23 +138,22 @@ def _check_lost(
         )
 
 
-def _salvage(
-    files: Files, content: Content, institution: str, signer: Signer | None, disk: Disk
-) -> Salvage:
-    """What is readable; of earlier ledgers too, unless the last one tells of them."""
-    key = signer.public_key if signer else None
-    found = salvage([content[0] or b""], institution, key)
+def _salvage(content: Content, institution: str, signer: Signer | None) -> Salvage:
+    """What is readable; of earlier ledgers too, unless the last one tells of them.
+
+    What was put aside of the last one itself may be newer than what is there now.
+    """
+    key, last = signer.public_key if signer else None, content.ledger or b""
+    found, lost = salvage([last], institution, key), list(content.traces.lost.values())
+    own = {opened.ledger for opened in found.bodies(Open)}
     if found.bodies(Recover, Proof.KEY):
-        return found
-    lost = [name for name in disk.names(files.folder) if name.startswith(LOST)]
-    lost.sort(key=lambda name: (len(name), name))  # 10 after 9
-    older = [disk.read(files.folder / name) or b"" for name in lost]
-    return salvage([*older, content[0] or b""], institution, key)
+        lost = [data for data in lost if ledger_of(data) in own]
+    return salvage([*lost, last], institution, key)
 
 
-def _head_in(content: Content) -> tuple[Head, ...]:
+def _head_in(data: bytes | None) -> tuple[Head, ...]:
     with suppress(MalformedError):
-        return (parse_head(content[1] or b""),)
+        return (parse_head(data or b""),)
     return ()
 
 

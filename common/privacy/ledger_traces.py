@@ -7,11 +7,18 @@ Guarantees:
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from common.errors import BudgetError
-from common.privacy.ledger_codec import NO_HASH, Entry
+from common.privacy.ledger_codec import (
+    NO_HASH,
+    Entry,
+    MalformedError,
+    parse_entry,
+    parse_head,
+)
 from common.privacy.ledger_entries import FORMAT, Open
 from common.privacy.ledger_state import REMEDY, LedgerState
 
@@ -35,11 +42,13 @@ class Traces:
         folder: in its folder.
         vault: in its vault.
         torn: content of the unfinished ends; read only where there is no `ledger.head`.
+        lost: content of what recoveries put aside.
     """
 
     folder: tuple[str, ...] = ()
     vault: tuple[str, ...] = ()
     torn: Mapping[str, bytes] = field(default_factory=dict)
+    lost: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def check_first(traces: Traces, institution: str, ledger: bytes, state: LedgerState | None) -> None:
@@ -93,6 +102,32 @@ def check_vectors(traces: Traces, state: LedgerState) -> None:
                 place=f"{VAULT}/{name}",
                 remedy=REMEDY,
             )
+
+
+def check_replaced(traces: Traces, state: LedgerState) -> None:
+    """Refuse a ledger that a recovery has put aside.
+
+    Raises:
+        BudgetError: naming where it lies.
+    """
+    for name, data in traces.lost.items():
+        if ledger_of(data) == state.opened.ledger:
+            raise BudgetError(
+                "a recovery has put this ledger aside: another follows it, or it was broken off",
+                place=name,
+                remedy="put back the ledger that followed; if there is none, run `fedner budget "
+                "recover --old-copy` again",
+            )
+
+
+def ledger_of(lost: bytes) -> str | None:
+    """Id of the ledger whose file or head this is; `None` if that can't be read."""
+    with suppress(MalformedError):
+        return parse_head(lost).ledger
+    with suppress(MalformedError):
+        body = parse_entry(lost.partition(b"\n")[0]).body
+        return body.ledger if isinstance(body, Open) else None
+    return None
 
 
 def first_bytes(institution: str) -> int:

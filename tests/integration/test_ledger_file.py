@@ -5,6 +5,8 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from common.io.disk import Disk
 from common.io.ledger_folder import read_state
 from common.io.ledger_recovery import recover
 from common.privacy.ledger import Cap
-from common.privacy.ledger_codec import countersign
+from common.privacy.ledger_codec import countersign, encode_head
+from common.privacy.ledger_entries import Head
 from common.privacy.ledger_examine import verify_file
 from common.privacy.ledger_recovery import Given
 from common.privacy.ledger_spend import spent
@@ -71,7 +74,7 @@ def snapshot(folder):
 def recovered(folder, **changes):
     fields = {
         "reason": "a test", "caps": (PATIENT,), "assume": {}, "clock": Clock(),
-        "random": chance(), "epsilon": toy_epsilon,
+        "epsilon": toy_epsilon,
     }  # fmt: skip
     return recover(folder, changes.pop("institution", INSTITUTION), **{**fields, **changes})
 
@@ -626,6 +629,55 @@ def test_an_interrupted_recovery_never_leaves_an_empty_ledger(head):
         with open_ledger(files, disk=again, random=chance()) as ledger:
             assert spent(ledger.state, unit="patient") == spent_of(3)
             refused(ledger.reserve, charge(9, "lung"), (PATIENT,))
+
+
+def put_back(folder, **names):
+    """Copies of kept files, where they had been."""
+    for name, kept in names.items():
+        (folder / f"ledger.{name}").write_bytes((folder / kept).read_bytes())
+
+
+def test_a_ledger_that_a_recovery_put_aside_is_refused_though_another_recovery_came_before(folder):
+    fill(folder)
+    damage(folder)
+    recovered(folder)
+    caps = (replace(PATIENT, epsilon_lifetime=1e6, delta=4 * DELTA),)
+    with open_ledger(folder) as ledger:
+        ledger.reserve(charge(1, "lung", target=1e9), caps)
+    recovered(folder, old_copy=True)
+    put_back(folder, jsonl="ledger.lost-3", head="ledger.lost-4")
+    error = refused(open_ledger, folder)
+    assert "put this ledger aside" in error.message
+    assert "ledger.lost-3" in error.place
+    before = spent_of(1)
+    recovered(folder, old_copy=True)  # what was put aside is read again, and nothing forgotten
+    with open_ledger(folder) as ledger:
+        assert ledger.state.recovered.assumed[0].epsilon >= toy_epsilon(before, 1e-5)
+        assert "lung" in {carried.name for carried in ledger.state.recovered.carried}
+
+
+@pytest.mark.parametrize("seen", [bytes(50), None])
+def test_a_recovery_deals_with_what_a_receipt_has_shown(folder, seen):
+    """A mark that is damaged, or of a ledger that nobody has any more."""
+    fill(folder)
+    lost = Head(ledger="7" * 32, seq=9, hash="8" * 64)
+    (folder / "ledger.seen").write_bytes(encode_head(lost) if seen is None else seen)
+    refused(open_ledger, folder)
+    state = recovered(folder)
+    assert (lost in state.recovered.heads) == (seen is None)
+    assert not (folder / "ledger.seen").exists()
+    open_ledger(folder).close()
+
+
+def test_the_word_of_a_key_that_nobody_vouches_for_locks_no_ledger(folder):
+    fill(folder)
+    for vouched in (False, True):
+        with open_ledger(folder) as ledger:
+            far = replace(ledger.head, seq=1000, hash="1" * 64)
+            refused(partial(ledger.anchor, vouched=vouched), countersign(far, STRANGER, 5))
+            refused(ledger.reserve, charge(9), (PATIENT,))
+        assert (folder / "ledger.seen").exists() == vouched
+    refused(open_ledger, folder)
 
 
 def test_a_recovery_without_caps_asks_what_to_assume(folder):
