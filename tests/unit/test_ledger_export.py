@@ -124,6 +124,13 @@ def test_figures_may_differ_as_libraries_round_and_no_further():
             assert refused(checked, told).place == "summary.units[0].epsilon.prv"
 
 
+def test_a_delta_is_exact_however_small():
+    """A millionth would be all of it."""
+    forged = content()
+    forged["summary"]["studies"][0]["delta"] *= 0.9999999
+    assert refused(checked, forged).place == "summary.studies[0].delta"
+
+
 def test_what_an_export_leaves_out_is_not_looked_for():
     whole = content()
     assert checked({"entries": whole["entries"]}) == ()
