@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -264,7 +265,7 @@ def found_old(folder: Path) -> tuple[Head, dict[Path, bytes]]:
     for path, data in old.items():
         (folder / path).write_bytes(data)
     with open_ledger(folder) as ledger:
-        error = refused(ledger.anchor, countersign(head, COORDINATOR, NOON))
+        error = refused(partial(ledger.anchor, vouched=True), countersign(head, COORDINATOR, NOON))
         assert f"--head {head}" in error.remedy
     return head, newest
 
@@ -301,13 +302,15 @@ def test_an_old_copy_that_a_receipt_has_shown_is_recovered(folder: Path) -> None
         ledger.anchor(countersign(head, COORDINATOR, NOON))
 
 
-def test_a_ledger_begun_anew_stays_refused_until_a_recovery_is_given_the_head(folder: Path) -> None:
+def test_a_ledger_begun_anew_stays_refused_until_a_recovery_which_keeps_the_head(
+    folder: Path,
+) -> None:
     head = fill(folder, 1)
     shutil.rmtree(folder)
     with open_ledger(folder) as ledger:
-        refused(ledger.anchor, countersign(head, COORDINATOR, NOON))
+        refused(partial(ledger.anchor, vouched=True), countersign(head, COORDINATOR, NOON))
     assert f"--head {head}" in refused(open_ledger, folder).remedy
-    recovered(folder, heads=(head,))
+    assert str(head) in map(str, recovered(folder).recovered.heads)
     open_ledger(folder).close()
 
 
@@ -334,7 +337,7 @@ def test_a_disk_that_does_not_take_the_mark_changes_no_refusal_and_is_said(
     head = fill(folder, 1)
     shutil.rmtree(folder)
     with open_ledger(folder, disk=NoMark()) as ledger:
-        error = refused(ledger.anchor, countersign(head, COORDINATOR, NOON))
+        error = refused(partial(ledger.anchor, vouched=True), countersign(head, COORDINATOR, NOON))
         assert "this is another" in error.message
         assert "has failed before" in refused(ledger.reserve, charge(1)).message
     assert "ledger.seen: No space left" in caplog.text
@@ -351,7 +354,10 @@ def test_receipts_without_a_charge_between_them_are_checked_and_not_written(fold
         assert ledger.state.seq == 3
         beyond = Head(ledger=ledger.head.ledger, seq=9, hash="0" * 64)
         assert (
-            "older copy" in refused(ledger.anchor, countersign(beyond, COORDINATOR, NOON)).message
+            "older copy"
+            in refused(
+                partial(ledger.anchor, vouched=True), countersign(beyond, COORDINATOR, NOON)
+            ).message
         )
 
 
