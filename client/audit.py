@@ -116,7 +116,8 @@ class SiteAudit:
                 raise _old(f"the head {head}", remedy_with(head))
         spend = chain.spend
         if spend and _is_old(state, spend.ledger, lambda s: _has(s, spend)):
-            raise _old(f"the charge of entry {spend.reserve} of ledger {spend.ledger}", REMEDY)
+            remedy = REMEDY.replace("budget recover`", "budget recover --old-copy`")
+            raise _old(f"the charge of entry {spend.reserve} of ledger {spend.ledger}", remedy)
 
     def heard(self, request: WireRequest) -> None:
         """Keep what is asked for the request's entry."""

@@ -34,7 +34,11 @@ def show_verified(path: Path, state: LedgerState, caps: Sequence[Cap] | None) ->
             "reserves; chain and signatures are right",
             *(_followed(state.recovered) if state.recovered else ()),
             *_countersigned(state),
-            *(["the export's figures follow from its entries"] if caps is not None else ()),
+            *(
+                ["what the export says beside its entries follows from them"]
+                if caps is not None
+                else ()
+            ),
             *(_unsigned(cap) for cap in caps or ()),
             f"head {state.head}",
         ]

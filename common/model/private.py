@@ -54,7 +54,7 @@ class PrivateData:
             raise DataError("every window belongs to exactly one unit of privacy")
 
     def length(self, rows: Iterable[int]) -> int:
-        """Sub-words that these windows of one unit are padded to."""
+        """Sub-words that these windows, of one unit or of units of one shape, are padded to."""
         return max(self.collate.padded(self.examples.windows[row]) for row in rows)
 
 

@@ -2,7 +2,8 @@
 
 Guarantees:
     - What a crash leaves is no trace: each of these is written only after what it is a trace of was
-      acknowledged, and so is on disk.
+      acknowledged, and so is on disk. A recovery that was broken off leaves one, and is to be run
+      again.
 """
 
 import re

@@ -208,7 +208,7 @@ def test_verify_refuses_an_export_with_a_forged_figure_and_tells_unsigned_caps(
     out = tmp_path / "budget.json"
     fedner("export", site, "--out", out)
     shown = fedner("verify", out, "--key", filled).out
-    assert "figures follow from its entries" in shown
+    assert "says beside its entries follows from them" in shown
     assert "signed by nobody: its caps per patient at delta 1e-05, 3 lifetime" in shown
     content = json.loads(out.read_text())
     content["summary"]["units"][0]["epsilon"]["pld"] = 0.1

@@ -214,7 +214,9 @@ def test_a_charge_whose_reply_was_refused_is_missed_in_an_old_ledger(site):
     again.refuse = (Refusal.INTERNAL, "MemoryError")
     audit = seen_by(again, chain.add(reserve(chain, 2)))
     audit.check_ledger(chain.state)
-    assert "the charge of entry 3" in refused(audit.check_ledger, old).message
+    error = refused(audit.check_ledger, old)
+    assert "the charge of entry 3" in error.message
+    assert "--old-copy" in error.remedy  # else recovery finds nothing wrong
     other = Chain()
     other.add(reserve(other, 1)).add(reserve(other, 3))
     assert "the charge of entry 3" in refused(audit.check_ledger, other.state).message
