@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.ledger_seen import check_seen, spend_of
 from client.service import Handle
 from client.site_paths import SitePaths
 from common.audit.choices import choices_of
@@ -34,12 +35,10 @@ from common.audit.words import digest_of, name_of, reasons_of, sayable
 from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
-from common.errors import BudgetError
 from common.identity.signing import Signer
-from common.io.audit_file import LOG, AuditFile
+from common.io.audit_file import AuditFile
 from common.io.standing import site_identity
-from common.privacy.ledger_codec import head_from_text
-from common.privacy.ledger_state import REMEDY, LedgerState, Reserved, remedy_with
+from common.privacy.ledger_state import LedgerState
 from common.wire import Kind, Refusal, encode, is_hash
 from common.wire import Reply as WireReply
 from common.wire import Request as WireRequest
@@ -102,22 +101,8 @@ class SiteAudit:
         return handle
 
     def check_ledger(self, state: LedgerState | None) -> None:
-        """Refuse a ledger that lacks the newest head or reserve in this log, or is another one.
-
-        One that follows a lost ledger by a recovery is right: not all ids of lost ones are known.
-
-        Raises:
-            BudgetError: an older copy was put back, or a ledger was begun where one was.
-        """
-        chain = self._log.chain
-        if chain.ledger:
-            head = head_from_text(chain.ledger)
-            if _is_old(state, head.ledger, lambda s: s.holds(head)):
-                raise _old(f"the head {head}", remedy_with(head))
-        spend = chain.spend
-        if spend and _is_old(state, spend.ledger, lambda s: _has(s, spend)):
-            remedy = REMEDY.replace("budget recover`", "budget recover --old-copy`")
-            raise _old(f"the charge of entry {spend.reserve} of ledger {spend.ledger}", remedy)
+        """As `client.ledger_seen.check_seen`."""
+        check_seen(self._log.chain, state)
 
     def heard(self, request: WireRequest) -> None:
         """Keep what is asked for the request's entry."""
@@ -178,7 +163,7 @@ class SiteAudit:
         last = self._log.chain.spend
         known = last.reserve if last and last.ledger == state.opened.ledger else 0
         for number in sorted(n for n in state.reserves if n > known):
-            yield _spend(state.reserves[number])
+            yield spend_of(state.reserves[number])
 
     def _request(self, now: _Exchange) -> Request:
         return Request(
@@ -240,35 +225,6 @@ def _choices(site: Site, study: Study) -> Iterator[Choice]:
         yield "one-user"
     if site.authority is None:
         yield "no-tls"
-
-
-def _is_old(state: LedgerState | None, ledger: str, holds: Callable[[LedgerState], bool]) -> bool:
-    """Whether a ledger lacks what is known of the one with this id."""
-    if state is None or state.opened.ledger != ledger:
-        return state is None or state.recovered is None
-    return not holds(state)
-
-
-def _has(state: LedgerState, spend: Spend) -> bool:
-    reserved = state.reserves.get(spend.reserve)
-    return reserved is not None and _spend(reserved) == spend
-
-
-def _old(what: str, remedy: str) -> BudgetError:
-    return BudgetError(
-        f"has {what}, which the privacy ledger has not: it is an older copy, or another",
-        place=LOG,
-        remedy=remedy,
-    )
-
-
-def _spend(reserved: Reserved) -> Spend:
-    body = reserved.body
-    return Spend(
-        study=body.study, round=body.round, purpose=body.purpose, attempt=body.attempt,
-        unit=body.unit, epsilon=body.epsilon, delta=body.delta, target=body.target,
-        ledger=reserved.ledger, reserve=reserved.seq,
-    )  # fmt: skip
 
 
 def _stop(error: BaseException | None) -> Stop:

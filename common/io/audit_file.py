@@ -85,7 +85,7 @@ class AuditFile:
         path, key = folder / LOG, signer.public_key if signer else None
         lock = _lock(folder, disk)
         try:
-            found = _read(path, disk)
+            found = read_log(path, disk)
             _require_owner(path, found.chain, side, name)
             log = cls(path, found.chain, found.whole, signer, clock, disk)
             log._begin(
@@ -207,21 +207,33 @@ def _lock(folder: Path, disk: Disk) -> int:
     return lock
 
 
-def _read(path: Path, disk: Disk) -> Examined:
-    """The log, which must be what was written but for an end that a crash left."""
+def read_log(path: Path, disk: Disk = DISK) -> Examined:
+    """The log, which must be what was written but for an end that a crash left; empty if absent.
+
+    Needs no lock and changes nothing.
+
+    Raises:
+        AuditError: it is not what was written, or others may use it.
+        AuditStorageError: the disk does not give it.
+    """
     with _disk_errors(path):
-        data = disk.read(path)
-        mode = disk.mode(path) if data is not None else 0
+        mode = disk.mode(path) if disk.exists(path) else 0
     if mode & 0o077:
         raise AuditError(
             f"others than its owner may use it: mode {mode:03o}",
             place=str(path),
             remedy=f"chmod 600 {path}",
         )
-    found = examine(data or b"")
+    found = read_entries(path, disk)
     if found.broken:
         raise AuditError(f"the log is broken: {found.broken[0]}", place=str(path), remedy=_REMEDY)
     return found
+
+
+def read_entries(path: Path, disk: Disk = DISK) -> Examined:
+    """Whatever is readable of the log, broken or not; raises as `read_log` for the disk alone."""
+    with _disk_errors(path):
+        return examine(disk.read(path) or b"")
 
 
 def _require_owner(path: Path, chain: Chain, side: Side, name: str) -> None:

@@ -110,7 +110,8 @@ class LedgerFile:
                 found = read_files(files, disk)
                 means = Means(
                     files=files, disk=disk, clock=clock, epsilon=epsilon, lock=lock,
-                    counterpart=counterpart, signer=signer or signer_of(files, found, random, disk),
+                    counterpart=counterpart,
+                    signer=signer or signer_of(files, found, institution, check, random, disk),
                 )  # fmt: skip
                 state, size, note = start(means, found, institution, random, known_head, check)
                 ledger = cls(means, state, size)

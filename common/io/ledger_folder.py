@@ -230,11 +230,13 @@ def begin(means: Means, institution: str, random: Random) -> tuple[LedgerState, 
     return advance(None, entry), entry.line() + b"\n"
 
 
-def signer_of(files: Files, found: Content, random: Random, disk: Disk) -> Signer:
-    """The key of the folder; made if there is no ledger yet.
+def signer_of(
+    files: Files, found: Content, institution: str, check: Check, random: Random, disk: Disk
+) -> Signer:
+    """The key of the folder; made if there is no ledger yet, and nothing shows that one was.
 
     Raises:
-        BudgetError: it is missing, damaged, or others may read it.
+        BudgetError: it is missing, damaged, or others may read it; or a ledger is missing.
     """
     signer = read_signer(files.key, disk)
     if signer is not None:
@@ -245,6 +247,9 @@ def signer_of(files: Files, found: Content, random: Random, disk: Disk) -> Signe
             place=str(files.key),
             remedy="put it back from a copy; docs/ledger.md says what to do without one",
         )
+    examined(files, found, institution, None, None)
+    with _named(files):
+        check(None)
     return make_signer(files.key, random, disk)
 
 

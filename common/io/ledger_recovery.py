@@ -11,6 +11,7 @@ from common.identity.signing import Signer
 from common.io.disk import DISK, Disk, os_errors, replace_file
 from common.io.ledger_folder import (
     LOST,
+    Check,
     Clock,
     Content,
     Files,
@@ -31,6 +32,7 @@ from common.privacy.ledger_recovery import Given, plan_recovery
 from common.privacy.ledger_salvage import Proof, Salvage, salvage
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
 from common.privacy.ledger_state import LedgerState, advance, check_known
+from common.privacy.ledger_stated import Charged
 from common.privacy.ledger_traces import ledger_of
 
 
@@ -43,6 +45,8 @@ def recover(
     assume: Mapping[Unit, Given],
     heads: Sequence[Head] = (),
     studies: Sequence[str] = (),
+    charges: Sequence[Charged] = (),
+    check: Check = lambda _state: None,
     old_copy: bool = False,
     clock: Clock = utc_seconds,
     random: Random = os.urandom,
@@ -56,6 +60,8 @@ def recover(
 
     Args:
         heads: what the counterpart has seen of the old ledger, if known.
+        charges: as of `plan_recovery`.
+        check: as of `LedgerFile.open`: a ledger that it refuses is not intact.
         old_copy: the operator says that the ledger, though it is intact, is not the last word: it
             is an older copy, or a clock that ran ahead has made its last entry.
 
@@ -71,10 +77,10 @@ def recover(
             content, signer = read_files(files, disk), _signer(files, disk)
             _check_owner(files, content, institution, signer)
             if not old_copy:
-                _check_lost(files, content, institution, signer, heads)
+                _check_lost(files, content, institution, signer, heads, check)
             found = _salvage(content, institution, signer)
             plan = plan_recovery(
-                found, reason=reason, caps=caps, assume=assume, studies=studies,
+                found, reason=reason, caps=caps, assume=assume, studies=studies, charges=charges,
                 heads=(*_head_in(content.head), *_head_in(content.seen), *heads), epsilon=epsilon,
             )  # fmt: skip
             kept = _keep(files, content, damaged_key=signer is None, disk=disk)
@@ -117,14 +123,16 @@ def _check_lost(
     institution: str,
     signer: Signer | None,
     heads: Sequence[Head],
+    check: Check,
 ) -> None:
     """Refuse to put aside a ledger that is as it should be."""
     if signer is None:
         return
     try:
         found = examined(files, content, institution, signer.public_key, None)
-        for head in heads:
-            if found.state is not None:
+        if found.state is not None:
+            check(found.state)
+            for head in heads:
                 check_known(found.state, head)
     except BudgetError:
         return

@@ -4,14 +4,15 @@ Guarantees:
     - All reserves that are readable and rightly signed count, wherever they stand in the old file.
     - For each unit that may have been charged the time before counts as at least its lifetime cap,
       at least what is readable, at least what an earlier recovery assumed, and at least what any
-      readable entry states that had been spent by then: see `stated`.
+      readable entry states that had been spent by then: see `stated`; and at least what the
+      charges in the site's audit log come to: see `logged`.
     - An entry whose signature can't be checked, or is wrong, adds to that and lowers nothing.
     - Studies that may have spent what is no longer readable take no further charge.
     - Nothing is guessed: without a lifetime cap the operator says what to assume.
 
-Which units may have been charged: those with readable spend, an earlier assumption or a figure of
-the operator's. If none has spend or an earlier assumption that is signed with the institution's own
-key, all units that the policy caps: each up to its lifetime cap.
+Which units may have been charged: those with readable spend, an earlier assumption, a charge in the
+audit log or a figure of the operator's. If none has spend or an earlier assumption that is signed
+with the institution's own key, all units that the policy caps: each up to its lifetime cap.
 
 Which deltas may be compared: that epsilon e at delta d was spent also holds at each greater delta,
 and at no smaller one. So the assumption is made at the greatest delta at which any figure in it
@@ -37,7 +38,7 @@ from common.privacy.ledger_entries import (
 )
 from common.privacy.ledger_salvage import Proof, Salvage
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
-from common.privacy.ledger_stated import of_lifetime, stated
+from common.privacy.ledger_stated import Charged, logged, of_lifetime, stated
 
 _Value = TypeVar("_Value")
 
@@ -58,6 +59,7 @@ def plan_recovery(
     assume: Mapping[Unit, Given],
     heads: Sequence[Head],
     studies: Sequence[str],
+    charges: Sequence[Charged] = (),
     epsilon: Epsilon = pld_epsilon,
 ) -> Recover:
     """The second entry of the new ledger; which files are kept is for the caller to add.
@@ -67,6 +69,7 @@ def plan_recovery(
         assume: the operator's figures; a lower one than cap or ledger does not count.
         heads: of the old ledger, from wherever they are known.
         studies: hashes of studies that may have spent what is not readable.
+        charges: by the audit log; they add, close their studies and lower nothing.
 
     Raises:
         BudgetError: there is a unit for which neither a lifetime cap nor the operator says what to
@@ -75,11 +78,11 @@ def plan_recovery(
     """
     earlier, carried = found.bodies(Recover), _carried(found)
     all_heads = _unique([*(h for e in earlier for h in e.heads), *found.heads, *heads])
-    units = [unit for unit in UNITS if unit in _units(found, caps, assume)]
+    units = [unit for unit in UNITS if unit in _units(found, caps, assume, charges)]
     if not units:
         raise _unknown(UNITS[0])
-    assumed = tuple(_assumed(unit, found, caps, assume, epsilon) for unit in units)
-    _check_usable(assumed, found, assume)
+    assumed = tuple(_assumed(unit, found, caps, assume, charges, epsilon) for unit in units)
+    _check_usable(assumed, found, assume, charges)
     keys = [anchor.receipt.public_key for anchor in found.bodies(Anchor)]
     keys = keys or [e.counterpart for e in earlier if e.counterpart]
     return Recover(
@@ -88,19 +91,24 @@ def plan_recovery(
         ledgers=_unique([*(i for e in earlier for i in e.ledgers), *(h.ledger for h in all_heads)]),
         carried=carried,
         assumed=assumed,
-        closed=_unique([*_closed(found), *studies]),
+        closed=_unique([*_closed(found), *studies, *(c.study for c in charges)]),
         kept=(),
         counterpart=keys[-1] if keys else None,
     )
 
 
-def _units(found: Salvage, caps: Sequence[Cap], assume: Mapping[Unit, Given]) -> set[Unit]:
+def _units(
+    found: Salvage,
+    caps: Sequence[Cap],
+    assume: Mapping[Unit, Given],
+    charges: Sequence[Charged],
+) -> set[Unit]:
     """Those that may have been charged.
 
     A cap is no sign of spend where that of some unit is proven: a charge that a lifetime cap
     bounds is refused as soon as the ledger holds spend on another unit.
     """
-    readable = {*assume, *_spent_units(found, Proof.NONE)}
+    readable = {*assume, *_spent_units(found, Proof.NONE), *(c.unit for c in charges)}
     proven = _spent_units(found, Proof.KEY)
     return readable if proven else {*readable, *(cap.unit for cap in caps)}
 
@@ -117,6 +125,7 @@ def _assumed(
     found: Salvage,
     caps: Sequence[Cap],
     assume: Mapping[Unit, Given],
+    charges: Sequence[Charged],
     epsilon: Epsilon,
 ) -> Assumed:
     given = [assume[unit]] if unit in assume else []
@@ -125,8 +134,13 @@ def _assumed(
     if not figures:
         raise _unknown(unit)
     said = [g.delta for g in given if g.delta is not None] + [c.delta for c in lifetime]
-    delta = _delta(unit, found, said, [c.delta for c in caps if c.unit == unit])
-    spoken = stated(unit, found.entries, epsilon)
+    of_studies = [c.delta for c in caps if c.unit == unit]
+    of_studies += [c.delta for c in charges if c.unit == unit]
+    delta = _delta(unit, found, said, of_studies)
+    spoken = [
+        *stated(unit, found.entries, epsilon),
+        *logged(unit, charges, found.entries, capped=bool(lifetime)),
+    ]
     value = max(*figures, epsilon(_events(unit, found), delta), *(s.epsilon for s in spoken))
     delta = max([delta, *(s.delta for s in spoken)])
     if not (value < math.inf and delta < 1):
@@ -134,12 +148,12 @@ def _assumed(
     return Assumed(unit=unit, epsilon=value, delta=delta)
 
 
-def _delta(unit: Unit, found: Salvage, said: Sequence[float], per_study: Sequence[float]) -> float:
+def _delta(unit: Unit, found: Salvage, said: Sequence[float], of_studies: Sequence[float]) -> float:
     """The greatest delta at which anything was said of a unit's lifetime; else of its studies."""
     deltas = [*said, *(s.delta for one in found.entries for s in of_lifetime(unit, one.body))]
     deltas = deltas or [r.delta for r in found.bodies(Reserve, Proof.NONE) if r.unit == unit]
-    if deltas or per_study:
-        return max(deltas or per_study)
+    if deltas or of_studies:
+        return max(deltas or of_studies)
     raise _unknown(unit, "@DELTA")
 
 
@@ -152,10 +166,19 @@ def _events(unit: Unit, found: Salvage) -> tuple[GaussianSteps, ...]:
     return merge(event for part in parts if part.unit == unit for event in part.events)
 
 
-def _check_usable(assumed: Sequence[Assumed], found: Salvage, assume: Mapping[Unit, Given]) -> None:
+def _check_usable(
+    assumed: Sequence[Assumed],
+    found: Salvage,
+    assume: Mapping[Unit, Given],
+    charges: Sequence[Charged],
+) -> None:
     """Refuse to count spend on a second unit that nobody vouches for: it would end all charges."""
     positive = [a.unit for a in assumed if a.epsilon > 0]
-    sure = {*_spent_units(found, Proof.OPEN), *(u for u, given in assume.items() if given.epsilon)}
+    sure = {
+        *_spent_units(found, Proof.OPEN),
+        *(u for u, given in assume.items() if given.epsilon),
+        *(c.unit for c in charges if c.epsilon),
+    }
     loose = [unit for unit in positive if unit not in sure]
     if len(positive) < 2 or not loose:
         return

@@ -1,11 +1,12 @@
-"""What readable entries of a lost ledger state that had been spent by then.
+"""What is stated of a lost ledger's spend: by its readable entries, and by the site's audit log.
 
 A reserve says what its study and the whole lifetime came to with it, and a recovery what it
-assumed. So a readable entry speaks for unreadable ones before it, too.
+assumed. So a readable entry speaks for unreadable ones before it, too. The log has of each reserve
+what its study came to, training and evaluation without the search.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.privacy.events import Unit, merge
 from common.privacy.ledger_entries import Body, Figure, Recover, Reserve
@@ -19,6 +20,51 @@ class Stated:
 
     epsilon: float
     delta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charged:
+    """That a study charged a unit: `epsilon` at `delta` of the study, by the site's audit log."""
+
+    study: str
+    unit: Unit
+    epsilon: float
+    delta: float
+
+    def or_more(self, other: "Charged") -> "Charged":
+        """Of both, which are of one study and unit: an epsilon holds at a greater delta, too."""
+        return replace(
+            self, epsilon=max(self.epsilon, other.epsilon), delta=max(self.delta, other.delta)
+        )
+
+
+def logged(
+    unit: Unit, charges: Iterable[Charged], entries: Sequence[Readable], *, capped: bool
+) -> list[Stated]:
+    """What the log's charges come to at least; nothing if the entries account for all of them.
+
+    Args:
+        capped: whether a lifetime cap bounds what all studies came to. Without one it is their sum,
+            epsilons and deltas; with one the greatest of them, for a cap that was lowered since.
+    """
+    own = [c for c in charges if c.unit == unit]
+    if all(_is_known(c, entries) for c in own):
+        return []
+    said = [Stated(c.epsilon, c.delta) for c in own]
+    return said if capped else [Stated(sum(s.epsilon for s in said), sum(s.delta for s in said))]
+
+
+def _is_known(charged: Charged, entries: Iterable[Readable]) -> bool:
+    """Whether a proven entry states as much of the study, or an earlier recovery has closed it."""
+    bodies = (one.body for one in entries if one.proof is not Proof.NONE)
+    return any(_tells(body, charged) for body in bodies)
+
+
+def _tells(body: Body, charged: Charged) -> bool:
+    if isinstance(body, Reserve):
+        of_it = (body.study, body.unit) == (charged.study, charged.unit)
+        return of_it and body.epsilon >= charged.epsilon
+    return isinstance(body, Recover) and charged.study in body.closed
 
 
 def stated(unit: Unit, entries: Iterable[Readable], epsilon: Epsilon) -> list[Stated]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from client.endpoint import group_id, require_member, user_name
+from client.ledger_seen import check_seen
 from client.relay import MAX_SOCKET_PATH_BYTES
 from client.sides import barrier, check_start, probe
 from client.site_paths import SitePaths
@@ -15,6 +16,7 @@ from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
 from common.data.withdrawn import ids_of
+from common.io.audit_file import LOG, read_log
 from common.io.datasets import Corpus, load_sides
 from common.io.ledger_folder import CLOCK_TOLERANCE_S, read_state, utc_seconds
 from common.io.vault import stored
@@ -157,10 +159,14 @@ def _counted(documents: Corpus) -> str:
 
 
 def ledger(site: Site, base: Path, study: Study) -> Finding:
-    """Whether the ledger verifies, its clock is not ahead, and the rest of the study fits."""
-    folder = SitePaths.of(site, base).ledger
+    """Whether the ledger verifies, is what the audit log has seen, its clock is not ahead, and the
+    rest of the study fits.
+    """
+    paths = SitePaths.of(site, base)
+    folder, log = paths.ledger, read_log(paths.state / LOG)
     found, _ = read_state(folder, site.institution)
     state = found.state
+    check_seen(log.chain, state)
     if state is not None and utc_seconds() < state.time - CLOCK_TOLERANCE_S:
         return failed(
             f"{folder}: the last entry is {state.time - utc_seconds()} s after this machine's time",

@@ -1,30 +1,31 @@
 """`fedner budget`: what an institution has spent of its privacy budget, by its ledger."""
 
 import json
-import re
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from client.ledger_seen import charges_in, check_seen, heads_in
 from client.site_paths import SitePaths
+from common.audit.examine import Examined, examine
 from common.config.canonical import study_hash
 from common.config.site import Site
-from common.errors import BudgetError, UsageError
+from common.errors import BudgetError, FednerError, UsageError
 from common.io.atomic import write_json
+from common.io.audit_file import LOG, read_entries
 from common.io.configs import load_site, load_study
 from common.io.ledger_folder import read_state
 from common.io.ledger_recovery import recover as recover_ledger
-from common.privacy.events import UNITS, Unit
 from common.privacy.ledger import caps_of
 from common.privacy.ledger_codec import head_from_text
-from common.privacy.ledger_entries import MAX_TEXT
+from common.privacy.ledger_examine import Examined as LedgerFound
 from common.privacy.ledger_examine import check_counterpart, verify_file
 from common.privacy.ledger_export import check_export, export_of
-from common.privacy.ledger_recovery import Given
 from common.privacy.ledger_report import Account, summary
 from common.privacy.ledger_state import LedgerState
+from scripts.budget_options import assumptions_in, key_in, read_file, reason_in, study_in
 from scripts.budget_view import show_figures, show_recovered, show_verified
 from scripts.console import err, show_path
 
@@ -52,7 +53,7 @@ def show(
     Example: fedner budget show federation/cardiac-centre/site.yaml
     """
     site = load_site(path)
-    found, _ = read_state(SitePaths.of(site, path.parent).ledger, site.institution)
+    found, _ = _read(site, SitePaths.of(site, path.parent))
     if found.state is None:
         typer.echo("null" if as_json else f"{site.institution}: no ledger yet, nothing is spent")
         return
@@ -83,8 +84,8 @@ def verify(
 
     Example: fedner budget verify ledger.jsonl --key 1f…
     """
-    data, public_key = _read(path), _public_key(key, "--key")
-    counterpart = _public_key(coordinator_key, "--coordinator-key") if coordinator_key else None
+    data, public_key = read_file(path), key_in(key, "--key")
+    counterpart = key_in(coordinator_key, "--coordinator-key") if coordinator_key else None
     known = [head_from_text(text) for text in heads or ()]
     try:
         state = verify_file(data, public_key)
@@ -108,13 +109,13 @@ def export(
     Example: fedner budget export site.yaml --out budget.json
     """
     site = load_site(path)
-    folder = SitePaths.of(site, path.parent).ledger
-    _check_new(to, folder)
-    found, lines = read_state(folder, site.institution)
+    paths = SitePaths.of(site, path.parent)
+    _check_new(to, paths.ledger)
+    found, lines = _read(site, paths)
     if found.state is None:
         raise BudgetError(
             "there is no ledger yet",
-            place=str(folder),
+            place=str(paths.ledger),
             remedy="the first study with privacy that the worker takes part in begins one; if one "
             'was here, see docs/ledger.md, "Recovery"',
         )
@@ -147,23 +148,53 @@ def recover(
 ) -> None:
     """Begin a new ledger for a lost or damaged one; never lowers what counts as spent.
 
-    The old files are kept. Lifetime caps count as spent in full: docs/ledger.md has the procedure.
+    The old files are kept. Lifetime caps count as spent in full, and what the site's audit log has
+    seen of charges: docs/ledger.md has the procedure.
 
     Example: fedner budget recover site.yaml --reason "disk of 3 May failed"
     """
     site = load_site(path)
     present = study_hash(load_study(path.parent / site.study))
+    paths = SitePaths.of(site, path.parent)
+    log = _audit_log(paths)
     state = recover_ledger(
-        SitePaths.of(site, path.parent).ledger,
+        paths.ledger,
         site.institution,
-        reason=_reason(reason),
+        reason=reason_in(reason),
         caps=caps_of(site.policy.budget),
-        assume=_assumptions(assume or ()),
-        heads=[head_from_text(text) for text in heads or ()],
-        studies=[*map(_study_hash, studies or ()), present],
+        assume=assumptions_in(assume or ()),
+        heads=[*heads_in(log.entries), *map(head_from_text, heads or ())],
+        studies=[*map(study_in, studies or ()), present],
+        charges=charges_in(log.entries),
+        check=partial(check_seen, log.chain),
         old_copy=old_copy,
     )
     show_recovered(state)
+
+
+def _read(site: Site, paths: SitePaths) -> tuple[LedgerFound, bytes]:
+    """The ledger's files and verified lines; refused if the audit log has seen more of it."""
+    log = _audit_log(paths)  # before the ledger, which a worker may be writing
+    found, lines = read_state(paths.ledger, site.institution)
+    check_seen(log.chain, found.state)
+    return found, lines
+
+
+def _audit_log(paths: SitePaths) -> Examined:
+    """All that is readable of the site's audit log; says so if that may not be all."""
+    path = paths.state / LOG
+    try:
+        log = read_entries(path)
+    except FednerError as error:
+        _warn(f"{error}; what it has seen of the ledger is not compared")
+        return examine(b"")
+    for fault in log.broken:
+        _warn(f"{path}: {fault}; what is readable of it is compared")
+    return log
+
+
+def _warn(text: str) -> None:
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _accountants() -> Account:
@@ -192,89 +223,3 @@ def _check_new(to: Path, ledger: Path) -> None:
         raise UsageError(
             f"there is no folder {to.parent}", place=f"--out {to}", remedy="make it first"
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"can't be read: {error.strerror}",
-            place=str(path),
-            remedy="name a file that is there and that this user may read",
-        ) from None
-
-
-def _public_key(text: str, option: str) -> str:
-    if _is_file(text):
-        text = _read(Path(text)).decode("ascii", "replace").strip()
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise UsageError(
-            "expected a public key of 64 hexadecimal digits, or a file that holds one",
-            place=f"{option} {text[:80]}",
-            remedy="`fedner budget show` prints the institution's; a coordinator's stands in the "
-            "`start` line of its metrics.jsonl, as `coordinator_key`; get each from its owner",
-        )
-    return text
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # far too long for a path
-        return False
-
-
-def _reason(text: str) -> str:
-    if not 1 <= len(text.strip()) <= len(text) <= MAX_TEXT or not text.isprintable():
-        raise UsageError(
-            f"has {len(text)} characters, expected 1 to {MAX_TEXT} that can be printed",
-            place="--reason",
-            remedy='say in a sentence what happened: --reason "disk of 3 May failed"',
-        )
-    return text
-
-
-def _study_hash(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise UsageError(
-            "expected a study's hash of 64 hexadecimal digits",
-            place=f"--study {text[:80]}",
-            remedy="`fedner config check study.yaml` prints it",
-        )
-    return text
-
-
-def _assumptions(texts: Sequence[str]) -> dict[Unit, Given]:
-    given: dict[Unit, Given] = {}
-    for text in texts:
-        unit, figures = _given(text)
-        if unit in given:
-            raise UsageError(
-                f"there is a figure for {unit} already",
-                place=f"--assume {text}",
-                remedy="give one for each unit, the larger one",
-            )
-        given[unit] = figures
-    return given
-
-
-def _given(text: str) -> tuple[Unit, Given]:
-    unit, _, figures = text.partition("=")
-    epsilon, at, delta = figures.partition("@")
-    try:
-        given = Given(epsilon=float(epsilon), delta=float(delta) if at else None)
-    except ValueError:
-        given = None
-    known = next((u for u in UNITS if u == unit), None)
-    if known is None or given is None or not _is_sane(given):
-        raise UsageError(
-            "expected UNIT=EPSILON or UNIT=EPSILON@DELTA",
-            place=f"--assume {text}",
-            remedy=f"UNIT is one of {', '.join(UNITS)}; for example record=8@1e-5",
-        )
-    return known, given
-
-
-def _is_sane(given: Given) -> bool:
-    return 0 <= given.epsilon < float("inf") and (given.delta is None or 0 < given.delta < 1)

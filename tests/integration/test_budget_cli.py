@@ -3,19 +3,24 @@
 import json
 import shutil
 import sys
+from contextlib import closing
 
 import pytest
 
+from client.ledger_seen import spend_of
 from client.site_paths import SitePaths
 from common.errors import BudgetError, UsageError
 from common.identity.fingerprint import key_fingerprint
 from common.io.configs import load_site
 from common.io.ledger_file import LedgerFile
+from common.io.ledger_folder import read_state
 from common.privacy import accountant
 from common.privacy.events import GaussianSteps
 from common.privacy.ledger import caps_of
-from common.privacy.ledger_codec import countersign
+from common.privacy.ledger_codec import countersign, encode_head
+from common.privacy.ledger_examine import verify_file
 from scripts import cli
+from tests.audits import open_log, reply
 from tests.ledgers import COORDINATOR, NOON, STRANGER, charge, digest
 
 EVENT = GaussianSteps(sampling_rate=0.01, noise_multiplier=1.0, steps=50)
@@ -334,6 +339,76 @@ def test_recover_takes_an_old_copy_if_told_so(fedner, site, filled):
     assert "--old-copy" in fedner("recover", site, "--reason", "a try").said
     result = fedner("recover", site, "--reason", "put back from May", "--old-copy")
     assert (result.code, "epsilon 3 at delta 1e-05 counts as spent" in result.out) == (0, True)
+
+
+# --- what the site's audit log has seen
+
+
+@pytest.fixture
+def logged(site, filled, folder):
+    """The ledger's charges and newest head stand in the site's audit log, too. The log."""
+    state = read_state(folder, "cardiac-centre")[0].state
+    with closing(open_log(folder.parent, name="cardiac-centre")) as log:
+        log.append(*map(spend_of, state.reserves.values()), reply(ledger=str(state.head)))
+    return folder.parent / "audit.jsonl"
+
+
+def test_an_emptied_ledger_is_not_shown_as_nothing_spent(fedner, site, folder, logged, tmp_path):
+    assert fedner("show", site).code == 0
+    assert fedner("export", site, "--out", tmp_path / "budget.json").code == 0
+    shutil.rmtree(folder)
+    for arguments in (("show", site), ("export", site, "--out", tmp_path / "second.json")):
+        result = fedner(*arguments)
+        assert (result.code, "has the head" in result.said, result.out) == (9, True, "")
+        assert "fedner budget recover --head" in result.said
+    assert not (tmp_path / "second.json").exists()
+
+
+def test_a_recovery_closes_the_studies_that_only_the_log_knows(fedner, site, folder, logged):
+    shutil.rmtree(folder)
+    result = fedner("recover", site, "--reason", "a disk failed")
+    assert (result.code, "epsilon 3 at delta 1e-05 counts as spent" in result.out) == (0, True)
+    shown = json.loads(fedner("show", site, "--json").out)
+    assert {digest("heart"), digest("lung")} <= set(shown["closed_studies"])
+
+
+def test_a_recovery_counts_what_the_log_has_seen_where_there_is_no_cap(
+    fedner, site, folder, logged
+):
+    site.write_text(SITE)
+    shutil.rmtree(folder)
+    assert "--assume patient=EPSILON" in fedner("recover", site, "--reason", "a try").said
+    fedner("recover", site, "--reason", "a disk failed", "--assume", "patient=0@1e-5")
+    (row,) = json.loads(fedner("show", site, "--json").out)["units"]
+    heart, lung = (accountant.epsilon([EVENT] * n, 1e-5) for n in (2, 1))
+    assert row["assumed"] == {"epsilon": pytest.approx(heart + lung), "delta": 2e-5}
+
+
+def test_an_old_copy_that_the_log_gives_away_is_recovered_without_a_head(
+    fedner, site, filled, folder, logged
+):
+    """Nothing in the ledger's own folder shows it."""
+    whole = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "ledger.jsonl").write_bytes(b"".join(whole[:-2]))
+    old = verify_file(b"".join(whole[:-2]), filled)
+    (folder / "ledger.head").write_bytes(encode_head(old.head))
+    assert fedner("show", site).code == 9
+    assert fedner("recover", site, "--reason", "an old copy was put back").code == 0
+    assert "nothing to recover" in fedner("recover", site, "--reason", "a try").said
+
+
+def test_a_log_that_is_broken_or_unreadable_is_said_to_tell_less(fedner, site, folder, logged):
+    lines = logged.read_bytes().splitlines(keepends=True)
+    logged.write_bytes(b"".join([*lines[:3], *lines[4:]]))
+    result = fedner("show", site)
+    assert (result.code, "what is readable of it is compared" in result.said) == (0, True)
+    shutil.rmtree(folder)
+    assert fedner("show", site).code == 9
+    logged.unlink()
+    logged.mkdir()
+    result = fedner("show", site)
+    assert "what it has seen of the ledger is not compared" in result.said
+    assert (result.code, "nothing is spent" in result.out) == (0, True)
 
 
 def test_every_budget_verb_has_an_example(fedner):

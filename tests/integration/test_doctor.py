@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ from scripts.doctor.network import Route
 from scripts.verbs import doctor
 from server.limits import Limits
 from server.receipts import ReceiptBook
+from tests.audits import open_log, reply
 from tests.gates import opened
 from tests.ledgers import charge
 
@@ -496,6 +497,18 @@ def test_a_ledger_that_is_not_what_it_was_is_a_failure(site):
     path = folder / "ledger.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"heart"', b'"heard"'))
     assert "ledger" in " ".join(of_site(site, "ledger"))
+
+
+def test_an_emptied_ledger_is_a_failure_where_the_audit_log_knows_of_charges(site):
+    state = site.parent / "state"
+    with LedgerFile.open(state / "ledger", NAME) as ledger:
+        head = ledger.reserve(charge(unit="patient")) and ledger.head
+    with closing(open_log(state, name=NAME)) as log:
+        log.append(reply(ledger=str(head)))
+    assert of_site(site, "ledger") == []
+    shutil.rmtree(state / "ledger")
+    (said,) = of_site(site, "ledger")
+    assert f"has the head {head}" in said
 
 
 def test_a_ledger_whose_last_entry_is_to_come_is_a_failure(site):

@@ -128,6 +128,23 @@ def test_a_ledger_is_not_begun_where_a_vault_or_its_key_shows_that_one_was(
     open_ledger(folder).close()
 
 
+def test_no_key_is_made_where_a_ledger_is_missing(folder: Path) -> None:
+    fill(folder, 1)
+    without_ledger(folder)
+    (folder / "signing.key").unlink()
+    refused(open_ledger, folder)
+    empty_vault(folder)
+    (folder / "vault.key").unlink()
+
+    def known(_state: LedgerState | None) -> None:
+        raise BudgetError("the log knows more", place="audit.jsonl", remedy="recover")
+
+    refused(open_ledger, folder, check=known)
+    assert not (folder / "signing.key").exists()
+    open_ledger(folder).close()
+    assert (folder / "signing.key").exists()
+
+
 def test_more_bytes_without_an_entry_than_a_first_start_leaves_are_refused(folder: Path) -> None:
     fill(folder, 1)
     zeros(folder)
