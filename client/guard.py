@@ -1,7 +1,7 @@
 """What stands between an institution's data and what leaves it: plan, ledger, vault, fresh noise.
 
 Guarantees:
-    * Nothing is computed on the data before its charge is on disk; see `common.io.vault.release`.
+    * Nothing is computed on the data before its charge is on disk; see `common.io.release`.
     * The same request again gets the same bytes and is charged once.
     * Noise and sampling are drawn anew for every computation, from the operating system, unless
       the study has an insecure seed.
@@ -21,7 +21,8 @@ from common.config.study import Study
 from common.errors import BudgetError, ConfigError, ProtocolError
 from common.io.ledger_file import LedgerFile
 from common.io.ledger_folder import Check
-from common.io.vault import Vault, VaultName, release
+from common.io.release import release
+from common.io.vault import Vault, VaultName
 from common.metrics.evaluation import Evaluation
 from common.privacy.events import GaussianSteps
 from common.privacy.keystream import Keystream, Seed

@@ -11,7 +11,8 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from common.io.vault import Vault, release
+from common.io.release import release
+from common.io.vault import Vault
 from tests.ledgers import charge, open_ledger
 
 

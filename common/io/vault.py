@@ -1,15 +1,10 @@
 """Finished noised vectors, kept encrypted until they are no longer needed.
 
-A vector is computed once. A retry sends the stored bytes; if they are lost, the caller reserves
-anew and draws fresh sampling and noise: the same noise on another sum would reveal the difference.
-
     vault.key              32 bytes, hexadecimal
     vault/LEDGER-SEQ.sealed    nonce (12 bytes) | AES-256-GCM ciphertext | tag (16)
-    vault/.room.sealed.new     blocks of the disk, taken for a vector that is being computed
+    vault/.room.sealed.new     see `common.io.vault_room`
 
 Guarantees:
-    - Within `room` the disk has blocks for the vector and for the ledger's entries of it: a disk
-      that others fill costs no vector that was charged. `room` itself charges nothing.
     - When `put` returns, the vector is on disk; after a crash during it there is all or nothing.
     - What `get` returns is what was `put` under exactly this name: ledger, entry, study, round,
       purpose, request and attempt. What an earlier version sealed, without the last three, is
@@ -20,11 +15,10 @@ Guarantees:
 Nonces are random: with one key and fewer than 2^32 vectors that is within NIST SP 800-38D, 8.3.
 """
 
-import errno
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,20 +27,11 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from common.errors import BudgetError, StorageError
-from common.io.disk import (
-    DISK,
-    UNFINISHED,
-    Disk,
-    make_folder,
-    os_errors,
-    replace_file,
-    write_all,
-)
-from common.io.ledger_file import LedgerFile
+from common.errors import BudgetError
+from common.io.disk import DISK, UNFINISHED, Disk, make_folder, os_errors
 from common.io.ledger_folder import Files, Random
 from common.io.signing import make_secret, read_secret
-from common.privacy.ledger import Cap, Charge
+from common.io.vault_room import VaultRoom
 from common.privacy.ledger_codec import canonical
 from common.privacy.ledger_entries import Purpose
 from common.privacy.ledger_state import Reserved
@@ -59,10 +44,6 @@ NONCE_BYTES: Final = 12
 MAX_BYTES: Final = (1 << 31) - 1 - 16
 """What `cryptography` encrypts in one call, less the tag."""
 TAG_BYTES: Final = 16
-ENTRIES_BYTES: Final = 1 << 16
-"""More than the ledger and its head take for one vector, before it or after it."""
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_ROOM: Final = f".room{SEALED}{UNFINISHED}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +96,7 @@ class Vault:
                 _check_none_sealed(files, disk)
                 key = make_secret(files.vault_key, KEY_BYTES, random, disk)
             make_folder(disk, files.vault)
-        self._cipher = AESGCM(key)
+        self._cipher, self._room = AESGCM(key), VaultRoom(files.vault, disk)
 
     def __repr__(self) -> str:
         return f"Vault({self._folder})"
@@ -137,7 +118,7 @@ class Vault:
                 )
             nonce = self._random(NONCE_BYTES)
             sealed = self._cipher.encrypt(nonce, vector, name.associated())
-            self._store(path, nonce, sealed)
+            self._room.store(path, nonce, sealed)
 
     @contextmanager
     def room(self, size: int) -> Iterator[None]:
@@ -150,63 +131,8 @@ class Vault:
             StorageError: there is no room, or the disk fails; none is taken.
         """
         _check_fits(size, self._folder)
-        path, needed = self._folder / _ROOM, NONCE_BYTES + size + TAG_BYTES + ENTRIES_BYTES
-        try:
-            with os_errors(self._folder):
-                self._take_or_say(path, needed, size)
+        with self._room.held(size, sealing=NONCE_BYTES + TAG_BYTES):
             yield
-        finally:
-            with suppress(OSError):
-                self._disk.remove(path)
-
-    def _take_or_say(self, path: Path, needed: int, size: int) -> None:
-        try:
-            self._take(path, needed)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            raise StorageError(
-                f"no room for a vector of {size} bytes and its entries in the ledger: "
-                f"{error.strerror}",
-                place=str(self._folder),
-                remedy="free some space; nothing was charged, and the next request tries again",
-            ) from None
-
-    def _take(self, path: Path, size: int) -> None:
-        """Blocks for `size` bytes, when there are `ENTRIES_BYTES` more."""
-        descriptor = self._disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            self._disk.allocate(descriptor, size + ENTRIES_BYTES)
-            self._disk.truncate(descriptor, size)
-            self._disk.fsync(descriptor)
-        finally:
-            self._disk.close(descriptor)
-
-    def _store(self, path: Path, *parts: bytes) -> None:
-        """In the room that was taken, or else, or where the disk does not write in place, anew."""
-        room = path.with_name(_ROOM)
-        if not self._disk.exists(room):
-            return replace_file(self._disk, path, *parts)
-        try:
-            self._fill(room, parts)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            self._disk.remove(room)
-            return replace_file(self._disk, path, *parts)
-        self._disk.rename(room, path)
-        return self._disk.fsync_folder(self._folder)
-
-    def _fill(self, room: Path, parts: tuple[bytes, ...]) -> None:
-        descriptor, size = self._disk.open(room, os.O_WRONLY), 0
-        try:
-            for part in parts:
-                write_all(self._disk, descriptor, part, size)
-                size += len(part)
-            self._disk.truncate(descriptor, size)
-            self._disk.fsync(descriptor)
-        finally:
-            self._disk.close(descriptor)
 
     def get(self, name: VaultName, committed: str | None = None) -> bytes | None:
         """The stored vector; `None` if there is none that can be decrypted.
@@ -320,51 +246,3 @@ def _stored(vault: Path, disk: Disk) -> Callable[[Reserved], bool]:
     with os_errors(vault):
         names = frozenset(disk.names(vault))
     return lambda reserved: VaultName.of(reserved).file in names
-
-
-def release(
-    ledger: LedgerFile,
-    vault: Vault,
-    charge: Charge,
-    caps: Sequence[Cap],
-    compute: Callable[[Reserved], bytes],
-    size: int = 0,
-    before: Callable[[], None] = lambda: None,
-) -> bytes:
-    """The vector for a charge: the stored one, or a new one that is charged first.
-
-    1. The same study, round, purpose and request again: the bytes of the newest attempt.
-    2. Else: take room, reserve, compute, store, commit.
-
-    Args:
-        compute: touches the data. Draws fresh sampling and noise each time it is called.
-        size: bytes that the vector has at most; room for a longer one is not sure.
-        before: reserves what is to be charged before a new vector is, once there is room.
-
-    Raises:
-        BudgetError: the caps or the disk do not allow it; then nothing may be sent. Where there is
-            no room for `size` bytes, nothing was charged.
-    """
-    for earlier in reversed(ledger.attempts(charge)):
-        vector = vault.get(VaultName.of(earlier), earlier.vector)
-        if vector is not None and _is_right(ledger, vault, earlier, vector):
-            return vector
-    with vault.room(size):
-        before()
-        reserved = ledger.reserve(charge, caps)
-        vector = compute(reserved)
-        vault.put(VaultName.of(reserved), vector)
-    ledger.commit(reserved, hashlib.sha256(vector).hexdigest())
-    return vector
-
-
-def _is_right(ledger: LedgerFile, vault: Vault, earlier: Reserved, vector: bytes) -> bool:
-    """Whether a stored vector is the committed one; commits it if a crash came before that."""
-    digest = hashlib.sha256(vector).hexdigest()
-    if earlier.vector is None:
-        vault.flush()
-        ledger.commit(earlier, digest)
-        return True
-    if earlier.vector != digest:
-        log.error("the vector of entry %d is not the committed one: not sent", earlier.seq)
-    return earlier.vector == digest

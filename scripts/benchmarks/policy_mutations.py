@@ -966,7 +966,7 @@ _FITTING = "test_the_outlook_counts_the_rounds_that_still_fit"
 
 STORAGE = (
     *_in(
-        "common/io/vault.py",
+        "common/io/release.py",
         ("room is taken first", "    with vault.room(size):\n", "    if True:\n", _ROOM),
         (
             "a search is charged once there is room",
@@ -974,6 +974,9 @@ STORAGE = (
             "        pass\n",
             "test_a_search_is_not_charged_where_there_is_no_room_for_the_first_vector",
         ),
+    ),
+    *_in(
+        "common/io/vault_room.py",
         (
             "there must be room for entries besides",
             "            self._disk.allocate(descriptor, size + ENTRIES_BYTES)\n",
@@ -982,25 +985,21 @@ STORAGE = (
         ),
         (
             "the vector is written into its room",
-            "        if not self._disk.exists(room):\n",
+            "        if not self._disk.exists(self._path):\n",
             "        if True:\n",
             _FILLED,
         ),
         (
             "room is given back",
-            "                self._disk.remove(path)\n\n    def _take",
-            "                pass\n\n    def _take",
+            "                self._disk.remove(self._path)\n\n    def store",
+            "                pass\n\n    def store",
             "test_room_is_given_back_when_no_vector_comes_about",
         ),
         (
             "a vector is as long as it was",
-            "            self._disk.truncate(descriptor, size)\n"
-            "            self._disk.fsync(descriptor)\n"
-            "        finally:\n"
-            "            self._disk.close(descriptor)\n\n    def get",
-            "            self._disk.fsync(descriptor)\n"
-            "        finally:\n"
-            "            self._disk.close(descriptor)\n\n    def get",
+            "                size += len(part)\n"
+            "            self._disk.truncate(descriptor, size)\n",
+            "                size += len(part)\n",
             "test_a_vector_is_as_long_as_it_was_and_nothing_of_its_room_is_left",
         ),
         (

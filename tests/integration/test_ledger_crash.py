@@ -22,9 +22,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import BudgetError
-from common.io import vault as vault_module
+from common.io import vault_room
 from common.io.disk import write_at
-from common.io.vault import Vault, VaultName, release
+from common.io.release import release
+from common.io.vault import Vault, VaultName
 from common.privacy.ledger import spent
 from common.privacy.ledger_codec import countersign
 from common.privacy.ledger_examine import verify_file
@@ -43,7 +44,7 @@ REPAIRED = ("ledger.jsonl", "ledger.head")
 @pytest.fixture(autouse=True)
 def _little_room(monkeypatch):
     """Every image of the disk is held in memory: the room beside a vector is 64 bytes here."""
-    monkeypatch.setattr(vault_module, "ENTRIES_BYTES", 64)
+    monkeypatch.setattr(vault_room, "ENTRIES_BYTES", 64)
 
 
 class Institution:

@@ -13,7 +13,8 @@ from common.errors import BudgetError
 from common.io.disk import Disk
 from common.io.ledger_folder import read_state
 from common.io.ledger_recovery import recover
-from common.io.vault import Vault, VaultName, release
+from common.io.release import release
+from common.io.vault import Vault, VaultName
 from common.privacy.ledger import Cap
 from common.privacy.ledger_codec import countersign
 from common.privacy.ledger_entries import Head

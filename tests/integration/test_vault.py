@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from common.errors import StorageError
 from common.io import vault as vault_module
+from common.io import vault_room
 from common.io.disk import Disk
-from common.io.vault import Vault, VaultName, release
+from common.io.release import release
+from common.io.vault import Vault, VaultName
 from common.privacy.ledger import Cap
 from common.privacy.ledger_codec import canonical
 from common.privacy.ledger_spend import spent
@@ -413,7 +415,7 @@ def small(folder):
 
 def test_a_vector_that_would_not_fit_is_not_charged_and_comes_when_there_is_room(small, folder):
     beside = 4 * LONG - small.disk.used  # all that is free
-    for free in (0, LONG - 1000, LONG + 3000, LONG + vault_module.ENTRIES_BYTES + 300):
+    for free in (0, LONG - 1000, LONG + 3000, LONG + vault_room.ENTRIES_BYTES + 300):
         small.disk.others = beside - free
         error = refused(small.send)
         assert isinstance(error, StorageError)

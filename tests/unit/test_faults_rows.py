@@ -25,7 +25,8 @@ from tests.ledgers import charge, digest, open_ledger
 CHILD = """
 import sys, time
 from pathlib import Path
-from common.io.vault import Vault, release
+from common.io.release import release
+from common.io.vault import Vault
 from tests.ledgers import charge, open_ledger
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 def compute(reserved):
