@@ -364,12 +364,17 @@ def test_an_emptied_ledger_is_not_shown_as_nothing_spent(fedner, site, folder, l
     assert not (tmp_path / "second.json").exists()
 
 
-def test_a_recovery_closes_the_studies_that_only_the_log_knows(fedner, site, folder, logged):
+def test_a_recovery_closes_the_studies_that_only_the_log_knows_and_names_its_ledger(
+    fedner, site, folder, logged
+):
+    lost = json.loads(fedner("show", site, "--json").out)["ledger"]
     shutil.rmtree(folder)
     result = fedner("recover", site, "--reason", "a disk failed")
     assert (result.code, "epsilon 3 at delta 1e-05 counts as spent" in result.out) == (0, True)
     shown = json.loads(fedner("show", site, "--json").out)
     assert {digest("heart"), digest("lung")} <= set(shown["closed_studies"])
+    verify = ("verify", folder / "ledger.jsonl", "--key", shown["public_key"])
+    assert f"follows a lost ledger ({lost})" in fedner(*verify).out
 
 
 def test_a_recovery_counts_what_the_log_has_seen_where_there_is_no_cap(
