@@ -102,7 +102,7 @@ class SiteAudit:
 
     def check_ledger(self, state: LedgerState | None) -> None:
         """As `client.ledger_seen.check_seen`."""
-        check_seen(self._log.chain, state)
+        check_seen(self._log.chain, self._log.path, state)
 
     def heard(self, request: WireRequest) -> None:
         """Keep what is asked for the request's entry."""

@@ -4,19 +4,31 @@ It gives an old copy of the ledger away, and tells a recovery what a lost one ha
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 from common.audit.chain import Chain
 from common.audit.codec import Entry
 from common.audit.entries import Reply, Spend
+from common.audit.examine import Examined
 from common.errors import BudgetError
-from common.io.audit_file import LOG
+from common.io.ledger_recovery import Logged
 from common.privacy.ledger_codec import head_from_text
 from common.privacy.ledger_entries import Head
 from common.privacy.ledger_state import REMEDY, LedgerState, Reserved, remedy_with
 from common.privacy.ledger_stated import Charged
 
 
-def check_seen(chain: Chain, state: LedgerState | None) -> None:
+def logged(log: Path, found: Examined) -> Logged:
+    """What a recovery is to know; the log was read before the ledger."""
+    return Logged(
+        heads=_heads_in(found.entries),
+        charges=charges_in(found.entries),
+        check=partial(check_seen, found.chain, log),
+    )
+
+
+def check_seen(chain: Chain, log: Path, state: LedgerState | None) -> None:
     """Refuse a ledger that lacks the newest head or reserve in a log, or is another one.
 
     One that follows a lost ledger by a recovery is right: not all ids of lost ones are known.
@@ -24,6 +36,7 @@ def check_seen(chain: Chain, state: LedgerState | None) -> None:
     Args:
         chain: where the log stands. It must have been read before the ledger, if a worker may be
             at work.
+        log: the log's file, for errors.
 
     Raises:
         BudgetError: an older copy was put back, or a ledger was begun where one was.
@@ -31,28 +44,31 @@ def check_seen(chain: Chain, state: LedgerState | None) -> None:
     if chain.ledger:
         head = head_from_text(chain.ledger)
         if _is_old(state, head.ledger, lambda s: s.holds(head)):
-            raise _old(f"the head {head}", remedy_with(head))
+            raise _old(f"the head {head}", log, remedy_with(head))
     spend = chain.spend
     if spend and _is_old(state, spend.ledger, lambda s: _has(s, spend)):
         remedy = REMEDY.replace("budget recover`", "budget recover --old-copy`")
-        raise _old(f"the charge of entry {spend.reserve} of ledger {spend.ledger}", remedy)
+        raise _old(f"the charge of entry {spend.reserve} of ledger {spend.ledger}", log, remedy)
 
 
-def heads_in(entries: Iterable[Entry]) -> tuple[Head, ...]:
+def charges_in(entries: Iterable[Entry]) -> tuple[Charged, ...]:
+    """What a log tells of charges, one for each ledger, study and unit: the greatest figures."""
+    charges: dict[tuple[str, str, str], Charged] = {}
+    for body in (e.body for e in entries if isinstance(e.body, Spend)):
+        one = Charged(
+            study=body.study, unit=body.unit, epsilon=body.epsilon, delta=body.delta,
+            ledger=body.ledger, reserve=body.reserve,
+        )  # fmt: skip
+        key = (one.ledger, one.study, one.unit)
+        charges[key] = charges.get(key, one).or_more(one)
+    return tuple(charges.values())
+
+
+def _heads_in(entries: Iterable[Entry]) -> tuple[Head, ...]:
     """The newest head of each ledger that a log's replies name."""
     said = (e.body.ledger for e in entries if isinstance(e.body, Reply) and e.body.ledger)
     heads = map(head_from_text, said)
     return tuple({head.ledger: head for head in heads}.values())
-
-
-def charges_in(entries: Iterable[Entry]) -> tuple[Charged, ...]:
-    """What a log tells of charges, one for each study and unit: the greatest figures."""
-    charges: dict[tuple[str, str], Charged] = {}
-    for body in (e.body for e in entries if isinstance(e.body, Spend)):
-        one = Charged(study=body.study, unit=body.unit, epsilon=body.epsilon, delta=body.delta)
-        key = (one.study, one.unit)
-        charges[key] = charges.get(key, one).or_more(one)
-    return tuple(charges.values())
 
 
 def spend_of(reserved: Reserved) -> Spend:
@@ -77,9 +93,9 @@ def _has(state: LedgerState, spend: Spend) -> bool:
     return reserved is not None and spend_of(reserved) == spend
 
 
-def _old(what: str, remedy: str) -> BudgetError:
+def _old(what: str, log: Path, remedy: str) -> BudgetError:
     return BudgetError(
         f"has {what}, which the privacy ledger has not: it is an older copy, or another",
-        place=LOG,
+        place=str(log),
         remedy=remedy,
     )

@@ -196,7 +196,8 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Spend:
-    """A reserve that the privacy ledger holds. The ledger is what counts; this says when it grew.
+    """A reserve that the privacy ledger holds. The ledger is what counts; this says when it grew,
+    and what it had, if it is lost.
 
     Attributes:
         epsilon: of the whole study at `delta`, with this reserve.

@@ -85,8 +85,7 @@ class AuditFile:
         path, key = folder / LOG, signer.public_key if signer else None
         lock = _lock(folder, disk)
         try:
-            found = read_log(path, disk)
-            _require_owner(path, found.chain, side, name)
+            found = read_log(path, side, name, disk)
             log = cls(path, found.chain, found.whole, signer, clock, disk)
             log._begin(
                 Open(format=FORMAT, side=side, name=name, log=random(_ID_BYTES).hex(),
@@ -100,6 +99,11 @@ class AuditFile:
             raise
         log._lock = lock
         return log
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._path
 
     @property
     def chain(self) -> Chain:
@@ -207,13 +211,13 @@ def _lock(folder: Path, disk: Disk) -> int:
     return lock
 
 
-def read_log(path: Path, disk: Disk = DISK) -> Examined:
+def read_log(path: Path, side: Side, name: str, disk: Disk = DISK) -> Examined:
     """The log, which must be what was written but for an end that a crash left; empty if absent.
 
     Needs no lock and changes nothing.
 
     Raises:
-        AuditError: it is not what was written, or others may use it.
+        AuditError: it is not what was written, another's, or others may use it.
         AuditStorageError: the disk does not give it.
     """
     with _disk_errors(path):
@@ -224,26 +228,29 @@ def read_log(path: Path, disk: Disk = DISK) -> Examined:
             place=str(path),
             remedy=f"chmod 600 {path}",
         )
-    found = read_entries(path, disk)
+    found = read_entries(path, side, name, disk)
     if found.broken:
         raise AuditError(f"the log is broken: {found.broken[0]}", place=str(path), remedy=_REMEDY)
     return found
 
 
-def read_entries(path: Path, disk: Disk = DISK) -> Examined:
-    """Whatever is readable of the log, broken or not; raises as `read_log` for the disk alone."""
+def read_entries(path: Path, side: Side, name: str, disk: Disk = DISK) -> Examined:
+    """Whatever is readable of the log, broken or not; empty if absent.
+
+    Raises:
+        AuditError: it is another's.
+        AuditStorageError: the disk does not give it.
+    """
     with _disk_errors(path):
-        return examine(disk.read(path) or b"")
-
-
-def _require_owner(path: Path, chain: Chain, side: Side, name: str) -> None:
-    opened = chain.opened
+        found = examine(disk.read(path) or b"")
+    opened = found.chain.opened
     if opened is not None and (opened.side, opened.name) != (side, name):
         raise AuditError(
             f"this is the log of {opened.side} {opened.name}, expected that of {side} {name}",
             place=str(path),
             remedy="each institution, and each run of a coordinator, has a folder of its own",
         )
+    return found
 
 
 def _set_aside(path: Path, found: Examined, disk: Disk) -> Torn | None:

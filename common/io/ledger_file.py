@@ -108,10 +108,12 @@ class LedgerFile:
         try:
             with os_errors(folder):
                 found = read_files(files, disk)
+                signer = signer or signer_of(
+                    files, found, institution, known_head, check, random, disk
+                )
                 means = Means(
                     files=files, disk=disk, clock=clock, epsilon=epsilon, lock=lock,
-                    counterpart=counterpart,
-                    signer=signer or signer_of(files, found, institution, check, random, disk),
+                    counterpart=counterpart, signer=signer,
                 )  # fmt: skip
                 state, size, note = start(means, found, institution, random, known_head, check)
                 ledger = cls(means, state, size)

@@ -231,7 +231,13 @@ def begin(means: Means, institution: str, random: Random) -> tuple[LedgerState, 
 
 
 def signer_of(
-    files: Files, found: Content, institution: str, check: Check, random: Random, disk: Disk
+    files: Files,
+    found: Content,
+    institution: str,
+    known_head: Head | None,
+    check: Check,
+    random: Random,
+    disk: Disk,
 ) -> Signer:
     """The key of the folder; made if there is no ledger yet, and nothing shows that one was.
 
@@ -247,7 +253,7 @@ def signer_of(
             place=str(files.key),
             remedy="put it back from a copy; docs/ledger.md says what to do without one",
         )
-    examined(files, found, institution, None, None)
+    examined(files, found, institution, None, known_head)
     with _named(files):
         check(None)
     return make_signer(files.key, random, disk)

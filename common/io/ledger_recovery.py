@@ -3,8 +3,9 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from common.errors import BudgetError
 from common.identity.signing import Signer
@@ -36,6 +37,24 @@ from common.privacy.ledger_stated import Charged
 from common.privacy.ledger_traces import ledger_of
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """What a site's audit log tells of its ledgers.
+
+    Attributes:
+        heads: the newest of each.
+        charges: as of `plan_recovery`.
+        check: as of `LedgerFile.open`: a ledger that it refuses is not intact.
+    """
+
+    heads: tuple[Head, ...] = ()
+    charges: tuple[Charged, ...] = ()
+    check: Check = lambda _state: None
+
+
+NOTHING_LOGGED: Final = Logged()
+
+
 def recover(
     folder: Path,
     institution: str,
@@ -45,8 +64,7 @@ def recover(
     assume: Mapping[Unit, Given],
     heads: Sequence[Head] = (),
     studies: Sequence[str] = (),
-    charges: Sequence[Charged] = (),
-    check: Check = lambda _state: None,
+    logged: Logged = NOTHING_LOGGED,
     old_copy: bool = False,
     clock: Clock = utc_seconds,
     random: Random = os.urandom,
@@ -60,8 +78,7 @@ def recover(
 
     Args:
         heads: what the counterpart has seen of the old ledger, if known.
-        charges: as of `plan_recovery`.
-        check: as of `LedgerFile.open`: a ledger that it refuses is not intact.
+        logged: what the site's audit log tells.
         old_copy: the operator says that the ledger, though it is intact, is not the last word: it
             is an older copy, or a clock that ran ahead has made its last entry.
 
@@ -77,11 +94,12 @@ def recover(
             content, signer = read_files(files, disk), _signer(files, disk)
             _check_owner(files, content, institution, signer)
             if not old_copy:
-                _check_lost(files, content, institution, signer, heads, check)
+                _check_lost(files, content, institution, signer, heads, logged.check)
             found = _salvage(content, institution, signer)
             plan = plan_recovery(
-                found, reason=reason, caps=caps, assume=assume, studies=studies, charges=charges,
-                heads=(*_head_in(content.head), *_head_in(content.seen), *heads), epsilon=epsilon,
+                found, reason=reason, caps=caps, assume=assume, studies=studies,
+                heads=(*_head_in(content.head), *_head_in(content.seen), *logged.heads, *heads),
+                charges=logged.charges, epsilon=epsilon,
             )  # fmt: skip
             kept = _keep(files, content, damaged_key=signer is None, disk=disk)
             means = Means(

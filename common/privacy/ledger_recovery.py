@@ -4,8 +4,8 @@ Guarantees:
     - All reserves that are readable and rightly signed count, wherever they stand in the old file.
     - For each unit that may have been charged the time before counts as at least its lifetime cap,
       at least what is readable, at least what an earlier recovery assumed, and at least what any
-      readable entry states that had been spent by then: see `stated`; and at least what the
-      charges in the site's audit log come to: see `logged`.
+      readable entry states that had been spent by then, charges in the site's audit log that no
+      entry covers added: see `stated`. A lifetime cap that is above all these figures bounds them.
     - An entry whose signature can't be checked, or is wrong, adds to that and lowers nothing.
     - Studies that may have spent what is no longer readable take no further charge.
     - Nothing is guessed: without a lifetime cap the operator says what to assume.
@@ -38,7 +38,7 @@ from common.privacy.ledger_entries import (
 )
 from common.privacy.ledger_salvage import Proof, Salvage
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
-from common.privacy.ledger_stated import Charged, logged, of_lifetime, stated
+from common.privacy.ledger_stated import Charged, Stated, of_lifetime, stated
 
 _Value = TypeVar("_Value")
 
@@ -134,13 +134,9 @@ def _assumed(
     if not figures:
         raise _unknown(unit)
     said = [g.delta for g in given if g.delta is not None] + [c.delta for c in lifetime]
-    of_studies = [c.delta for c in caps if c.unit == unit]
-    of_studies += [c.delta for c in charges if c.unit == unit]
-    delta = _delta(unit, found, said, of_studies)
-    spoken = [
-        *stated(unit, found.entries, epsilon),
-        *logged(unit, charges, found.entries, capped=bool(lifetime)),
-    ]
+    delta = _delta(unit, found, said, (*caps, *charges))
+    cap = max((c.epsilon_lifetime or 0.0 for c in lifetime), default=None)
+    spoken = _spoken(unit, found, cap, charges, epsilon)
     value = max(*figures, epsilon(_events(unit, found), delta), *(s.epsilon for s in spoken))
     delta = max([delta, *(s.delta for s in spoken)])
     if not (value < math.inf and delta < 1):
@@ -148,13 +144,33 @@ def _assumed(
     return Assumed(unit=unit, epsilon=value, delta=delta)
 
 
-def _delta(unit: Unit, found: Salvage, said: Sequence[float], of_studies: Sequence[float]) -> float:
+def _spoken(
+    unit: Unit,
+    found: Salvage,
+    cap: float | None,
+    charges: Sequence[Charged],
+    epsilon: Epsilon,
+) -> list[Stated]:
+    """What is stated; the log only where no lifetime cap bounds all of it, or one that is lower
+    than a figure, and so is not what bounded it.
+    """
+    spoken = stated(unit, found.entries, (), epsilon)
+    figures = [s.epsilon for s in spoken] + [c.epsilon for c in charges if c.unit == unit]
+    if cap is not None and all(figure <= cap for figure in figures):
+        return spoken
+    return stated(unit, found.entries, charges, epsilon)
+
+
+def _delta(
+    unit: Unit, found: Salvage, said: Sequence[float], of_studies: Iterable[Cap | Charged]
+) -> float:
     """The greatest delta at which anything was said of a unit's lifetime; else of its studies."""
     deltas = [*said, *(s.delta for one in found.entries for s in of_lifetime(unit, one.body))]
     deltas = deltas or [r.delta for r in found.bodies(Reserve, Proof.NONE) if r.unit == unit]
-    if deltas or of_studies:
-        return max(deltas or of_studies)
-    raise _unknown(unit, "@DELTA")
+    deltas = deltas or [one.delta for one in of_studies if one.unit == unit]
+    if not deltas:
+        raise _unknown(unit, "@DELTA")
+    return max(deltas)
 
 
 def _events(unit: Unit, found: Salvage) -> tuple[GaussianSteps, ...]:

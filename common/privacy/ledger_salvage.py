@@ -34,10 +34,11 @@ class Proof(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
-    """One entry, and its proof."""
+    """One entry, its proof, and the id of its ledger, if the first line of its file is readable."""
 
     entry: Entry
     proof: Proof
+    ledger: str | None
 
     @property
     def body(self) -> Body:
@@ -79,7 +80,7 @@ def salvage(files: Iterable[bytes], institution: str, public_key: str | None) ->
                 ledger, keys = body.ledger, {*keys, body.public_key}
             proof = _proof(entry, public_key, keys)
             if digest not in entries or entries[digest].proof < proof:
-                entries[digest] = Readable(entry=entry, proof=proof)
+                entries[digest] = Readable(entry=entry, proof=proof, ledger=ledger)
             if proof and ledger is not None:
                 heads[ledger] = Head(ledger=ledger, seq=entry.seq, hash=digest)
     return Salvage(entries=tuple(entries.values()), heads=tuple(heads.values()))

@@ -24,59 +24,58 @@ class Stated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charged:
-    """That a study charged a unit: `epsilon` at `delta` of the study, by the site's audit log."""
+    """What a study charged a unit in one ledger, by the site's audit log.
+
+    Attributes:
+        epsilon, delta: what the study came to, at its delta.
+        ledger, reserve: id of the ledger, and the number of the newest such entry.
+    """
 
     study: str
     unit: Unit
     epsilon: float
     delta: float
+    ledger: str
+    reserve: int
 
     def or_more(self, other: "Charged") -> "Charged":
-        """Of both, which are of one study and unit: an epsilon holds at a greater delta, too."""
+        """Of both, which are of one study, unit and ledger."""
         return replace(
-            self, epsilon=max(self.epsilon, other.epsilon), delta=max(self.delta, other.delta)
+            self,
+            epsilon=max(self.epsilon, other.epsilon),
+            delta=max(self.delta, other.delta),
+            reserve=max(self.reserve, other.reserve),
         )
 
 
-def logged(
-    unit: Unit, charges: Iterable[Charged], entries: Sequence[Readable], *, capped: bool
+def stated(
+    unit: Unit, entries: Sequence[Readable], charges: Iterable[Charged], epsilon: Epsilon
 ) -> list[Stated]:
-    """What the log's charges come to at least; nothing if the entries account for all of them.
-
-    Args:
-        capped: whether a lifetime cap bounds what all studies came to. Without one it is their sum,
-            epsilons and deltas; with one the greatest of them, for a cap that was lowered since.
-    """
-    own = [c for c in charges if c.unit == unit]
-    if all(_is_known(c, entries) for c in own):
-        return []
-    said = [Stated(c.epsilon, c.delta) for c in own]
-    return said if capped else [Stated(sum(s.epsilon for s in said), sum(s.delta for s in said))]
-
-
-def _is_known(charged: Charged, entries: Iterable[Readable]) -> bool:
-    """Whether a proven entry states as much of the study, or an earlier recovery has closed it."""
-    bodies = (one.body for one in entries if one.proof is not Proof.NONE)
-    return any(_tells(body, charged) for body in bodies)
-
-
-def _tells(body: Body, charged: Charged) -> bool:
-    if isinstance(body, Reserve):
-        of_it = (body.study, body.unit) == (charged.study, charged.unit)
-        return of_it and body.epsilon >= charged.epsilon
-    return isinstance(body, Recover) and charged.study in body.closed
-
-
-def stated(unit: Unit, entries: Iterable[Readable], epsilon: Epsilon) -> list[Stated]:
-    """What the entries, oldest first, say of a unit; all of it holds.
+    """What the entries, oldest first, and the log say of a unit; all of it holds.
 
     Returns:
-        Every figure of a lifetime. If there are reserves that none of them covers, also the
-        greatest of them plus what the studies of these reserves state: epsilons and deltas added
-        up. Not so where no lifetime is stated and the readable, proven events account for all that
-        is: then nothing is hidden, and their composition says more. A figure covers what stands
-        before it only if it is signed with the institution's own key, and no unproven entry.
+        Every figure of a lifetime; what the log's charges in ledgers before a recovery add up to is
+        one. If there are reserves or later charges that none of them covers, also the greatest of
+        them plus what the studies of these state: epsilons and deltas added up. Not so where no
+        lifetime is stated and the readable, proven events account for all that is: then nothing is
+        hidden, and their composition says more. A figure covers what stands before it only if it is
+        signed with the institution's own key, and no unproven entry.
     """
+    whole, rest = _by_entries(unit, entries)
+    lost = [c for c in charges if c.unit == unit and not _is_known(c, entries)]
+    before = _followed(entries)
+    if earlier := [Stated(c.epsilon, c.delta) for c in lost if c.ledger in before]:
+        whole.append(_sum(earlier))
+    later = [c for c in lost if c.ledger not in before]
+    if not later and (not rest or (not whole and _is_explained(rest, epsilon))):
+        return whole
+    parts = _parts(rest, later, epsilon)
+    parts += [_greater(*whole)] if whole else []
+    return [*whole, _sum(parts)]
+
+
+def _by_entries(unit: Unit, entries: Iterable[Readable]) -> tuple[list[Stated], list[Readable]]:
+    """Every figure of a lifetime, and the reserves that none covers."""
     whole: list[Stated] = []
     rest: list[Readable] = []
     for one in entries:
@@ -86,11 +85,48 @@ def stated(unit: Unit, entries: Iterable[Readable], epsilon: Epsilon) -> list[St
             rest = [r for r in rest if r.proof is Proof.NONE]
         elif not figures and isinstance(one.body, Reserve) and one.body.unit == unit:
             rest.append(one)
-    if not rest or (not whole and _is_explained(rest, epsilon)):
-        return whole
-    parts = [_of_study(bodies, epsilon) for bodies in _by_study(rest)]
-    parts += [Stated(max(w.epsilon for w in whole), max(w.delta for w in whole))] if whole else []
-    return [*whole, Stated(sum(p.epsilon for p in parts), sum(p.delta for p in parts))]
+    return whole, rest
+
+
+def _is_known(charged: Charged, entries: Iterable[Readable]) -> bool:
+    """Whether an entry of its ledger, signed with the institution's own key, covers a charge."""
+    own = (e for e in entries if e.proof is Proof.KEY and e.ledger == charged.ledger)
+    return any(_covers(one, charged) for one in own)
+
+
+def _covers(one: Readable, charged: Charged) -> bool:
+    """A later figure of the lifetime does, and so does a reserve that states as much."""
+    if one.entry.seq >= charged.reserve and of_lifetime(charged.unit, one.body):
+        return True
+    body = one.body
+    if not isinstance(body, Reserve) or body.epsilon < charged.epsilon:
+        return False
+    return (body.study, body.unit) == (charged.study, charged.unit)
+
+
+def _followed(entries: Iterable[Readable]) -> set[str]:
+    """Ids of ledgers that a recovery, signed with the institution's own key, follows."""
+    own = (one.body for one in entries if one.proof is Proof.KEY)
+    return {ledger for body in own if isinstance(body, Recover) for ledger in body.ledgers}
+
+
+def _parts(rest: Sequence[Readable], later: Iterable[Charged], epsilon: Epsilon) -> list[Stated]:
+    """What each study comes to; a charge goes with the reserves of its study in its ledger."""
+    parts = {("", study): _of_study(bodies, epsilon) for study, bodies in _by_study(rest).items()}
+    readable = {(r.ledger, r.body.study) for r in rest if isinstance(r.body, Reserve)}
+    for charged in later:
+        ledger = "" if (charged.ledger, charged.study) in readable else charged.ledger
+        said, key = Stated(charged.epsilon, charged.delta), (ledger, charged.study)
+        parts[key] = _greater(parts.get(key, said), said)
+    return list(parts.values())
+
+
+def _greater(*said: Stated) -> Stated:
+    return Stated(max(s.epsilon for s in said), max(s.delta for s in said))
+
+
+def _sum(said: Sequence[Stated]) -> Stated:
+    return Stated(sum(s.epsilon for s in said), sum(s.delta for s in said))
 
 
 def of_lifetime(unit: Unit, body: Body) -> list[Stated]:
@@ -111,13 +147,12 @@ def _of_study(bodies: Sequence[Reserve], epsilon: Epsilon) -> Stated:
     if search:
         looked = released.epsilon + epsilon(search, released.delta)
         released = Stated(looked, 2 * released.delta)
-    said = [released, *every]
-    return Stated(max(s.epsilon for s in said), max(s.delta for s in said))
+    return _greater(released, *every)
 
 
 def _is_explained(rest: Sequence[Readable], epsilon: Epsilon) -> bool:
     proven = all(one.proof is not Proof.NONE for one in rest)
-    return proven and all(_is_whole(bodies, epsilon) for bodies in _by_study(rest))
+    return proven and all(_is_whole(b, epsilon) for b in _by_study(rest).values())
 
 
 def _is_whole(bodies: Sequence[Reserve], epsilon: Epsilon) -> bool:
@@ -143,9 +178,9 @@ def _capped(bodies: Iterable[Reserve]) -> list[Figure]:
     return [f for body in bodies for f in body.figures if f.scope == "cap per study"]
 
 
-def _by_study(rest: Iterable[Readable]) -> list[list[Reserve]]:
+def _by_study(rest: Iterable[Readable]) -> dict[str, list[Reserve]]:
     studies: dict[str, list[Reserve]] = {}
     for one in rest:
         if isinstance(one.body, Reserve):
             studies.setdefault(one.body.study, []).append(one.body)
-    return list(studies.values())
+    return studies

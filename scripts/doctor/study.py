@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from client.endpoint import group_id, require_member, user_name
-from client.ledger_seen import check_seen
+from client.ledger_seen import logged
 from client.relay import MAX_SOCKET_PATH_BYTES
 from client.sides import barrier, check_start, probe
 from client.site_paths import SitePaths
@@ -163,10 +163,11 @@ def ledger(site: Site, base: Path, study: Study) -> Finding:
     rest of the study fits.
     """
     paths = SitePaths.of(site, base)
-    folder, log = paths.ledger, read_log(paths.state / LOG)
+    folder, log = paths.ledger, paths.state / LOG
+    told = logged(log, read_log(log, "site", site.institution))
     found, _ = read_state(folder, site.institution)
     state = found.state
-    check_seen(log.chain, state)
+    told.check(state)
     if state is not None and utc_seconds() < state.time - CLOCK_TOLERANCE_S:
         return failed(
             f"{folder}: the last entry is {state.time - utc_seconds()} s after this machine's time",

@@ -1,22 +1,21 @@
 """`fedner budget`: what an institution has spent of its privacy budget, by its ledger."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from client.ledger_seen import charges_in, check_seen, heads_in
+from client.ledger_seen import logged
 from client.site_paths import SitePaths
-from common.audit.examine import Examined, examine
 from common.config.canonical import study_hash
 from common.config.site import Site
-from common.errors import BudgetError, FednerError, UsageError
+from common.errors import BudgetError, UsageError
 from common.io.atomic import write_json
 from common.io.audit_file import LOG, read_entries
 from common.io.configs import load_site, load_study
 from common.io.ledger_folder import read_state
+from common.io.ledger_recovery import Logged
 from common.io.ledger_recovery import recover as recover_ledger
 from common.privacy.ledger import caps_of
 from common.privacy.ledger_codec import head_from_text
@@ -156,17 +155,17 @@ def recover(
     site = load_site(path)
     present = study_hash(load_study(path.parent / site.study))
     paths = SitePaths.of(site, path.parent)
-    log = _audit_log(paths)
+    if not (paths.state / LOG).exists():
+        _warn(f"{paths.state / LOG}: there is no audit log, which knows the studies: see --study")
     state = recover_ledger(
         paths.ledger,
         site.institution,
         reason=reason_in(reason),
         caps=caps_of(site.policy.budget),
         assume=assumptions_in(assume or ()),
-        heads=[*heads_in(log.entries), *map(head_from_text, heads or ())],
+        heads=[head_from_text(text) for text in heads or ()],
         studies=[*map(study_in, studies or ()), present],
-        charges=charges_in(log.entries),
-        check=partial(check_seen, log.chain),
+        logged=_told(site, paths),
         old_copy=old_copy,
     )
     show_recovered(state)
@@ -174,23 +173,19 @@ def recover(
 
 def _read(site: Site, paths: SitePaths) -> tuple[LedgerFound, bytes]:
     """The ledger's files and verified lines; refused if the audit log has seen more of it."""
-    log = _audit_log(paths)  # before the ledger, which a worker may be writing
+    told = _told(site, paths)  # before the ledger, which a worker may be writing
     found, lines = read_state(paths.ledger, site.institution)
-    check_seen(log.chain, found.state)
+    told.check(found.state)
     return found, lines
 
 
-def _audit_log(paths: SitePaths) -> Examined:
-    """All that is readable of the site's audit log; says so if that may not be all."""
+def _told(site: Site, paths: SitePaths) -> Logged:
+    """What is readable of the site's audit log; says so if that is not all."""
     path = paths.state / LOG
-    try:
-        log = read_entries(path)
-    except FednerError as error:
-        _warn(f"{error}; what it has seen of the ledger is not compared")
-        return examine(b"")
-    for fault in log.broken:
-        _warn(f"{path}: {fault}; what is readable of it is compared")
-    return log
+    found = read_entries(path, "site", site.institution)
+    if found.broken:
+        _warn(f"{path}: the log is broken: {found.broken[0]}; what is readable of it counts")
+    return logged(path, found)
 
 
 def _warn(text: str) -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from client.ledger_seen import spend_of
 from client.site_paths import SitePaths
+from common.audit.errors import AuditError
 from common.errors import BudgetError, UsageError
 from common.identity.fingerprint import key_fingerprint
 from common.io.configs import load_site
 from common.io.ledger_file import LedgerFile
 from common.io.ledger_folder import read_state
+from common.io.ledger_recovery import recover
 from common.privacy import accountant
 from common.privacy.events import GaussianSteps
 from common.privacy.ledger import caps_of
@@ -402,18 +404,51 @@ def test_an_old_copy_that_the_log_gives_away_is_recovered_without_a_head(
     assert "nothing to recover" in fedner("recover", site, "--reason", "a try").said
 
 
-def test_a_log_that_is_broken_or_unreadable_is_said_to_tell_less(fedner, site, folder, logged):
+def test_a_broken_log_is_said_to_tell_less_and_one_that_can_not_be_read_is_refused(
+    fedner, site, folder, logged, tmp_path
+):
     lines = logged.read_bytes().splitlines(keepends=True)
     logged.write_bytes(b"".join([*lines[:3], *lines[4:]]))
     result = fedner("show", site)
-    assert (result.code, "what is readable of it is compared" in result.said) == (0, True)
+    assert (result.code, "what is readable of it counts" in result.said) == (0, True)
     shutil.rmtree(folder)
     assert fedner("show", site).code == 9
     logged.unlink()
     logged.mkdir()
-    result = fedner("show", site)
-    assert "what it has seen of the ledger is not compared" in result.said
-    assert (result.code, "nothing is spent" in result.out) == (0, True)
+    for arguments in (
+        ("show", site), ("export", site, "--out", tmp_path / "budget.json"),
+        ("recover", site, "--reason", "a disk failed"),
+    ):  # fmt: skip
+        result = fedner(*arguments)
+        assert result.code != 0
+        assert f"error {logged}" in result.said
+    assert not list(folder.glob("ledger.*")) if folder.exists() else True
+    logged.rmdir()
+    assert "there is no audit log" in fedner("recover", site, "--reason", "a disk failed").said
+
+
+@pytest.mark.parametrize("owner", [{"name": "other-clinic"}, {"side": "coordinator"}])
+def test_the_log_of_another_is_refused(fedner, site, folder, filled, owner):
+    fields = {"name": "coordinator", **owner}
+    with closing(open_log(folder.parent, **fields)) as log:
+        log.append(reply(ledger=f"{'b' * 32}:3:{digest('head')}"))
+    before = (folder / "ledger.jsonl").read_bytes()
+    for arguments in (("show", site), ("recover", site, "--reason", "a try", "--old-copy")):
+        result = fedner(*arguments)
+        assert result.code == AuditError.exit_code
+        assert "expected that of site cardiac-centre" in result.said
+    assert (folder / "ledger.jsonl").read_bytes() == before
+
+
+def test_a_ledger_that_follows_a_lost_one_whose_head_nobody_gave_is_intact(
+    fedner, site, folder, logged
+):
+    """As after a recovery of an earlier version, which did not read the log."""
+    shutil.rmtree(folder)
+    recover(folder, "cardiac-centre", reason="a disk failed", assume={},
+            caps=caps_of(load_site(site).policy.budget))  # fmt: skip
+    assert fedner("show", site).code == 0
+    assert "nothing to recover" in fedner("recover", site, "--reason", "a try").said
 
 
 def test_every_budget_verb_has_an_example(fedner):

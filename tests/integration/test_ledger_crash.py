@@ -348,7 +348,7 @@ def lines_of(path):
 
 
 def test_the_ledger_is_imported_without_torch_and_without_the_accountants():
-    code = "import sys, common.io.vault, common.io.ledger_recovery; print(*sys.modules)"
+    code = "import sys, common.io.release, common.io.ledger_recovery; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -1,63 +1,91 @@
 """What a site's audit log tells of a ledger: to a recovery, and of copies that are too old."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from client.ledger_seen import charges_in, heads_in
+import pytest
+
+from client.ledger_seen import charges_in, logged
+from common.audit.examine import examine
+from common.privacy.ledger import Cap, make_reserve
 from common.privacy.ledger_codec import head_from_text
 from common.privacy.ledger_entries import Assumed
 from common.privacy.ledger_recovery import Given, plan_recovery
 from common.privacy.ledger_salvage import salvage
 from common.privacy.ledger_stated import Charged
-from tests.audits import HEAD, STUDY, Written, opening, reply, spend
-from tests.ledgers import DELTA, INSTITUTION, SIGNER, Chain, digest, refused, reserve, toy_epsilon
-from tests.unit.test_ledger_recovery_bounds import DOCUMENT, LOW, without
+from tests.audits import HEAD, STUDY, Written, opening, reply, spend, start
+from tests.ledgers import (
+    DELTA,
+    INSTITUTION,
+    SIGNER,
+    STRANGER,
+    Chain,
+    charge,
+    digest,
+    recover,
+    refused,
+    reserve,
+    toy_epsilon,
+)
+from tests.unit.test_ledger_recovery_bounds import DOCUMENT, LOW, forged, without
 
-HEART = Charged(study=digest("heart"), unit="patient", epsilon=3.0, delta=DELTA)
-LUNG = Charged(study=digest("lung"), unit="patient", epsilon=4.0, delta=DELTA / 2)
+FIRST, SECOND = "0" * 32, "9" * 32
+HEART = Charged(
+    study=digest("heart"), unit="patient", epsilon=3.0, delta=DELTA, ledger=FIRST, reserve=8
+)
+LUNG = replace(HEART, study=digest("lung"), epsilon=4.0, delta=DELTA / 2)
+WIDE = Cap(unit="patient", delta=DELTA, epsilon_lifetime=50.0)
 
 
-def entries(*bodies):
-    log = Written([opening()])
-    made = []
-    for body in bodies:
-        made.append(log.make(body))
-        log.add(body)
-    return made
+def log(*bodies):
+    return examine(Written([opening(), start(), *bodies]).file)
 
 
-def recovered(file=b"", *, caps=(LOW,), assume=None, charges=(HEART, LUNG)):
+def recovered(*files, caps=(LOW,), assume=None, charges=(HEART, LUNG)):
     return plan_recovery(
-        salvage([file], INSTITUTION, SIGNER.public_key), reason="test", caps=caps,
+        salvage(files, INSTITUTION, SIGNER.public_key), reason="test", caps=caps,
         assume=assume or {}, heads=(), studies=(), charges=charges, epsilon=toy_epsilon,
     )  # fmt: skip
 
 
+def with_no_cap(*files, charges=(HEART, LUNG)):
+    """What is assumed of patients."""
+    given = {"patient": Given(epsilon=0.0)}
+    (one,) = recovered(*files, caps=(), charges=charges, assume=given).assumed
+    return one
+
+
 def test_the_newest_head_of_each_ledger_is_told():
     newer, other = HEAD.replace(":7:", ":9:"), HEAD.replace("a" * 32, "b" * 32)
-    told = heads_in(entries(reply(), reply(ledger=other), reply(ledger=newer), reply(ledger="")))
-    assert set(told) == {head_from_text(newer), head_from_text(other)}
+    found = log(reply(), reply(ledger=other), reply(ledger=newer), reply(ledger=""))
+    assert set(logged(Path("x"), found).heads) == {head_from_text(newer), head_from_text(other)}
 
 
-def test_a_studys_greatest_epsilon_and_delta_are_told():
-    other = digest("other")
-    told = charges_in(
-        entries(spend(2), spend(3, delta=1e-6), spend(1), spend(4, study=other, unit="record"))
-    )
-    assert told == (
-        Charged(study=STUDY, unit="patient", epsilon=1.5, delta=1e-5),
-        Charged(study=other, unit="record", epsilon=2.0, delta=1e-5),
-    )
+def test_a_studys_greatest_figures_are_told_for_each_unit_and_ledger():
+    found = log(
+        spend(2), spend(3, delta=1e-6), spend(1, delta=1e-4, reserve=1),
+        spend(4, unit="record"), spend(1, ledger="b" * 32),
+    )  # fmt: skip
+    one = Charged(study=STUDY, unit="patient", epsilon=1.5, delta=1e-4, ledger="a" * 32, reserve=6)
+    assert set(charges_in(found.entries)) == {
+        one,
+        replace(one, unit="record", epsilon=2.0, delta=1e-5, reserve=8),
+        replace(one, ledger="b" * 32, epsilon=0.5, delta=1e-5, reserve=2),
+    }
 
 
 def test_studies_that_only_the_log_knows_take_no_further_charge():
     assert set(recovered().closed) == {HEART.study, LUNG.study}
 
 
-def test_a_lifetime_cap_bounds_what_the_log_tells_unless_it_was_lowered_since():
-    lowered = replace(LOW, epsilon_lifetime=3.5, delta=1e-4)
+def test_a_lifetime_cap_above_all_figures_bounds_what_the_log_tells():
     assert recovered().assumed == (Assumed(unit="patient", epsilon=5.0, delta=DELTA),)
+
+
+def test_a_cap_that_is_below_a_figure_did_not_bound_what_was_charged():
+    lowered = replace(LOW, epsilon_lifetime=3.5, delta=DELTA / 4)
     told = recovered(caps=[lowered]).assumed
-    assert told == (Assumed(unit="patient", epsilon=4.0, delta=1e-4),)
+    assert told == (Assumed(unit="patient", epsilon=7.0, delta=1.5 * DELTA),)
 
 
 def test_without_a_lifetime_cap_the_logs_studies_add_up_and_the_operator_must_still_speak():
@@ -71,6 +99,13 @@ def test_without_a_lifetime_cap_the_logs_studies_add_up_and_the_operator_must_st
         assert high.assumed == (Assumed(unit="patient", epsilon=9.0, delta=0.1),)
 
 
+def test_the_charges_of_another_unit_do_not_count_for_this_one():
+    other = replace(LUNG, unit="document")
+    both = recovered(caps=(), charges=[HEART, other],
+                     assume={u: Given(epsilon=0.0) for u in ("patient", "document")})  # fmt: skip
+    assert {(a.unit, a.epsilon) for a in both.assumed} == {("patient", 3.0), ("document", 4.0)}
+
+
 def test_a_unit_that_only_the_log_knows_is_not_left_out_beside_a_readable_one():
     chain = Chain()
     chain.add(reserve(chain, 1))
@@ -82,34 +117,89 @@ def test_a_unit_that_only_the_log_knows_is_not_left_out_beside_a_readable_one():
     assert Assumed(unit="record", epsilon=3.0, delta=DELTA) in plan.assumed
 
 
-def test_what_readable_entries_account_for_is_not_counted_twice():
+def test_what_readable_reserves_account_for_is_not_counted_twice():
     chain = Chain()
     own = chain.add(reserve(chain, 1)).state.reserves[2].body
-    told = Charged(study=own.study, unit="patient", epsilon=own.epsilon, delta=own.delta)
+    told = replace(HEART, study=own.study, epsilon=own.epsilon, delta=own.delta, reserve=2)
     for charges in ([told], [replace(told, epsilon=own.epsilon / 2)]):
-        assert with_no_cap(chain, *charges).epsilon == own.epsilon
-        assert with_no_cap(chain, *charges).delta == own.delta
+        assert with_no_cap(chain.file, charges=charges).epsilon == own.epsilon
+        assert with_no_cap(chain.file, charges=charges).delta == own.delta
     more = replace(told, epsilon=2 * own.epsilon)
-    assert with_no_cap(chain, more).epsilon == 2 * own.epsilon
-    assert with_no_cap(chain, told, LUNG).epsilon == own.epsilon + LUNG.epsilon
+    assert with_no_cap(chain.file, charges=[more]).epsilon == 2 * own.epsilon
+    assert with_no_cap(chain.file, charges=[told, LUNG]).epsilon == own.epsilon + LUNG.epsilon
+
+
+def test_a_reserve_covers_its_own_ledgers_study_and_unit_alone():
+    chain = Chain()
+    own = chain.add(reserve(chain, 1)).state.reserves[2].body
+    told = replace(HEART, study=own.study, epsilon=own.epsilon, delta=own.delta, reserve=2)
+    assert with_no_cap(chain.file, charges=[replace(told, ledger=SECOND)]).epsilon == 5.0
+    assert with_no_cap(chain.file, charges=[replace(told, study=digest("x"))]).epsilon == 5.0
+    both = recovered(chain.file, caps=(), charges=[replace(told, unit="record")],
+                     assume={u: Given(epsilon=0.0) for u in ("patient", "record")})  # fmt: skip
+    assert {(a.unit, a.epsilon) for a in both.assumed} == {("patient", 2.5), ("record", 2.5)}
+
+
+def test_what_the_log_tells_beside_readable_spend_is_added_to_it():
+    """A reserve that is not in the log yet, and one that is there alone."""
+    chain = Chain()
+    chain.add(reserve(chain, 1, study="heart"))
+    told = with_no_cap(chain.file, charges=[LUNG])
+    assert (told.epsilon, told.delta) == (2.5 + 4.0, 1.5 * DELTA)
+
+
+def test_a_later_lifetime_figure_covers_a_charge_and_an_earlier_one_does_not():
+    chain = Chain()
+    for number, study in ((1, "heart"), (2, "liver")):
+        proposed = charge(number, study)
+        chain.add(make_reserve(chain.state, (WIDE,), proposed, toy_epsilon))
+    lost = replace(HEART, study=digest("lost"), reserve=3)
+    assert with_no_cap(chain.file, charges=[lost]).epsilon == 5.0
+    assert with_no_cap(chain.file, charges=[replace(lost, reserve=4)]).epsilon == 5.0 + 3.0
+
+
+@pytest.mark.parametrize("signer", [SIGNER, STRANGER])
+def test_only_the_institutions_own_entries_cover_what_the_log_tells(signer):
+    chain = Chain(signer)
+    first = chain.add(reserve(chain, 1)).state.reserves[2].body
+    told = replace(HEART, study=first.study, epsilon=2.5, reserve=2)
+    known = with_no_cap(chain.file, charges=[told])
+    assert known.delta == DELTA
+    assert with_no_cap(forged(chain, 2), charges=[told]).epsilon >= 2.5
+    hostile = Chain(signer, ledger=SECOND)
+    hostile.add(recover(ledgers=(), closed=(HEART.study, LUNG.study), assumed=()))
+    assert with_no_cap(hostile.file).epsilon == 7.0
+
+
+def test_a_recovery_that_closed_a_study_has_not_therefore_counted_it():
+    """Of an earlier version, which did not read the log; and one that knew the ledger's id."""
+    for ledgers, total in (((), 1.0 + 7.0), ((FIRST,), 7.0)):
+        again = Chain(ledger=SECOND)
+        again.add(
+            recover(
+                ledgers=ledgers, closed=(HEART.study, LUNG.study), heads=(), carried=(),
+                assumed=(Assumed(unit="patient", epsilon=1.0, delta=DELTA),),
+            )
+        )  # fmt: skip
+        assert with_no_cap(again.file).epsilon == total
 
 
 def test_what_an_earlier_recovery_has_assumed_is_not_counted_twice():
-    again = Chain(ledger="9" * 32)
-    again.add(recovered(caps=(), assume={"patient": Given(epsilon=0.0)}))
-    assert with_no_cap(again, HEART, LUNG).epsilon == HEART.epsilon + LUNG.epsilon
-    later = replace(HEART, study=digest("liver"))
-    assert with_no_cap(again, HEART, LUNG, later).epsilon == 10.0
+    plan = recovered(caps=(), assume={"patient": Given(epsilon=0.0)})
+    again = Chain(ledger=SECOND).add(replace(plan, ledgers=(FIRST,)))
+    assert with_no_cap(again.file).epsilon == 7.0
+    later = replace(HEART, study=digest("liver"), ledger=SECOND)
+    assert with_no_cap(again.file, charges=[HEART, LUNG, later]).epsilon == 10.0
+    lowered = replace(LOW, epsilon_lifetime=6.0)
+    assert recovered(again.file, caps=[lowered], charges=[HEART, LUNG, later]).assumed[0] == (
+        Assumed(unit="patient", epsilon=10.0, delta=2.5 * DELTA)
+    )
 
 
-def with_no_cap(chain, *charges):
-    """What is assumed."""
-    given = {"patient": Given(epsilon=0.0)}
-    (one,) = recovered(chain.file, caps=(), charges=charges, assume=given).assumed
-    return one
-
-
-def test_a_second_unit_of_the_log_is_one_that_was_charged():
-    both = [HEART, replace(LUNG, unit="document")]
-    plan = recovered(caps=(LOW, DOCUMENT), charges=both)
+def test_a_second_unit_of_the_log_is_one_that_was_charged_if_it_spent_anything():
+    document = replace(LUNG, unit="document")
+    plan = recovered(caps=(LOW, DOCUMENT), charges=[HEART, document])
     assert {a.unit for a in plan.assumed} == {"patient", "document"}
+    free = replace(document, epsilon=0.0)
+    error = refused(recovered, caps=(LOW, DOCUMENT), charges=[HEART, free])
+    assert "per document (its cap)" in error.message
