@@ -156,7 +156,7 @@ def _peer(stage: Stage, name: str) -> Iterator[Party]:
 
 
 class _LocalExchange:
-    """Implements `server.coordinator.Exchange` over parties of this machine.
+    """Implements `server.asking.Exchange` over parties of this machine.
 
     Args:
         rounds: that are rehearsed; beyond them it is enough.

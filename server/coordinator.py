@@ -1,26 +1,22 @@
-"""The study as the coordinator runs it: numbered steps over an `Exchange`. No Flower here.
+"""The study as the coordinator runs it, in numbered steps. How it asks: `server.asking`.
 
 Guarantees:
     * It goes on from the run's folder: with the round after the checkpoint's, or with that round's
       evaluation if it was due and is not recorded. A fresh folder begins at round 1.
     * A round's checkpoint, with its line for the metrics, is on disk before anyone sees its model.
-    * Whoever refused is named, with the code, where too few are left.
-    * What is sent, and what comes back, is in the audit log first: see `server.audit`.
     * A disk that is full once vectors have come loses none for want of a checkpoint, of a line in
       the metrics or of a receipt: room for both of the former is taken before anybody is asked for
       a vector, and receipts wait in memory; without either, nobody is asked.
 """
 
-import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, replace
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
 
-from common.config.canonical import study_hash
 from common.config.study import Study
-from common.errors import FederationError, IdentityError, ProtocolError
+from common.errors import FederationError, IdentityError
 from common.io.standing import Standing
 from common.metrics.entities import as_json
 from common.metrics.evaluation import Evaluation
@@ -28,62 +24,19 @@ from common.privacy.notice import notices
 from common.privacy.plan import epsilon_after, evaluation_due, plan_of
 from common.privacy.statement import statement
 from common.schedule import rate_factor
-from common.wire import (
-    RECEIPTS,
-    Kind,
-    Reply,
-    Request,
-    decode_reply,
-    encode,
-    in_parts,
-    receipts_text,
-    vector_to_bytes,
-)
+from common.wire import vector_to_bytes
+from server.asking import Asking, Exchange
 from server.attempts import ATTEMPTS_FILE, Attempts
 from server.audit import RunAudit
 from server.collect import Collected, Collector, PlainCollector, SecureCollector
-from server.mail import Leaving, Letter, Lost, Take
 from server.optimizer import ServerOptimizer, Vector
-from server.outcome import Take as TakeReply
-from server.progress import AWAIT, Progress
-from server.receipts import ReceiptBook, head_of
+from server.progress import Progress
+from server.receipts import ReceiptBook
 from server.run_dir import RunDir
-from server.sums import Answers, GivenError
+from server.sums import GivenError
 from server.terms import Terms, common_terms, require_as_begun
 
 log = logging.getLogger("fedner.server")
-
-Receipts = dict[str, dict[str, Any]]
-
-TOO_LARGE: Final = "reply-too-large"
-"""Code of a refusal that is the coordinator's own: more bytes than any reply can have."""
-_HEAD_BYTES: Final = 1 << 16
-"""Of a reply beside body and bundle, which has a few names and hashes."""
-
-
-class Exchange(Protocol):
-    """How requests reach institutions."""
-
-    def discover(self, request: bytes, enough: Callable[[Mapping[str, Reply]], bool]) -> None:
-        """Ask every node until `enough` says so or the deadline passes."""
-
-    def present(self) -> Collection[str]:
-        """Institutions that can be reached now."""
-
-    def ask(
-        self,
-        kind: Kind,
-        round_: int,
-        requests: Mapping[str, Letter],
-        most: int,
-        take: Take,
-        leaving: Leaving,
-    ) -> None:
-        """Hand over each reply, as soon as it is whole; who failed or is late has none (logged).
-
-        Args:
-            most: bytes of a reply.
-        """
 
 
 class Coordinator:
@@ -108,13 +61,14 @@ class Coordinator:
         self._standing = standing
         self._book = book
         self._study = study
-        self._hash = study_hash(study)
         self._exchange = exchange
         self._run = run
         self._audit = RunAudit(run, study, standing)
         self._on_event = on_event or (lambda _event, _figures: None)
-        self._refused: dict[str, str] = {}
         self._progress = Progress(run.path)
+        self._asking = Asking(
+            study, exchange, self._audit, self._progress, self._record, book, standing
+        )
 
     def run(self) -> None:
         """Carry the study through.
@@ -136,7 +90,7 @@ class Coordinator:
         for notice in notices(self._study):
             log.warning(notice)
         # 1. find the institutions, and refuse a study whose base weights differ
-        terms = self._gather()
+        terms = common_terms(self._asking.gather())
         optimizer, done = self._begin(terms)
         collect = self._collector(terms.dimension)
         try:
@@ -222,12 +176,14 @@ class Coordinator:
     def _collector(self, dimension: int) -> Collector:
         """How updates and counts come together in this study."""
         if self._standing is None:
-            return PlainCollector(self._study, dimension, self._tell_all, self._require)
+            return PlainCollector(
+                self._study, dimension, self._asking.tell_all, self._asking.require
+            )
         return SecureCollector(
             self._study,
             dimension,
             self._standing,
-            ask=self._ask,
+            ask=self._asking.ask,
             present=self._exchange.present,
             record=self._record,
             attempts=Attempts(self._run.path / ATTEMPTS_FILE),
@@ -239,23 +195,6 @@ class Coordinator:
         if self._study.aggregation.schedule == "constant":
             return 1.0
         return rate_factor((round_ - 0.5) / training.rounds, training.warmup)
-
-    def _gather(self) -> Terms:
-        found: dict[str, Reply] = {}
-
-        def enough(replies: Mapping[str, Reply]) -> bool:
-            found.update(replies)
-            return len(found) == len(self._study.federation.institutions)
-
-        self._progress.stage("hello", AWAIT, 0)
-        request = encode(self._request("hello", 0, self._receipts("hello")))
-        letters = dict.fromkeys(self._study.federation.institutions, Letter((request,)))
-        self._audit.sent("hello", 0, letters)
-        self._exchange.discover(request, enough)
-        self._audit.came("hello", 0, {name: encode(r) for name, r in found.items()}, found)
-        self._require(found, "answered", 0)
-        self._countersign({name: self._head(reply) for name, reply in found.items()})
-        return common_terms(found)
 
     def _evaluate(self, collect: Collector, optimizer: ServerOptimizer, round_: int) -> None:
         try:
@@ -280,127 +219,6 @@ class Coordinator:
             tokens=as_json(total.token_report()),
             **counted.figures,
         )
-
-    def _tell_all(
-        self, kind: Kind, round_: int, body: bytes, most: int, take: TakeReply
-    ) -> Answers:
-        """The same request to the whole roster."""
-        names = self._study.federation.institutions
-        self._progress.stage(kind, kind, round_)
-        return self._ask(kind, round_, body, dict.fromkeys(names, b""), most, take, lambda: None)
-
-    def _ask(
-        self,
-        kind: Kind,
-        round_: int,
-        body: bytes,
-        sums: Mapping[str, bytes],
-        most: int,
-        take: TakeReply,
-        leaving: Leaving,
-    ) -> Answers:
-        """As `server.outcome.Ask` has it: a reply is in the audit log before it is handed on."""
-        if kind != "sum" and self._book is not None:
-            self._book.keep()
-        requests = self._requests(kind, round_, body, sums)
-        self._audit.sent(kind, round_, requests)
-        heads: dict[str, str] = {}
-        refused: dict[str, str] = {}
-        up = 0
-
-        def hear(name: str, answer: bytes | Lost) -> None:
-            nonlocal up
-            if isinstance(answer, Lost):
-                self._note_refusal(round_, name, kind, TOO_LARGE)
-                return
-            up += len(answer)
-            reply = self._read(kind, round_, name, answer)
-            if reply is None:
-                return
-            expected = (kind, self._hash, round_, name, "")
-            said = (reply.kind, reply.study, reply.round, reply.institution, reply.refusal)
-            if said == expected:
-                heads[name] = self._head(reply)
-                self._refused.pop(name, None)
-                self._progress.answered(name)
-                take(name, reply)
-            else:
-                if said[:-1] == expected[:-1]:  # in answer to this very request
-                    refused[name] = reply.refusal
-                self._note_refusal(round_, name, kind, reply.refusal)
-
-        self._progress.asked(requests)
-        try:
-            self._exchange.ask(kind, round_, requests, most + _HEAD_BYTES, hear, leaving)
-        finally:
-            self._countersign(heads)
-        down = sum(map(len, requests.values()))
-        return Answers(replied=tuple(heads), refused=refused, down=down, up=up)
-
-    def _read(self, kind: Kind, round_: int, name: str, answer: bytes) -> Reply | None:
-        """What came, if it is a reply; noted in the audit log either way."""
-        read: dict[str, Reply] = {}
-        try:
-            read[name] = decode_reply(answer)
-        except ProtocolError as error:
-            log.warning("round %d: %s: %s", round_, name, error.message)
-        self._audit.came(kind, round_, {name: answer}, read)
-        return read.get(name)
-
-    def _note_refusal(self, round_: int, name: str, kind: Kind, code: str) -> None:
-        """An institution that did not do as asked; without a code, it answered something else."""
-        self._refused[name] = code or "unasked"
-        log.warning("round %d: %s refused: %s", round_, name, code or "unasked")
-        self._record("refusal", round=round_, institution=name, asked=kind, code=code)
-
-    def _requests(
-        self, kind: Kind, round_: int, body: bytes, sums: Mapping[str, bytes]
-    ) -> dict[str, Letter]:
-        """Requests; equal ones are one object, and the body is one in all."""
-        digest, receipts = hashlib.sha256(body).hexdigest(), self._receipts(kind)
-        made = {
-            bundle: Letter(in_parts(self._request(kind, round_, receipts, body, bundle), digest))
-            for bundle in dict.fromkeys(sums.values())
-        }
-        return {name: made[bundle] for name, bundle in sums.items()}
-
-    def _receipts(self, kind: Kind) -> Receipts:
-        """What a request brings: with the stages of a sum in which nobody works, none."""
-        if self._book is None or kind == "sum":
-            return {}
-        return self._book.receipts(self._study.federation.institutions)
-
-    def _request(
-        self, kind: Kind, round_: int, receipts: Receipts, body: bytes = b"", sums: bytes = b""
-    ) -> Request:
-        request = Request(
-            kind=kind, study=self._hash, round=round_, receipts=receipts, body=body, sums=sums
-        )
-        if self._standing is None or kind == "sum":
-            return request
-        signed = self._standing.identity.signer.sign(RECEIPTS, receipts_text(request))
-        return replace(request, receipts_signature=signed)
-
-    def _head(self, reply: Reply) -> str:
-        keys = None if self._standing is None else self._standing.roster.public_keys
-        return head_of(reply, keys)
-
-    def _countersign(self, heads: Mapping[str, str]) -> None:
-        if self._book is not None:
-            self._book.see({name: head for name, head in heads.items() if head})
-
-    def _require(self, present: Collection[str], did: str, round_: int) -> None:
-        needed = self._study.federation.required
-        if len(present) < needed:
-            roster = self._study.federation.institutions
-            codes = {n: f" (refused: {code})" for n, code in self._refused.items()}
-            missing = ", ".join(n + codes.get(n, "") for n in roster if n not in present)
-            raise FederationError(
-                f"round {round_}: {len(present)} institutions {did}, the study needs {needed}; "
-                f"missing: {missing}",
-                remedy="read the log for who refused, failed or was late, and the logs at these "
-                "institutions for why; then `fedner server --resume`",
-            )
 
     def _record(self, event: str, **figures: Any) -> None:
         try:

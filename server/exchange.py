@@ -84,7 +84,7 @@ class _Trip:
 
 
 class NodeExchange:
-    """Implements `server.coordinator.Exchange`.
+    """Implements `server.asking.Exchange`.
 
     Args:
         on_seen: told an institution's name and `joined`, `back`, or why it is not taken in.

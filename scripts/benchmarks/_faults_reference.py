@@ -113,7 +113,7 @@ class Reference:
 
 
 class _Decided:
-    """Implements `server.coordinator.Exchange`: who is not in a sum does not answer in it."""
+    """Implements `server.asking.Exchange`: who is not in a sum does not answer in it."""
 
     def __init__(self, sessions: Mapping[str, Session], survivors: Survivors, last: int):
         self._sessions, self._survivors, self._last = sessions, survivors, last

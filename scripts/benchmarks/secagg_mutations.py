@@ -1965,7 +1965,7 @@ CHECKS = (
     ),
     Check(
         "room: how large a reply can be is said",
-        "server/coordinator.py",
+        "server/asking.py",
         "most + _HEAD_BYTES, hear, leaving)\n",
         "1 << 40, hear, leaving)\n",
         "test_a_reply_larger_than_any_is_refused_by_name_and_costs_nobody_else",
@@ -2000,7 +2000,7 @@ CHECKS = (
     ),
     Check(
         "room: receipts are kept before vectors",
-        "server/coordinator.py",
+        "server/asking.py",
         "            self._book.keep()\n",
         "            pass\n",
         "test_no_vector_is_asked_for_while_receipts_wait_for_room",

@@ -11,10 +11,11 @@ import pytest
 from common.config.canonical import study_hash
 from common.config.study import Study
 from common.wire import Kind, Reply, Request, decode_request, encode
+from server.asking import Asking
 from server.audit import RunAudit
-from server.coordinator import Coordinator
 from server.exchange import NodeExchange
 from server.mail import Letter, Pace
+from server.progress import Progress
 from server.run_dir import RunDir
 from tests.roll_call import FACTS, a_study
 
@@ -73,22 +74,22 @@ class Mail:
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> Iterator[Coordinator]:
+def asking(tmp_path: Path) -> Iterator[Asking]:
     run = RunDir.create(tmp_path / "run", "")
     exchange = NodeExchange(Mail(STUDY), STUDY, pace=Pace(sleep=lambda _: None))
-    made = Coordinator(STUDY, exchange, run)
-    assert isinstance(made._audit, RunAudit)
-    with made._audit:
-        made._gather()
+    audit = RunAudit(run, STUDY, None)
+    with audit:
+        made = Asking(STUDY, exchange, audit, Progress(run.path), run.record, None, None)
+        made.gather()
         yield made
 
 
-def test_of_large_requests_and_replies_one_of_each_is_in_memory(coordinator: Coordinator) -> None:
+def test_of_large_requests_and_replies_one_of_each_is_in_memory(asking: Asking) -> None:
     body, sums = os.urandom(SIZE), {name: name.encode() for name in NAMES}
     taken = []
     gc.collect()
     tracemalloc.start()
-    answers = coordinator._ask(
+    answers = asking.ask(
         "train",
         1,
         body,
@@ -105,9 +106,9 @@ def test_of_large_requests_and_replies_one_of_each_is_in_memory(coordinator: Coo
     assert peak < 5 * SIZE
 
 
-def test_requests_of_one_model_share_it(coordinator: Coordinator) -> None:
+def test_requests_of_one_model_share_it(asking: Asking) -> None:
     body = os.urandom(SIZE)
-    letters = coordinator._requests("train", 1, body, {name: name.encode() for name in NAMES})
+    letters = asking._requests("train", 1, body, {name: name.encode() for name in NAMES})
     assert all(letter.parts[1] is body for letter in letters.values())
     assert len({bytes(letter) for letter in letters.values()}) == len(NAMES)
     for name, letter in letters.items():
