@@ -79,7 +79,7 @@ def asking(tmp_path: Path) -> Iterator[Asking]:
     exchange = NodeExchange(Mail(STUDY), STUDY, pace=Pace(sleep=lambda _: None))
     audit = RunAudit(run, STUDY, None)
     with audit:
-        made = Asking(STUDY, exchange, audit, Progress(run.path), run.record, None, None)
+        made = Asking(STUDY, exchange, audit, Progress(run.path), print, None, None)
         made.gather()
         yield made
 
