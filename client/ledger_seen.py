@@ -4,14 +4,14 @@ It gives an old copy of the ledger away, and tells a recovery what a lost one ha
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 from common.audit.chain import Chain
 from common.audit.codec import Entry
 from common.audit.entries import Reply, Spend
-from common.audit.examine import Examined
 from common.errors import BudgetError
+from common.io.audit_file import Salvaged
 from common.io.ledger_recovery import Logged
 from common.privacy.ledger_codec import head_from_text
 from common.privacy.ledger_entries import Head
@@ -19,12 +19,14 @@ from common.privacy.ledger_state import REMEDY, LedgerState, Reserved, remedy_wi
 from common.privacy.ledger_stated import Charged
 
 
-def logged(log: Path, found: Examined) -> Logged:
-    """What a recovery is to know; the log was read before the ledger."""
+def logged(log: Path, found: Salvaged) -> Logged:
+    """What a recovery is to know. The log must have been read before the ledger."""
+    chain = reduce(Chain.after, found.entries, Chain())
+    entries = (*found.aside, *found.entries)
     return Logged(
-        heads=_heads_in(found.entries),
-        charges=charges_in(found.entries),
-        check=partial(check_seen, found.chain, log),
+        heads=_heads_in(entries),
+        charges=charges_in(entries),
+        check=partial(check_seen, chain, log),
     )
 
 

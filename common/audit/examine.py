@@ -87,6 +87,12 @@ def examine(data: bytes, keys: Sequence[str] = (), heads: Sequence[Head] = ()) -
     )
 
 
+def readable(data: bytes) -> tuple[Entry, ...]:
+    """Every line that is an entry, wherever it stands and whatever is wrong around it."""
+    parsed = (_parsed(line) for line in data.split(b"\n"))
+    return tuple(entry for entry in parsed if not isinstance(entry, str))
+
+
 @dataclass(slots=True)
 class _Reading:
     """What was found so far; `hashes`: of all lines."""

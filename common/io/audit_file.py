@@ -16,15 +16,16 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from common import __version__
 from common.audit.chain import Chain
-from common.audit.codec import Head, make_entry
+from common.audit.codec import Entry, Head, make_entry
 from common.audit.entries import FORMAT, Body, Insecure, Open, Side, Start, Torn
 from common.audit.errors import AuditError, AuditStorageError
-from common.audit.examine import MAX_UNFINISHED, Examined, examine
+from common.audit.examine import MAX_UNFINISHED, Examined, examine, readable
 from common.errors import StorageError
 from common.identity.signing import Signer
 from common.io.disk import DISK, Disk, cut, os_errors, replace_file, write_at
@@ -228,21 +229,53 @@ def read_log(path: Path, side: Side, name: str, disk: Disk = DISK) -> Examined:
             place=str(path),
             remedy=f"chmod 600 {path}",
         )
-    found = read_entries(path, side, name, disk)
+    found = examine(_data(path, disk))
     if found.broken:
         raise AuditError(f"the log is broken: {found.broken[0]}", place=str(path), remedy=_REMEDY)
+    _require_owner(path, found, side, name)
     return found
 
 
-def read_entries(path: Path, side: Side, name: str, disk: Disk = DISK) -> Examined:
-    """Whatever is readable of the log, broken or not; empty if absent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Salvaged:
+    """What is readable of a log.
+
+    Attributes:
+        entries: of the file, in its order.
+        aside: of the ends that a start has set aside.
+        fault: why that may not be all; empty if the log is what was written.
+    """
+
+    entries: tuple[Entry, ...]
+    aside: tuple[Entry, ...]
+    fault: str
+
+
+def salvage_log(path: Path, side: Side, name: str, disk: Disk = DISK) -> Salvaged:
+    """Whatever is readable of the log, broken or not; nothing if absent.
 
     Raises:
         AuditError: it is another's.
         AuditStorageError: the disk does not give it.
     """
+    data = _data(path, disk)
+    found, entries = examine(data), readable(data)
+    _require_owner(path, found, side, name)
     with _disk_errors(path):
-        found = examine(disk.read(path) or b"")
+        torn = [n for n in disk.names(path.parent) if n.startswith(TORN)]
+    aside = (entry for n in torn for entry in readable(_data(path.parent / n, disk)))
+    fault = str(found.broken[0]) if found.broken else ""
+    if not fault and len(entries) > len(found.entries):
+        fault = f"line {found.lines + 1} is damaged, and whole ones follow it"
+    return Salvaged(entries=entries, aside=tuple(aside), fault=fault)
+
+
+def _data(path: Path, disk: Disk) -> bytes:
+    with _disk_errors(path):
+        return disk.read(path) or b""
+
+
+def _require_owner(path: Path, found: Examined, side: Side, name: str) -> None:
     opened = found.chain.opened
     if opened is not None and (opened.side, opened.name) != (side, name):
         raise AuditError(
@@ -250,7 +283,6 @@ def read_entries(path: Path, side: Side, name: str, disk: Disk = DISK) -> Examin
             place=str(path),
             remedy="each institution, and each run of a coordinator, has a folder of its own",
         )
-    return found
 
 
 def _set_aside(path: Path, found: Examined, disk: Disk) -> Torn | None:

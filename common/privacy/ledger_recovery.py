@@ -5,7 +5,7 @@ Guarantees:
     - For each unit that may have been charged the time before counts as at least its lifetime cap,
       at least what is readable, at least what an earlier recovery assumed, and at least what any
       readable entry states that had been spent by then, charges in the site's audit log that no
-      entry covers added: see `stated`. A lifetime cap that is above all these figures bounds them.
+      entry covers added: see `stated`. Not these charges where a lifetime cap has bounded them.
     - An entry whose signature can't be checked, or is wrong, adds to that and lowers nothing.
     - Studies that may have spent what is no longer readable take no further charge.
     - Nothing is guessed: without a lifetime cap the operator says what to assume.
@@ -36,9 +36,9 @@ from common.privacy.ledger_entries import (
     Recover,
     Reserve,
 )
-from common.privacy.ledger_salvage import Proof, Salvage
+from common.privacy.ledger_salvage import Proof, Readable, Salvage
 from common.privacy.ledger_spend import Epsilon, pld_epsilon
-from common.privacy.ledger_stated import Charged, Stated, of_lifetime, stated
+from common.privacy.ledger_stated import Charged, Stated, of_lifetime, stated, uncovered
 
 _Value = TypeVar("_Value")
 
@@ -88,7 +88,13 @@ def plan_recovery(
     return Recover(
         reason=reason,
         heads=all_heads,
-        ledgers=_unique([*(i for e in earlier for i in e.ledgers), *(h.ledger for h in all_heads)]),
+        ledgers=_unique(
+            [
+                *(i for e in earlier for i in e.ledgers),
+                *(h.ledger for h in all_heads),
+                *(c.ledger for c in charges),
+            ]
+        ),
         carried=carried,
         assumed=assumed,
         closed=_unique([*_closed(found), *studies, *(c.study for c in charges)]),
@@ -135,8 +141,7 @@ def _assumed(
         raise _unknown(unit)
     said = [g.delta for g in given if g.delta is not None] + [c.delta for c in lifetime]
     delta = _delta(unit, found, said, (*caps, *charges))
-    cap = max((c.epsilon_lifetime or 0.0 for c in lifetime), default=None)
-    spoken = _spoken(unit, found, cap, charges, epsilon)
+    spoken = _spoken(unit, found, lifetime, charges, epsilon)
     value = max(*figures, epsilon(_events(unit, found), delta), *(s.epsilon for s in spoken))
     delta = max([delta, *(s.delta for s in spoken)])
     if not (value < math.inf and delta < 1):
@@ -147,18 +152,41 @@ def _assumed(
 def _spoken(
     unit: Unit,
     found: Salvage,
-    cap: float | None,
+    lifetime: Sequence[Cap],
     charges: Sequence[Charged],
     epsilon: Epsilon,
 ) -> list[Stated]:
-    """What is stated; the log only where no lifetime cap bounds all of it, or one that is lower
-    than a figure, and so is not what bounded it.
-    """
-    spoken = stated(unit, found.entries, (), epsilon)
-    figures = [s.epsilon for s in spoken] + [c.epsilon for c in charges if c.unit == unit]
-    if cap is not None and all(figure <= cap for figure in figures):
+    """What is stated; by the log only where no lifetime cap is known to have bounded it."""
+    entries, own = found.entries, [c for c in charges if c.unit == unit]
+    spoken = stated(unit, entries, (), epsilon)
+    figures = [*spoken, *(Stated(c.epsilon, c.delta) for c in own)]
+    _, later = uncovered(unit, entries, own, epsilon)
+    if any(_bounded(cap, entries, figures, later) for cap in lifetime):
         return spoken
-    return stated(unit, found.entries, charges, epsilon)
+    return stated(unit, entries, own, epsilon)
+
+
+def _bounded(
+    cap: Cap, entries: Sequence[Readable], figures: Iterable[Stated], later: Iterable[Charged]
+) -> bool:
+    """Whether nothing speaks against it that a cap has stood all along.
+
+    Against it speak a figure above it, the newest reserve if it was held to a higher limit or to
+    none, and a charge in a ledger before a recovery that did not know of it.
+    """
+    limit = cap.epsilon_lifetime or 0.0
+    own = [one for one in entries if one.proof is Proof.KEY]
+    begun = next((i for i, e in reversed([*enumerate(own)]) if isinstance(e.body, Recover)), None)
+    present = None if begun is None else own[begun].ledger
+    since = [e.body for e in own[(begun or 0) :] if isinstance(e.body, Reserve)]
+    newest = [body for body in since if body.unit == cap.unit][-1:]
+    held = [f.limit for body in newest for f in body.figures if f.scope == "lifetime cap"]
+    return (
+        not any(f.epsilon > limit and f.delta >= cap.delta for f in figures)
+        and len(held) == len(newest)
+        and all(one <= limit for one in held)
+        and (begun is None or all(c.ledger == present for c in later))
+    )
 
 
 def _delta(

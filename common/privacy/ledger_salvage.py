@@ -6,12 +6,13 @@ Guarantees:
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
 from common.privacy.ledger_codec import Entry, MalformedError, parse_entry
-from common.privacy.ledger_entries import Body, Head, Open
+from common.privacy.ledger_entries import Anchor, Body, Head, Open
 
 _Kind = TypeVar("_Kind")
 
@@ -34,7 +35,9 @@ class Proof(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
-    """One entry, its proof, and the id of its ledger, if the first line of its file is readable."""
+    """One entry, its proof, and the id of its ledger: by the first line of its file, or else by a
+    receipt in it; `None` if neither tells.
+    """
 
     entry: Entry
     proof: Proof
@@ -74,13 +77,15 @@ def salvage(files: Iterable[bytes], institution: str, public_key: str | None) ->
     heads: dict[str, Head] = {}
     for file in files:
         ledger, keys = None, {public_key} - {None}
-        for entry in _parsed(file):
+        lines = _parsed(file)
+        named = _ledger_by_receipts(lines, public_key)
+        for entry in lines:
             body, digest = entry.body, entry.hash()
             if isinstance(body, Open) and body.institution == institution:
                 ledger, keys = body.ledger, {*keys, body.public_key}
             proof = _proof(entry, public_key, keys)
             if digest not in entries or entries[digest].proof < proof:
-                entries[digest] = Readable(entry=entry, proof=proof, ledger=ledger)
+                entries[digest] = Readable(entry=entry, proof=proof, ledger=ledger or named)
             if proof and ledger is not None:
                 heads[ledger] = Head(ledger=ledger, seq=entry.seq, hash=digest)
     return Salvage(entries=tuple(entries.values()), heads=tuple(heads.values()))
@@ -93,9 +98,17 @@ def _proof(entry: Entry, own: str | None, keys: Iterable[str | None]) -> Proof:
     return Proof.OPEN if signed else Proof.NONE
 
 
-def _parsed(file: bytes) -> Iterable[Entry]:
+def _ledger_by_receipts(lines: Iterable[Entry], public_key: str | None) -> str | None:
+    """The id in the first receipt that the institution's own key signed into this file."""
+    if public_key is None:
+        return None
+    own = (e.body for e in lines if isinstance(e.body, Anchor) and e.is_signed_by(public_key))
+    return next((anchor.receipt.head.ledger for anchor in own), None)
+
+
+def _parsed(file: bytes) -> list[Entry]:
+    entries = []
     for line in file.split(b"\n"):
-        try:
-            yield parse_entry(line)
-        except MalformedError:
-            continue
+        with suppress(MalformedError):
+            entries.append(parse_entry(line))
+    return entries

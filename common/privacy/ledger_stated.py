@@ -54,24 +54,48 @@ def stated(
     """What the entries, oldest first, and the log say of a unit; all of it holds.
 
     Returns:
-        Every figure of a lifetime; what the log's charges in ledgers before a recovery add up to is
-        one. If there are reserves or later charges that none of them covers, also the greatest of
-        them plus what the studies of these state: epsilons and deltas added up. Not so where no
+        Every figure of a lifetime. If there are reserves or charges that none of them covers, also
+        the greatest of them plus what the studies of these state, epsilons and deltas added up; of
+        charges that a recovery knew of, what they come to above its assumption. Not so where no
         lifetime is stated and the readable, proven events account for all that is: then nothing is
         hidden, and their composition says more. A figure covers what stands before it only if it is
         signed with the institution's own key, and no unproven entry.
     """
+    own = [c for c in charges if c.unit == unit]
     whole, rest = _by_entries(unit, entries)
-    lost = [c for c in charges if c.unit == unit and not _is_known(c, entries)]
-    before = _followed(entries)
-    if earlier := [Stated(c.epsilon, c.delta) for c in lost if c.ledger in before]:
-        whole.append(_sum(earlier))
-    later = [c for c in lost if c.ledger not in before]
-    if not later and (not rest or (not whole and _is_explained(rest, epsilon))):
+    earlier, later = uncovered(unit, entries, own, epsilon)
+    more = _excess(unit, entries, own) if earlier else []
+    if not later and not more and (not rest or (not whole and _is_explained(rest, epsilon))):
         return whole
-    parts = _parts(rest, later, epsilon)
+    parts = [*_parts(rest, later, epsilon), *more]
     parts += [_greater(*whole)] if whole else []
     return [*whole, _sum(parts)]
+
+
+def uncovered(
+    unit: Unit, entries: Sequence[Readable], charges: Iterable[Charged], epsilon: Epsilon
+) -> tuple[list[Charged], list[Charged]]:
+    """The charges of a unit that no entry tells of: those that a recovery knew of and so may have
+    counted, and all others.
+    """
+    _, rest = _by_entries(unit, entries)
+    own = [one for one in entries if one.proof is Proof.KEY]
+    lost = [
+        c
+        for c in charges
+        if c.unit == unit
+        and not any(_covers(one, c, epsilon) for one in own)
+        and not any(_tells(one, c) for one in rest)  # it adds as much itself, proven or not
+    ]
+    earlier = [c for c in lost if any(_knew(one.body, c) for one in own)]
+    return earlier, [c for c in lost if c not in earlier]
+
+
+def _knew(body: Body, charged: Charged) -> bool:
+    """Whether a recovery knew of a charge: it closed the study, and follows that ledger."""
+    if not isinstance(body, Recover):
+        return False
+    return charged.study in body.closed and charged.ledger in body.ledgers
 
 
 def _by_entries(unit: Unit, entries: Iterable[Readable]) -> tuple[list[Stated], list[Readable]]:
@@ -88,26 +112,38 @@ def _by_entries(unit: Unit, entries: Iterable[Readable]) -> tuple[list[Stated], 
     return whole, rest
 
 
-def _is_known(charged: Charged, entries: Iterable[Readable]) -> bool:
-    """Whether an entry of its ledger, signed with the institution's own key, covers a charge."""
-    own = (e for e in entries if e.proof is Proof.KEY and e.ledger == charged.ledger)
-    return any(_covers(one, charged) for one in own)
+def _excess(unit: Unit, entries: Iterable[Readable], charges: Iterable[Charged]) -> list[Stated]:
+    """What the charges that recoveries knew of come to above what these assumed, if they do."""
+    recoveries = [e.body for e in entries if e.proof is Proof.KEY and isinstance(e.body, Recover)]
+    known = [c for c in charges if any(_knew(body, c) for body in recoveries)]
+    told = _sum([Stated(c.epsilon, c.delta) for c in known])
+    assumed = [a.epsilon for body in recoveries for a in body.assumed if a.unit == unit]
+    above = told.epsilon - max(assumed, default=0.0)
+    return [Stated(above, told.delta)] if above > 0 else []
 
 
-def _covers(one: Readable, charged: Charged) -> bool:
-    """A later figure of the lifetime does, and so does a reserve that states as much."""
-    if one.entry.seq >= charged.reserve and of_lifetime(charged.unit, one.body):
-        return True
+def _covers(one: Readable, charged: Charged, epsilon: Epsilon) -> bool:
+    """A later figure of the lifetime does, a reserve that states as much, and a recovery that
+    carries as much.
+    """
     body = one.body
-    if not isinstance(body, Reserve) or body.epsilon < charged.epsilon:
+    if isinstance(body, Recover):
+        same = [c for c in body.carried if (c.study, c.unit) == (charged.study, charged.unit)]
+        return any(epsilon(c.events, charged.delta) >= charged.epsilon for c in same)
+    after = one.ledger == charged.ledger and one.entry.seq >= charged.reserve
+    return (after and bool(of_lifetime(charged.unit, body))) or _tells(one, charged)
+
+
+def _tells(one: Readable, charged: Charged) -> bool:
+    """Whether a reserve states as much; where its ledger is not known, it must be this very one."""
+    body = one.body
+    if not isinstance(body, Reserve):
         return False
-    return (body.study, body.unit) == (charged.study, charged.unit)
-
-
-def _followed(entries: Iterable[Readable]) -> set[str]:
-    """Ids of ledgers that a recovery, signed with the institution's own key, follows."""
-    own = (one.body for one in entries if one.proof is Proof.KEY)
-    return {ledger for body in own if isinstance(body, Recover) for ledger in body.ledgers}
+    if (body.study, body.unit) != (charged.study, charged.unit):
+        return False
+    if one.ledger is None:
+        return (one.entry.seq, body.epsilon) == (charged.reserve, charged.epsilon)
+    return one.ledger == charged.ledger and body.epsilon >= charged.epsilon
 
 
 def _parts(rest: Sequence[Readable], later: Iterable[Charged], epsilon: Epsilon) -> list[Stated]:

@@ -16,7 +16,7 @@ from common.config.canonical import study_hash
 from common.config.site import Site
 from common.config.study import Study
 from common.data.withdrawn import ids_of
-from common.io.audit_file import LOG, read_log
+from common.io.audit_file import LOG, read_log, salvage_log
 from common.io.datasets import Corpus, load_sides
 from common.io.ledger_folder import CLOCK_TOLERANCE_S, read_state, utc_seconds
 from common.io.vault import stored
@@ -164,7 +164,8 @@ def ledger(site: Site, base: Path, study: Study) -> Finding:
     """
     paths = SitePaths.of(site, base)
     folder, log = paths.ledger, paths.state / LOG
-    told = logged(log, read_log(log, "site", site.institution))
+    read_log(log, "site", site.institution)
+    told = logged(log, salvage_log(log, "site", site.institution))
     found, _ = read_state(folder, site.institution)
     state = found.state
     told.check(state)

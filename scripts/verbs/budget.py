@@ -12,7 +12,7 @@ from common.config.canonical import study_hash
 from common.config.site import Site
 from common.errors import BudgetError, UsageError
 from common.io.atomic import write_json
-from common.io.audit_file import LOG, read_entries
+from common.io.audit_file import LOG, salvage_log
 from common.io.configs import load_site, load_study
 from common.io.ledger_folder import read_state
 from common.io.ledger_recovery import Logged
@@ -182,9 +182,9 @@ def _read(site: Site, paths: SitePaths) -> tuple[LedgerFound, bytes]:
 def _told(site: Site, paths: SitePaths) -> Logged:
     """What is readable of the site's audit log; says so if that is not all."""
     path = paths.state / LOG
-    found = read_entries(path, "site", site.institution)
-    if found.broken:
-        _warn(f"{path}: the log is broken: {found.broken[0]}; what is readable of it counts")
+    found = salvage_log(path, "site", site.institution)
+    if found.fault:
+        _warn(f"{path}: the log is broken: {found.fault}; what is readable of it counts")
     return logged(path, found)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from client.ledger_seen import charges_in, logged
-from common.audit.examine import examine
+from common.audit.examine import readable
+from common.io.audit_file import Salvaged
 from common.privacy.ledger import Cap, make_reserve
 from common.privacy.ledger_codec import head_from_text
 from common.privacy.ledger_entries import Assumed
@@ -20,6 +21,7 @@ from tests.ledgers import (
     SIGNER,
     STRANGER,
     Chain,
+    anchor,
     charge,
     digest,
     recover,
@@ -37,8 +39,9 @@ LUNG = replace(HEART, study=digest("lung"), epsilon=4.0, delta=DELTA / 2)
 WIDE = Cap(unit="patient", delta=DELTA, epsilon_lifetime=50.0)
 
 
-def log(*bodies):
-    return examine(Written([opening(), start(), *bodies]).file)
+def log(*bodies, aside=()):
+    written = Written([opening(), start(), *bodies]).file
+    return Salvaged(entries=readable(written), aside=aside, fault="")
 
 
 def recovered(*files, caps=(LOW,), assume=None, charges=(HEART, LUNG)):
@@ -58,6 +61,9 @@ def with_no_cap(*files, charges=(HEART, LUNG)):
 def test_the_newest_head_of_each_ledger_is_told():
     newer, other = HEAD.replace(":7:", ":9:"), HEAD.replace("a" * 32, "b" * 32)
     found = log(reply(), reply(ledger=other), reply(ledger=newer), reply(ledger=""))
+    (aside,) = log(reply(ledger=HEAD.replace("a" * 32, "c" * 32))).entries[2:]
+    third = logged(Path("x"), replace(found, aside=(aside,))).heads
+    assert {head.ledger for head in third} == {"a" * 32, "b" * 32, "c" * 32}
     assert set(logged(Path("x"), found).heads) == {head_from_text(newer), head_from_text(other)}
 
 
@@ -158,6 +164,76 @@ def test_a_later_lifetime_figure_covers_a_charge_and_an_earlier_one_does_not():
     assert with_no_cap(chain.file, charges=[replace(lost, reserve=4)]).epsilon == 5.0 + 3.0
 
 
+def test_charges_in_a_ledger_that_a_recovery_did_not_know_of_were_not_bounded_by_a_later_cap():
+    """The log was not there at the first recovery, and is back at the second."""
+    plan = recovered(caps=(), charges=(), assume={"patient": Given(epsilon=1.0, delta=DELTA)})
+    second = Chain(ledger=SECOND).add(plan)
+    cap = replace(WIDE, delta=4 * DELTA)
+    second.add(make_reserve(second.state, (cap,), charge(1, "liver"), toy_epsilon))
+    before = second.state.reserves[3].body.figures[-1].after
+    for file in (second.file, without(second, 1)):
+        (told,) = recovered(file, caps=[cap]).assumed
+        assert told.epsilon == 50.0  # the cap itself is higher
+        low = replace(cap, epsilon_lifetime=before)
+        (told,) = recovered(file, caps=[low]).assumed
+        assert told.epsilon == before + 7.0
+
+
+def test_a_cap_that_the_newest_reserve_was_not_held_to_bounds_nothing():
+    for held in ((), (WIDE,)):
+        chain = Chain()
+        chain.add(make_reserve(chain.state, held, charge(1, "liver"), toy_epsilon))
+        (told,) = recovered(chain.file, charges=[HEART]).assumed
+        assert told.epsilon == 2.5 + 3.0
+    chain = Chain()
+    chain.add(make_reserve(chain.state, (LOW,), charge(1, "liver"), toy_epsilon))
+    assert recovered(chain.file, charges=[HEART]).assumed[0].epsilon == 5.0
+
+
+def test_a_figure_at_a_smaller_delta_does_not_speak_against_a_cap():
+    strict = replace(HEART, epsilon=6.0, delta=DELTA / 4)
+    assert recovered(charges=[strict, LUNG]).assumed[0].epsilon == 5.0
+    assert recovered(charges=[replace(strict, delta=DELTA), LUNG]).assumed[0].epsilon == 10.0
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_a_damaged_first_line_makes_nothing_count_twice(anchored):
+    chain = Chain()
+    own = chain.add(reserve(chain, 1)).state.reserves[2].body
+    if anchored:
+        chain.add(anchor(chain))
+    told = replace(HEART, study=own.study, epsilon=2.5, delta=own.delta, reserve=2)
+    assert with_no_cap(without(chain, 1), charges=[told]).epsilon == 2.5
+    later = replace(told, reserve=9)
+    expected = 2.5 if anchored else 5.0  # no line says that it is the same ledger
+    assert with_no_cap(without(chain, 1), charges=[later]).epsilon == expected
+
+
+def test_a_recovery_again_and_again_counts_nothing_twice():
+    """Without heads, and with what the first one carried over."""
+    chain = Chain()
+    for number, study in ((1, "heart"), (2, "lung")):
+        chain.add(make_reserve(chain.state, (), charge(number, study), toy_epsilon))
+    charges = [
+        Charged(study=r.body.study, unit="patient", epsilon=r.body.epsilon, delta=r.body.delta,
+                ledger=FIRST, reserve=r.seq)
+        for r in chain.state.reserves.values()
+    ]  # fmt: skip
+    given = {"patient": Given(epsilon=0.0)}
+    for file, whole in ((chain.file, 5.0), (b"", 5.0)):
+        for ledger in (SECOND, "8" * 32, "7" * 32):
+            plan = recovered(file, caps=(), charges=charges, assume=given)
+            assert plan.assumed[0].epsilon == whole
+            file = Chain(ledger=ledger).add(plan).file
+
+
+def test_a_lost_key_makes_nothing_count_twice():
+    chain = Chain(STRANGER)
+    own = chain.add(reserve(chain, 1)).state.reserves[2].body
+    told = replace(HEART, study=own.study, epsilon=2.5, delta=own.delta, reserve=2)
+    assert with_no_cap(chain.file, charges=[told]).epsilon == 2.5
+
+
 @pytest.mark.parametrize("signer", [SIGNER, STRANGER])
 def test_only_the_institutions_own_entries_cover_what_the_log_tells(signer):
     chain = Chain(signer)
@@ -186,7 +262,8 @@ def test_a_recovery_that_closed_a_study_has_not_therefore_counted_it():
 
 def test_what_an_earlier_recovery_has_assumed_is_not_counted_twice():
     plan = recovered(caps=(), assume={"patient": Given(epsilon=0.0)})
-    again = Chain(ledger=SECOND).add(replace(plan, ledgers=(FIRST,)))
+    assert plan.ledgers == (FIRST,)
+    again = Chain(ledger=SECOND).add(plan)
     assert with_no_cap(again.file).epsilon == 7.0
     later = replace(HEART, study=digest("liver"), ledger=SECOND)
     assert with_no_cap(again.file, charges=[HEART, LUNG, later]).epsilon == 10.0
