@@ -4,6 +4,7 @@ It gives an old copy of the ledger away, and tells a recovery what a lost one ha
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial, reduce
 from pathlib import Path
 
@@ -43,10 +44,9 @@ def check_seen(chain: Chain, log: Path, state: LedgerState | None) -> None:
     Raises:
         BudgetError: an older copy was put back, or a ledger was begun where one was.
     """
-    if chain.ledger:
-        head = head_from_text(chain.ledger)
-        if _is_old(state, head.ledger, lambda s: s.holds(head)):
-            raise _old(f"the head {head}", log, remedy_with(head))
+    head = _head(chain.ledger)
+    if head is not None and _is_old(state, head.ledger, lambda s: s.holds(head)):
+        raise _old(f"the head {head}", log, remedy_with(head))
     spend = chain.spend
     if spend and _is_old(state, spend.ledger, lambda s: _has(s, spend)):
         remedy = REMEDY.replace("budget recover`", "budget recover --old-copy`")
@@ -68,9 +68,15 @@ def charges_in(entries: Iterable[Entry]) -> tuple[Charged, ...]:
 
 def _heads_in(entries: Iterable[Entry]) -> tuple[Head, ...]:
     """The newest head of each ledger that a log's replies name."""
-    said = (e.body.ledger for e in entries if isinstance(e.body, Reply) and e.body.ledger)
-    heads = map(head_from_text, said)
-    return tuple({head.ledger: head for head in heads}.values())
+    heads = (_head(e.body.ledger) for e in entries if isinstance(e.body, Reply))
+    return tuple({head.ledger: head for head in heads if head is not None}.values())
+
+
+def _head(text: str) -> Head | None:
+    """`None` for an empty text, and for a number that no ledger of a site's own has."""
+    with suppress(BudgetError):
+        return head_from_text(text)
+    return None
 
 
 def spend_of(reserved: Reserved) -> Spend:

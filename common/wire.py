@@ -30,7 +30,7 @@ UNKNOWN: Final = "unknown"
 """In place of study and institution, in an answer of a worker that can't say more."""
 
 _PARTS: Final[dict[str, type]] = {"body_sha256": str, "sums_sha256": str, "sums_bytes": int}
-LEDGER_PATTERN: Final = r"([0-9a-f]{32}:[1-9][0-9]{0,14}:[0-9a-f]{64})?"
+LEDGER_PATTERN: Final = r"([0-9a-f]{32}:[1-9][0-9]{0,17}:[0-9a-f]{64})?"
 
 Kind = Literal["hello", "train", "evaluate", "sum"]
 KINDS: Final = get_args(Kind)

@@ -60,7 +60,10 @@ def with_no_cap(*files, charges=(HEART, LUNG)):
 
 def test_the_newest_head_of_each_ledger_is_told():
     newer, other = HEAD.replace(":7:", ":9:"), HEAD.replace("a" * 32, "b" * 32)
-    found = log(reply(), reply(ledger=other), reply(ledger=newer), reply(ledger=""))
+    endless = HEAD.replace(":7:", f":{'9' * 18}:")
+    said = (HEAD, other, newer, "", endless)
+    found = log(*(reply(ledger=head) for head in said))
+    logged(Path("x"), log(reply(ledger=endless))).check(None)
     (aside,) = log(reply(ledger=HEAD.replace("a" * 32, "c" * 32))).entries[2:]
     third = logged(Path("x"), replace(found, aside=(aside,))).heads
     assert {head.ledger for head in third} == {"a" * 32, "b" * 32, "c" * 32}
