@@ -128,12 +128,13 @@ def test_all_roles_on_one_machine_and_what_an_auditor_does_with_what_they_left(s
         capture_output=True, text=True, timeout=1000,
     )  # fmt: skip
     assert "micro" in done.stdout, done.stdout + done.stderr
-    started = json.loads(Path("runs/RUN/metrics.jsonl").read_text().partition("\n")[0])
+    head = run(f"log verify {SITE}/state/audit.jsonl", {}).split("head")[-1].split()[0]
+    events = [json.loads(line) for line in Path("runs/RUN/metrics.jsonl").read_text().splitlines()]
+    (started,) = (event for event in events if event["event"] == "start")
     words = {
         "SITE": SITE, "COORDINATOR_KEY": started["coordinator_key"],
         **words_of_the_ledger(Path(SITE) / "state" / "ledger"),
     }  # fmt: skip
-    head = run(f"log verify {SITE}/state/audit.jsonl", {}).split("head")[-1].split()[0]
     lines = [line for page in pages() for block in blocks(page) if block.party == "auditor"
              for line in block.text.splitlines()]  # fmt: skip
     assert len(lines) > 10
