@@ -155,6 +155,7 @@ def recover(
     site = load_site(path)
     present = study_hash(load_study(path.parent / site.study))
     paths = SitePaths.of(site, path.parent)
+    told = _told(site, paths)
     if not (paths.state / LOG).exists():
         _warn(f"{paths.state / LOG}: there is no audit log, which knows the studies: see --study")
     state = recover_ledger(
@@ -165,7 +166,7 @@ def recover(
         assume=assumptions_in(assume or ()),
         heads=[head_from_text(text) for text in heads or ()],
         studies=[*map(study_in, studies or ()), present],
-        logged=_told(site, paths),
+        logged=told,
         old_copy=old_copy,
     )
     show_recovered(state)
