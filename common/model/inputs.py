@@ -3,11 +3,13 @@
 Guarantee: where windows are batched by `sorted_batches` over `Collator.padded` lengths, what a
 window is padded to follows from the window alone. Padding is no empty thing: attention masks add a
 large negative number, and a model whose scores overflow attends to padding all the same. A window's
-gradients and scores would then follow from who else is in its batch.
+gradients and scores would then follow from who else is in its batch. That each batch has a mask is
+for `running.explicitly_masked`.
 """
 
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 
 from common.data.encode import Cutting, Window, WindowOptions
 from common.errors import EncoderError
+from common.model.running import base_of
 
 IGNORED = -100
 _BUCKET_BATCHES = 50
@@ -97,7 +100,7 @@ class Collator:
 
     @classmethod
     def of(cls, model: Any, tokenizer: Tokenizer) -> "Collator":
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = base_of(model)
         taken = inspect.signature(base.forward).parameters
         embeddings = getattr(base.base_model, "embeddings", None)
         positions = getattr(embeddings, "position_embeddings", None)
@@ -115,12 +118,10 @@ class Collator:
     def padded(self, window: Window) -> int:
         """Sub-words that a window is padded to by itself: few lengths, so that batches are large.
 
-        The next multiple of 8 above its length, or as many as the encoder has positions. So a
-        batch of shorter windows always has padding, and an attention mask: where none is needed,
-        transformers leaves it out and takes another kernel.
+        Its length, rounded up to a multiple of 8, or as many as the encoder has positions.
         """
         length = len(window.input_ids)
-        wanted = (length // _PAD_MULTIPLE + 1) * _PAD_MULTIPLE
+        wanted = math.ceil(length / _PAD_MULTIPLE) * _PAD_MULTIPLE
         return max(length, min(wanted, self.n_positions - self.first_position))
 
     def __call__(

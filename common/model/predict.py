@@ -15,7 +15,7 @@ from common.data.labels import bio_tags
 from common.data.records import Document
 from common.metrics.decode import allowed, viterbi
 from common.model.inputs import Collator, sorted_batches
-from common.model.running import Progress
+from common.model.running import Progress, explicitly_masked
 
 TOKEN_BUDGET = 4096
 
@@ -43,7 +43,8 @@ def predict_tags(
     with torch.inference_mode():
         for rows in sorted_batches(lengths, TOKEN_BUDGET):
             batch = collate([windows[i] for i in rows], None, lengths[rows[0]])
-            logits = model(**{k: v.to(device) for k, v in batch.items()}).logits
+            inputs = {k: v.to(device) for k, v in batch.items()}
+            logits = model(**explicitly_masked(model, inputs)).logits
             log_probs = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
             for row, i in enumerate(rows):
                 window = windows[i]

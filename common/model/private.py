@@ -23,7 +23,7 @@ from common.config.privacy import LocalPrivacy
 from common.config.study import Training
 from common.errors import DataError
 from common.model.inputs import Batch, Collator
-from common.model.running import Progress
+from common.model.running import Progress, explicitly_masked
 from common.model.train import (
     Examples,
     Stage,
@@ -188,7 +188,7 @@ def _losses(
     inputs = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     targets = inputs.pop("labels")
     with autocast(training.precision, device):
-        logits = model(**inputs).logits
+        logits = model(**explicitly_masked(model, inputs)).logits
     return token_losses(logits, targets)
 
 

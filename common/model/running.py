@@ -30,5 +30,28 @@ def pick_device(asked: str) -> torch.device:
 def attend_for(model: Any, device: torch.device) -> None:
     """Choose the attention kernel: on the CPU the fused one's backward pass takes longer."""
     if device.type == "cpu":
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        base.set_attn_implementation("eager")
+        base_of(model).set_attn_implementation("eager")
+
+
+def explicitly_masked(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same inputs with a mask `[batch, 1, tokens, tokens]`, whether a row is padded or none is.
+
+    A mask of `[batch, tokens]` is left out by transformers where no row is padded, and what is then
+    computed rounds otherwise: what a row gives would follow from who else is in its batch. This one
+    is taken as it is. Call it under the autocast of the forward pass: a mask in float32 would make
+    the eager kernel's softmax, and what it keeps for the backward pass, float32.
+    """
+    there = inputs["attention_mask"].bool()
+    whole = there[:, None, None, :].expand(-1, 1, there.shape[1], -1)
+    if base_of(model).config._attn_implementation == "eager":
+        device = there.device.type
+        on = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if on else torch.float32
+        zero = torch.zeros((), dtype=dtype, device=device)
+        whole = torch.where(whole, zero, torch.finfo(dtype).min)
+    return inputs | {"attention_mask": whole}
+
+
+def base_of(model: Any) -> Any:
+    """The transformers model itself, or the one within adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
