@@ -38,6 +38,8 @@ try:
     import transformers
 except ModuleNotFoundError as error:
     sys.exit(f"ner.pyz needs the packages {", ".join(NEEDED)}: {{error.name}} is missing here")
+if int(transformers.__version__.partition(".")[0]) < 5:
+    sys.exit(f"ner.pyz needs transformers 5 or newer: {{transformers.__version__}} is here")
 sys.exit(main(Path(__file__).absolute().parents[1]))  # where it lies, though it be a link
 '''
 

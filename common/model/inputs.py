@@ -25,6 +25,12 @@ from common.model.running import base_of
 IGNORED = -100
 _BUCKET_BATCHES = 50
 _PAD_MULTIPLE: Final = 8
+FAMILIES: Final = (
+    "albert", "bert", "camembert", "data2vec-text", "distilbert", "electra", "ernie",
+    "megatron-bert", "mobilebert", "mpnet", "roberta", "roberta-prelayernorm", "roc_bert",
+    "xlm-roberta", "xlm-roberta-xl",
+)  # fmt: skip
+"""Encoders, by transformers' `model_type`, that take positions and a mask as they are given."""
 
 Batch = dict[str, torch.Tensor]
 
@@ -100,7 +106,13 @@ class Collator:
 
     @classmethod
     def of(cls, model: Any, tokenizer: Tokenizer) -> "Collator":
+        """For this model.
+
+        Raises:
+            EncoderError: not one of `FAMILIES`, a decoder, or no learned absolute positions.
+        """
         base = base_of(model)
+        _check_family(base.config)
         taken = inspect.signature(base.forward).parameters
         embeddings = getattr(base.base_model, "embeddings", None)
         positions = getattr(embeddings, "position_embeddings", None)
@@ -157,6 +169,20 @@ class Collator:
         if labels is not None:
             arrays["labels"] = targets
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _check_family(config: Any) -> None:
+    if config.model_type not in FAMILIES:
+        raise EncoderError(
+            f"an encoder of type {config.model_type!r}, which takes positions or an attention mask "
+            "in a way of its own",
+            remedy=f"use one of {', '.join(FAMILIES)}",
+        )
+    if getattr(config, "is_decoder", False):
+        raise EncoderError(
+            "config.json says is_decoder: true, so that words would not see those after them",
+            remedy="use the encoder, or set it to false if it was trained as one",
+        )
 
 
 def shuffled_batches(

@@ -28,18 +28,24 @@ def pick_device(asked: str) -> torch.device:
 
 
 def attend_for(model: Any, device: torch.device) -> None:
-    """Choose the attention kernel: on the CPU the fused one's backward pass takes longer."""
-    if device.type == "cpu":
-        base_of(model).set_attn_implementation("eager")
+    """Choose the attention kernel, whatever the encoder's own file says.
+
+    The fused one, but on the CPU, where its backward pass takes longer, and for families without.
+    """
+    base = base_of(model)
+    fused = device.type != "cpu" and base._supports_sdpa
+    base.set_attn_implementation("sdpa" if fused else "eager")
 
 
 def explicitly_masked(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The same inputs with a mask `[batch, 1, tokens, tokens]`, whether a row is padded or none is.
 
     A mask of `[batch, tokens]` is left out by transformers where no row is padded, and what is then
-    computed rounds otherwise: what a row gives would follow from who else is in its batch. This one
-    is taken as it is. Call it under the autocast of the forward pass: a mask in float32 would make
-    the eager kernel's softmax, and what it keeps for the backward pass, float32.
+    computed rounds otherwise (by another kernel, or by another precision of the same): what a row
+    gives would follow from who else is in its batch. This one is taken as it is by all of
+    `common.model.inputs.FAMILIES`, under the kernels of `attend_for`. Call it under the autocast of
+    the forward pass: a mask in float32 would make the eager kernel's softmax on the CPU, and what
+    it keeps for the backward pass, float32.
     """
     there = inputs["attention_mask"].bool()
     whole = there[:, None, None, :].expand(-1, 1, there.shape[1], -1)

@@ -48,7 +48,7 @@ from common.model.private import (
     noisy_gradient,
     physical_batches,
 )
-from common.model.running import attend_for
+from common.model.running import attend_for, explicitly_masked
 from common.model.train import Examples, autocast, token_losses
 from common.privacy.clipping import UnitClipper
 from common.privacy.keystream import Keystream, Seed
@@ -190,14 +190,14 @@ class Bench:
         chosen = poisson_sample(len(self.data.units), _RATE, self.randomness().sampling).tolist()
         return physical_batches(self.data, chosen, self.recipe.privacy.physical_tokens)
 
-    def losses(self, model: nn.Module, rows: list[int]) -> torch.Tensor:
-        """Summed over the words of each row: `[rows]`."""
+    def losses(self, model: nn.Module, rows: list[int], masked: bool = False) -> torch.Tensor:
+        """Summed over the words of each row, none of which is padded: `[rows]`."""
         windows = [self.data.examples.windows[i] for i in rows]
         batch = self.data.collate(windows, [self.data.examples.labels[i] for i in rows])
         inputs = {k: v.to(self.device) for k, v in batch.items()}
         labels = inputs.pop("labels")
         with autocast(self.case.precision, self.device):
-            logits = model(**inputs).logits
+            logits = model(**(explicitly_masked(model, inputs) if masked else inputs)).logits
         return token_losses(logits, labels)
 
 
@@ -234,7 +234,7 @@ def _ours(bench: Bench) -> Steps:
     def physical() -> None:
         batch = next(bench.batches())
         with clipper, clipper.rows(range(len(batch))):
-            clipper.add(bench.losses(model, batch))
+            clipper.add(bench.losses(model, batch, masked=True))
 
     def noise() -> None:
         stddev = bench.recipe.mechanism.noise_stddev

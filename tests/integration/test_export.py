@@ -258,6 +258,15 @@ def test_the_archive_says_which_package_is_missing(made, tmp_path):
     assert "missing here" in done.stderr
 
 
+def test_the_archive_says_that_it_needs_a_newer_transformers(made, tmp_path):
+    (tmp_path / "transformers.py").write_text('__version__ = "4.57.3"')
+    command = [sys.executable, "-P", made.folder / "ner.pyz", "--text", "a"]
+    env = {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "needs transformers 5 or newer: 4.57.3 is here" in done.stderr
+
+
 def test_the_archive_runs_where_a_hubs_cache_has_a_link_to_each_file(
     made, tmp_path, monkeypatch, capsysbinary
 ):

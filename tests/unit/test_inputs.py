@@ -189,6 +189,7 @@ class _Classifier(nn.Module):
         super().__init__()
         table = nn.Embedding(8, 2, padding_idx=padding_idx)
         self.base_model = SimpleNamespace(embeddings=SimpleNamespace(position_embeddings=table))
+        self.config = SimpleNamespace(model_type="bert")
 
 
 class _Bert(_Classifier):
@@ -208,6 +209,20 @@ class _Rotary(_Classifier):
 def test_the_collator_refuses_an_encoder_without_position_ids() -> None:
     with pytest.raises(EncoderError, match="positions"):
         Collator.of(_Rotary(None), Tokenizer(SimpleNamespace(pad_token_id=0)))
+
+
+def test_the_collator_refuses_a_family_with_masks_or_positions_of_its_own() -> None:
+    model = _Bert(None)
+    model.config.model_type = "deberta-v2"
+    with pytest.raises(EncoderError, match=r"'deberta-v2'.*\n.*distilbert"):
+        Collator.of(model, Tokenizer(SimpleNamespace(pad_token_id=0)))
+
+
+def test_the_collator_refuses_a_decoder() -> None:
+    model = _Bert(None)
+    model.config.is_decoder = True
+    with pytest.raises(EncoderError, match="is_decoder"):
+        Collator.of(model, Tokenizer(SimpleNamespace(pad_token_id=0)))
 
 
 def test_the_collator_reads_positions_and_token_types_off_the_model() -> None:

@@ -263,6 +263,28 @@ def test_no_model_makes_the_others_follow_from_who_is_longest(
     assert (whole - without).norm() <= 0.1 * (1 + 1e-3)
 
 
+def test_the_others_do_not_follow_from_whether_one_is_padded(study, tiny_encoder) -> None:
+    """In bfloat16. Without a mask of its own a batch rounds otherwise, by a hundredth of a clip."""
+    lora = tiny.study(tiny_encoder, model="{train: lora, dropout: 0, lora: {rank: 4}}").model
+    sharp = build_model(tiny_encoder, replace(study, model=lora)).train()
+    attend_for(sharp, CPU)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in sharp.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+            elif name.endswith(("query.base_layer.weight", "key.base_layer.weight")):
+                parameter.mul_(30)
+    collate = Collator.of(sharp, Tokenizer.load(tiny_encoder))
+    recipe = recipe_of(study, 4096, clip=0.1, divisor=1.0)
+    recipe = replace(recipe, training=replace(recipe.training, precision="bfloat16"))
+    sums = [
+        noised(sharp, data_of([(i,) for i in range(len(n))], n, collate), recipe).double()
+        for n in ([16] * 20, [16] * 20 + [13])
+    ]
+    assert 0.99 * 0.1 <= (sums[1] - sums[0]).norm() <= 0.1 * (1 + 1e-3)
+
+
 @pytest.mark.parametrize("physical_tokens", [16, 30, 64, 4096])
 @pytest.mark.parametrize("clip", [0.5, 20.0, 1e4])
 def test_the_sum_is_that_of_units_clipped_one_at_a_time_over_the_divisor(
@@ -312,7 +334,7 @@ def test_a_sum_differs_by_at_most_the_clip_with_and_without_any_unit(model, data
         without = PrivateData(examples=examples, units=units_of(rows), collate=data.collate)
         found = noised(model, without, recipe_of(study, clip=clip)).double()
         moved = divisor * float((whole - found).norm())
-        # float32 rounding of the other units' forward passes, padded otherwise
+        # float32 rounding of the other units' forward passes, in a batch of another size
         assert moved <= clip * (1 + 1e-5)
         assert moved >= 0.99 * clip * bool(gone)
 
