@@ -172,15 +172,18 @@ class Collator:
 
 
 def _check_family(config: Any) -> None:
+    place = getattr(config, "name_or_path", "")
     if config.model_type not in FAMILIES:
         raise EncoderError(
-            f"an encoder of type {config.model_type!r}, which takes positions or an attention mask "
-            "in a way of its own",
+            f"an encoder of type {config.model_type!r}, which is not known to take positions and "
+            "an attention mask as they are given",
+            place=place,
             remedy=f"use one of {', '.join(FAMILIES)}",
         )
     if getattr(config, "is_decoder", False):
         raise EncoderError(
             "config.json says is_decoder: true, so that words would not see those after them",
+            place=place,
             remedy="use the encoder, or set it to false if it was trained as one",
         )
 

@@ -4,8 +4,9 @@
         [--opacus-logical] [--cpu-time --threads 1]
 
 Interleaved in one process; each variant has its own copy of one random model, and all of them the
-same units, batches, precision, attention kernel, optimiser and threads. Ratios are medians, over
-repeats, of a repeat's time divided by that of the non-private step beside it.
+same units, batches, precision, attention kernel, optimiser and threads. No row is padded, and ours
+alone has a mask nevertheless, as it always has. Ratios are medians, over repeats, of a repeat's
+time divided by that of the non-private step beside it.
     logical     512 units expected: sampling, forward, backward, clipping, noise, AdamW
     physical    one batch of it: forward, backward, clipping and summing
     noise       on a finished sum

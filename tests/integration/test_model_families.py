@@ -156,6 +156,15 @@ def test_explicit_positions_are_the_encoders_own(build, family):
     assert not np.allclose(_logits(model.module, shifted)[real], own[real], atol=1e-3)
 
 
+def test_a_decoder_is_refused_where_it_lies(torch_quiet, tmp_path):
+    folder = tiny.bert_folder(tmp_path / "decoder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
+    with pytest.raises(EncoderError, match="is_decoder") as refused:
+        NerModel(folder, tiny.study(folder), "cpu")
+    assert refused.value.place == str(folder)
+
+
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_does_not_change_what_a_window_gets(build, family, mode):
