@@ -71,8 +71,10 @@ def test_a_strangers_key_is_refused_on_every_path_with_every_method(certificates
     assert found["404"] + found["405"] == 3 * len(PATHS) - posted, found
 
 
-def test_a_crowd_is_open_at_once_and_the_silent_are_cut(door, hands):
-    found = asyncio.run(hands.crowd(120, 30, 5.0))
+def test_a_crowd_is_open_at_once_and_the_silent_are_cut(certificates):
+    """Both ends of thirty handshakes are in this process, and a busy machine is slow at them."""
+    with opened(certificates, replace(QUICK, handshake_s=4.0)) as door:
+        found = asyncio.run(hands_at(door).crowd(120, 30, 60.0))
     assert found["opened"] == 120
     assert found["at once"] > 60
     assert found["cut"] == 120
