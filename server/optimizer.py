@@ -58,13 +58,15 @@ class ServerOptimizer:
 
     @property
     def released(self) -> Vector:
-        """The model that is evaluated and handed out: the average, or `delta` itself.
+        """The model that is evaluated and handed out: the average, or `delta` itself, interpolated.
 
         The average starts at zero and is divided by the weight it has seen, as Adam's moments.
         """
-        if self.settings.average is None or self.rounds == 0:
-            return self.delta
-        return self.mean / np.float32(1 - self.settings.average**self.rounds)
+        trained = self.delta
+        if self.settings.average is not None and self.rounds:
+            trained = self.mean / np.float32(1 - self.settings.average**self.rounds)
+        share = self.settings.interpolation
+        return trained if share == 1 else trained * np.float32(share)
 
     def step(self, mean_update: Vector, factor: float = 1.0) -> None:
         """Move `delta` by one round.

@@ -22,12 +22,15 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+01234567
 def canonical_bytes(study: Study) -> bytes:
     """Canonical JSON (sorted keys, no blanks, ASCII) of all but `simulation`.
 
-    `privacy.spare_rounds` is there only where there are some: studies are older than that key.
+    `privacy.spare_rounds` is there only where there are some, and `aggregation.interpolation` where
+    it is not 1: studies are older than those keys.
     """
     content = asdict(study)
     del content["simulation"]
     if study.local_privacy is not None and not study.local_privacy.spare_rounds:
         del content["privacy"]["spare_rounds"]
+    if study.aggregation.interpolation == 1:
+        del content["aggregation"]["interpolation"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 

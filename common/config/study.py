@@ -181,6 +181,9 @@ class Aggregation:
         tau: FedAdam's degree of adaptivity, Adam's epsilon.
         average: decay of an exponential moving average of the models of all rounds, which is
             then evaluated and released; post-processing of what has left already.
+        interpolation: how far from the start towards the trained model (or its average) lies what
+            is evaluated and released, 1 being all the way (Wortsman et al. 2022, arXiv 2109.01903,
+            section 3: less keeps more of what the start could do); post-processing.
         weights: public constant per institution, above 0, for each of them; equal if absent. Never
             a private count.
     """
@@ -192,6 +195,7 @@ class Aggregation:
     beta2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
     average: float | None = Field(default=None, gt=0, lt=1)
+    interpolation: float = Field(default=1.0, gt=0, le=1)
     weights: dict[Name, float] | None = None
 
     @model_validator(mode="after")

@@ -133,3 +133,19 @@ def test_spare_rounds_are_in_the_canonical_bytes_exactly_where_there_are_some() 
         b'"search":null,"settings_from":"synthetic",',
         b'"search":null,"settings_from":"synthetic","spare_rounds":2,',
     )
+
+
+def test_an_interpolation_is_in_the_canonical_bytes_exactly_where_it_is_not_1() -> None:
+    whole, less = (
+        canonical_bytes(
+            parse_study(
+                f"{STUDY}".replace("aggregation: {", f"aggregation: {{interpolation: {share}, "),
+                "golden",
+            )
+        )
+        for share in (1, 0.9)
+    )
+    assert whole == CANONICAL
+    assert less == CANONICAL.replace(
+        b'"learning_rate":null,"optimizer"', b'"interpolation":0.9,"learning_rate":null,"optimizer"'
+    )

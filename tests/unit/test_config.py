@@ -76,6 +76,7 @@ aggregation:
   beta2: 0.95
   tau: 1e-2
   average: 0.9
+  interpolation: 0.75
   weights: {{north: 1, south: 2, west: 3}}
 federation: {{institutions: [north, south, west], quorum: 2, deadline_s: 60, evaluate_every: 2}}
 privacy: none

@@ -1,6 +1,7 @@
 """The coordinator's step against slow loops over float64, and its mean whatever is missing."""
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -108,6 +109,16 @@ def test_the_average_weighs_every_round_and_is_what_is_released() -> None:
 def test_without_an_average_the_model_itself_is_released() -> None:
     optimizer = run(FEDAVG[0], updates_of(8))
     assert optimizer.released is optimizer.delta
+
+
+@pytest.mark.parametrize("average", [None, 0.8])
+def test_interpolation_shortens_what_is_released_and_nothing_else(average: float | None) -> None:
+    settings = Aggregation(optimizer="adam", learning_rate=0.1, average=average)
+    whole = run(settings, updates_of(9))
+    most = run(replace(settings, interpolation=0.75), updates_of(9))
+    np.testing.assert_array_equal(most.delta, whole.delta)
+    np.testing.assert_array_equal(most.released, 0.75 * whole.released)
+    assert whole.released.any()
 
 
 @pytest.mark.parametrize("settings", FEDAVG)
