@@ -27,7 +27,8 @@ def train_alone(
     """Train on one institution's documents, or on all for `POOLED`, and test on everyone's.
 
     Without a privacy mechanism: as many epochs as the federation's rounds give each document, one
-    optimiser throughout. With one: the same mechanism, rounds and epsilon, in a federation of one.
+    optimiser throughout, and no say for `aggregation`. With one: the same mechanism, rounds and
+    epsilon, in a federation of one.
     Afterwards `model` holds the trained weights.
     """
     if bench.study.local_privacy is not None:

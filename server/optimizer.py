@@ -61,6 +61,7 @@ class ServerOptimizer:
         """The model that is evaluated and handed out: the average, or `delta` itself, interpolated.
 
         The average starts at zero and is divided by the weight it has seen, as Adam's moments.
+        Interpolation: arXiv 2109.01903v3, equation 1, whose alpha it is.
         """
         trained = self.delta
         if self.settings.average is not None and self.rounds:

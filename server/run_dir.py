@@ -161,8 +161,8 @@ class RunDir:
 
     def checkpoint_room(self, optimizer: ServerOptimizer) -> Reserve:
         """Room for one more checkpoint beside the last, which is to be held before vectors come."""
-        arrays = (optimizer.delta, optimizer.released, optimizer.moments, optimizer.mean)
-        size = sum(array.nbytes for array in arrays) + _CHECKPOINT_REST
+        models = 2 * optimizer.delta.nbytes
+        size = models + optimizer.moments.nbytes + optimizer.mean.nbytes + _CHECKPOINT_REST
         return Reserve(self.path / CHECKPOINT_RESERVE, size, "a checkpoint", FederationError)
 
     def save_checkpoint(

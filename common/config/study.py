@@ -182,8 +182,9 @@ class Aggregation:
         average: decay of an exponential moving average of the models of all rounds, which is
             then evaluated and released; post-processing of what has left already.
         interpolation: how far from the start towards the trained model (or its average) lies what
-            is evaluated and released, 1 being all the way (Wortsman et al. 2022, arXiv 2109.01903,
-            section 3: less keeps more of what the start could do); post-processing.
+            is evaluated and released, 1 being all the way (Wortsman et al. 2022, arXiv
+            2109.01903v3, equation 1): less keeps more of what the start could do. In the weights
+            that are trained: of adapters the two sides, not their product. Post-processing.
         weights: public constant per institution, above 0, for each of them; equal if absent. Never
             a private count.
     """

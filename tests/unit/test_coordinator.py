@@ -495,6 +495,23 @@ def test_fedadam_keeps_its_moments_in_the_checkpoint(tmp_path: Path) -> None:
         assert content["moments"].any()
 
 
+def test_what_is_evaluated_and_saved_is_averaged_and_interpolated_and_training_is_not(
+    tmp_path: Path,
+) -> None:
+    settings = "{average: 0.5, interpolation: 0.75}"
+    federation = Federation(tmp_path, study_of(aggregation=settings))
+    federation.run()
+    one = np.array(mean(*(federation[name].update for name in NAMES)))
+    for name in NAMES:
+        seen = {(kind, round_): model for kind, round_, model in federation[name].models}
+        assert seen["evaluate", 1] == pytest.approx(0.75 * one, rel=1e-6)
+        assert seen["train", 2] == pytest.approx(one, rel=1e-6)
+        assert seen["evaluate", 2] == federation.delta
+    assert federation.delta == pytest.approx(0.75 * (one + 2 * 2 * one) / 3, rel=1e-6)
+    with np.load(federation.run_dir.path / "checkpoint.npz", allow_pickle=False) as content:
+        assert content["delta"] == pytest.approx(2 * one, rel=1e-6)
+
+
 def test_no_warning_quotes_what_an_institution_sent(
     lenient: Federation, caplog: pytest.LogCaptureFixture
 ) -> None:
