@@ -58,7 +58,6 @@ SCALE: Final = 6.0
 ROUNDS: Final = 300
 LEARNING_RATE: Final = 2.5e-3
 SAMPLING_RATE: Final = 0.06
-INTERPOLATION: Final = 0.9
 DOCUMENT_ROUNDS: Final = 75
 DOCUMENT_SAMPLING_RATE: Final = 0.24
 DOCUMENT_LEARNING_RATE: Final = 5e-3
@@ -167,12 +166,7 @@ def _private(study: Study, privacy: LocalPrivacy, epsilon: float, start: Start) 
         privacy=privacy,
         model=replace(study.model, lora=adapters),
         training=replace(study.training, rounds=ROUNDS),
-        aggregation=replace(
-            study.aggregation,
-            learning_rate=LEARNING_RATE,
-            average=None,
-            interpolation=INTERPOLATION,
-        ),
+        aggregation=replace(study.aggregation, learning_rate=LEARNING_RATE, average=None),
     )
 
 
