@@ -139,7 +139,7 @@ def test_an_interpolation_is_in_the_canonical_bytes_exactly_where_it_is_not_1() 
     whole, less = (
         canonical_bytes(
             parse_study(
-                f"{STUDY}".replace("aggregation: {", f"aggregation: {{interpolation: {share}, "),
+                STUDY.replace("aggregation: {", f"aggregation: {{interpolation: {share}, "),
                 "golden",
             )
         )
